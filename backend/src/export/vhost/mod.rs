@@ -1,0 +1,3 @@
+//! The vhost-user-blk export: guest memory, split virtqueues, the session with the front-end.
+
+pub mod memory;
