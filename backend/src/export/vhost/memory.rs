@@ -100,11 +100,7 @@ impl MemTable {
     /// A table without regions. `fault` hears about mappings whose file was truncated.
     #[must_use]
     pub fn empty(fault: Arc<MemoryFault>) -> MemTable {
-        MemTable {
-            regions: Vec::new(),
-            spans: Vec::new(),
-            fault,
-        }
+        MemTable { regions: Vec::new(), spans: Vec::new(), fault }
     }
 
     /// Maps `regions`, which may come in any order.
@@ -143,18 +139,12 @@ impl MemTable {
             (r.guest_addr, r.user_addr, r.len) == (spec.guest_addr, spec.user_addr, spec.len)
         };
         let mut regions = self.regions.clone();
-        let index = regions
-            .iter()
-            .position(is_it)
-            .ok_or(MemoryError::NoSuchRegion(spec.guest_addr))?;
+        let index = regions.iter().position(is_it).ok_or(MemoryError::NoSuchRegion(spec.guest_addr))?;
         regions.remove(index);
         MemTable::from_regions(regions, self.fault.clone())
     }
 
-    fn from_regions(
-        mut regions: Vec<Arc<Region>>,
-        fault: Arc<MemoryFault>,
-    ) -> Result<MemTable, MemoryError> {
+    fn from_regions(mut regions: Vec<Arc<Region>>, fault: Arc<MemoryFault>) -> Result<MemTable, MemoryError> {
         if regions.len() > MAX_REGIONS {
             return Err(MemoryError::TooMany);
         }
@@ -163,11 +153,7 @@ impl MemTable {
         regions.sort_by_key(|r| r.spec.guest_addr);
         refuse_overlap(&regions, |spec| spec.guest_addr)?;
         let spans = regions.iter().map(|r| r.span()).collect();
-        Ok(MemTable {
-            regions,
-            spans,
-            fault,
-        })
+        Ok(MemTable { regions, spans, fault })
     }
 
     /// What hears about truncated memory files; shared with the tables made from this one.
@@ -198,17 +184,8 @@ impl MemTable {
     /// As [`MemTable::translate`], looking first into the region where the caller's last address was found.
     #[must_use]
     #[inline]
-    pub fn translate_near(
-        &self,
-        last: &mut usize,
-        guest_addr: u64,
-        len: u64,
-    ) -> Option<NonNull<u8>> {
-        if let Some(host) = self
-            .spans
-            .get(*last)
-            .and_then(|span| span.host_at_guest(guest_addr, len))
-        {
+    pub fn translate_near(&self, last: &mut usize, guest_addr: u64, len: u64) -> Option<NonNull<u8>> {
+        if let Some(host) = self.spans.get(*last).and_then(|span| span.host_at_guest(guest_addr, len)) {
             return Some(host);
         }
         let index = self.span_index(guest_addr)?;
@@ -219,9 +196,7 @@ impl MemTable {
     /// The host address of `len` bytes at `user_addr` in the front-end's address space, when one region holds them.
     #[must_use]
     pub fn translate_user(&self, user_addr: u64, len: u64) -> Option<NonNull<u8>> {
-        self.spans
-            .iter()
-            .find_map(|span| span.host_at(span.user_addr, user_addr, len))
+        self.spans.iter().find_map(|span| span.host_at(span.user_addr, user_addr, len))
     }
 
     /// The pieces of host memory that make up `len` bytes of guest memory at `guest_addr`: one, or more where the
@@ -251,9 +226,7 @@ impl MemTable {
 
     /// Index of the last region that begins at or before `guest_addr`.
     fn span_index(&self, guest_addr: u64) -> Option<usize> {
-        self.spans
-            .partition_point(|span| span.guest_addr <= guest_addr)
-            .checked_sub(1)
+        self.spans.partition_point(|span| span.guest_addr <= guest_addr).checked_sub(1)
     }
 
     /// Whether `segment` lies inside one mapping of this table.
@@ -270,30 +243,16 @@ impl MemTable {
 
 impl Region {
     fn map(spec: RegionSpec, file: &File, fault: &Arc<MemoryFault>) -> Result<Region, MemoryError> {
-        let ends = [spec.guest_addr, spec.user_addr, spec.file_offset]
-            .map(|start| start.checked_add(spec.len));
+        let ends = [spec.guest_addr, spec.user_addr, spec.file_offset].map(|start| start.checked_add(spec.len));
         if spec.len == 0 || ends.contains(&None) || usize::try_from(spec.len).is_err() {
             return Err(MemoryError::BadRegion(spec.guest_addr));
         }
-        Ok(Region {
-            spec,
-            mapping: Mapping::of_file(file, spec.file_offset, spec.len, fault)?,
-        })
+        Ok(Region { spec, mapping: Mapping::of_file(file, spec.file_offset, spec.len, fault)? })
     }
 
     fn span(&self) -> Span {
-        let RegionSpec {
-            guest_addr,
-            len,
-            user_addr,
-            ..
-        } = self.spec;
-        Span {
-            guest_addr,
-            len,
-            user_addr,
-            host: self.mapping.start(),
-        }
+        let RegionSpec { guest_addr, len, user_addr, .. } = self.spec;
+        Span { guest_addr, len, user_addr, host: self.mapping.start() }
     }
 }
 
@@ -317,10 +276,7 @@ impl Span {
 }
 
 /// Refuses neighbours of the sorted `regions` that share an address; `start` says which address.
-fn refuse_overlap(
-    regions: &[Arc<Region>],
-    start: impl Fn(&RegionSpec) -> u64,
-) -> Result<(), MemoryError> {
+fn refuse_overlap(regions: &[Arc<Region>], start: impl Fn(&RegionSpec) -> u64) -> Result<(), MemoryError> {
     for pair in regions.windows(2) {
         let [a, b] = pair else { continue };
         if start(&b.spec) - start(&a.spec) < a.spec.len {

@@ -30,10 +30,7 @@ impl MemoryFault {
     /// When the process has no file descriptor left.
     pub fn new() -> std::io::Result<Arc<MemoryFault>> {
         let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Arc::new(MemoryFault {
-            is_set: AtomicBool::new(false),
-            event,
-        }))
+        Ok(Arc::new(MemoryFault { is_set: AtomicBool::new(false), event }))
     }
 
     /// Whether a fault happened.
@@ -93,23 +90,12 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Watches `range`, made of pages of `page_len` bytes. `None` when every slot is taken.
-    pub(super) fn new(
-        range: Range<usize>,
-        page_len: usize,
-        fault: Arc<MemoryFault>,
-    ) -> Option<Watch> {
+    pub(super) fn new(range: Range<usize>, page_len: usize, fault: Arc<MemoryFault>) -> Option<Watch> {
         install_handler();
         let _change = CHANGE.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = SLOTS
-            .iter()
-            .position(|slot| slot.fault.load(Ordering::Relaxed).is_null())?;
-        SLOTS
-            .get(index)?
-            .set(range, page_len, Arc::as_ptr(&fault).cast_mut());
-        Some(Watch {
-            index,
-            _fault: fault,
-        })
+        let index = SLOTS.iter().position(|slot| slot.fault.load(Ordering::Relaxed).is_null())?;
+        SLOTS.get(index)?.set(range, page_len, Arc::as_ptr(&fault).cast_mut());
+        Some(Watch { index, _fault: fault })
     }
 }
 
@@ -126,37 +112,26 @@ impl Slot {
     /// Only with `CHANGE` held.
     fn set(&self, range: Range<usize>, page_len: usize, fault: *mut MemoryFault) {
         let sequence = self.sequence.load(Ordering::Relaxed);
-        self.sequence
-            .store(sequence.wrapping_add(1), Ordering::Relaxed);
+        self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
         self.start.store(range.start, Ordering::Relaxed);
         self.end.store(range.end, Ordering::Relaxed);
         self.page_len.store(page_len, Ordering::Relaxed);
         self.fault.store(fault, Ordering::Relaxed);
-        self.sequence
-            .store(sequence.wrapping_add(2), Ordering::Release);
+        self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
     }
 
     /// The page that holds `addr`, its length, and whom to tell; `None` when `addr` is not in this slot's range.
     /// The slot of a range in which a fault happens is stable, because the faulting access keeps the mapping alive.
     fn page_of(&self, addr: usize) -> Option<(usize, usize, *const MemoryFault)> {
         let before = self.sequence.load(Ordering::Acquire);
-        let (start, end) = (
-            self.start.load(Ordering::Relaxed),
-            self.end.load(Ordering::Relaxed),
-        );
+        let (start, end) = (self.start.load(Ordering::Relaxed), self.end.load(Ordering::Relaxed));
         let page_len = self.page_len.load(Ordering::Relaxed);
         let fault = self.fault.load(Ordering::Relaxed);
         fence(Ordering::Acquire);
         let stable = before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before;
         let inside = stable && (start..end).contains(&addr);
-        (inside && page_len > 0).then(|| {
-            (
-                addr - (addr - start) % page_len,
-                page_len,
-                fault.cast_const(),
-            )
-        })
+        (inside && page_len > 0).then(|| (addr - (addr - start) % page_len, page_len, fault.cast_const()))
     }
 }
 
@@ -199,10 +174,7 @@ fn replace_page(addr: usize) -> bool {
     let Some((page, len, fault)) = SLOTS.iter().find_map(|slot| slot.page_of(addr)) else {
         return false;
     };
-    let (prot, flags) = (
-        libc::PROT_READ | libc::PROT_WRITE,
-        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
-    );
+    let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED);
     let page = std::ptr::with_exposed_provenance_mut(page);
     // SAFETY: the page lies in a watched mapping, which is alive because this thread was using it; its contents are
     // gone with the file, and everyone who may look at it treats it as memory that changes at any time.
@@ -217,9 +189,7 @@ fn replace_page(addr: usize) -> bool {
 /// # Safety
 /// Only from the handler, with its arguments.
 unsafe fn forward(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    let previous = PREVIOUS
-        .get()
-        .filter(|action| !matches!(action.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN));
+    let previous = PREVIOUS.get().filter(|action| !matches!(action.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN));
     // SAFETY: the previous action is a function of the kind its flags say, as sigaction(2) returned it. Without one
     // the default action is set; a fault then happens again at once, and a signal somebody sent is raised again.
     unsafe {

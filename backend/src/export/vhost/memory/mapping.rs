@@ -39,37 +39,20 @@ impl Mapping {
         len: u64,
         fault: &Arc<MemoryFault>,
     ) -> Result<Mapping, MemoryError> {
-        let end = offset
-            .checked_add(len)
-            .ok_or(MemoryError::BadRegion(offset))?;
+        let end = offset.checked_add(len).ok_or(MemoryError::BadRegion(offset))?;
         let stat = file.metadata()?;
         if stat.is_file() && stat.len() < end {
-            return Err(MemoryError::FileTooShort {
-                file_len: stat.len(),
-                end,
-            });
+            return Err(MemoryError::FileTooShort { file_len: stat.len(), end });
         }
         let page = page_len(file)?;
         let start = offset - offset % page;
-        let mapped = (end - start)
-            .checked_next_multiple_of(page)
-            .ok_or(MemoryError::BadRegion(offset))?;
+        let mapped = (end - start).checked_next_multiple_of(page).ok_or(MemoryError::BadRegion(offset))?;
         let to_usize = |value| usize::try_from(value).map_err(|_| MemoryError::BadRegion(offset));
-        let (mapped_len, lead, page_len) = (
-            to_usize(mapped)?,
-            to_usize(offset - start)?,
-            to_usize(page)?,
-        );
+        let (mapped_len, lead, page_len) = (to_usize(mapped)?, to_usize(offset - start)?, to_usize(page)?);
         let base = map_shared(file, start, mapped_len)?;
-        let mut mapping = Mapping {
-            base,
-            mapped_len,
-            lead,
-            watch: None,
-        };
+        let mut mapping = Mapping { base, mapped_len, lead, watch: None };
         let range = base.as_ptr().addr()..base.as_ptr().addr() + mapped_len;
-        mapping.watch =
-            Some(Watch::new(range, page_len, fault.clone()).ok_or(MemoryError::TooMany)?);
+        mapping.watch = Some(Watch::new(range, page_len, fault.clone()).ok_or(MemoryError::TooMany)?);
         Ok(mapping)
     }
 

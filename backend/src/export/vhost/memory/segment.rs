@@ -17,8 +17,7 @@ pub struct Segment {
 }
 
 const _: () = assert!(size_of::<Segment>() == size_of::<libc::iovec>());
-const _: () =
-    assert!(std::mem::offset_of!(Segment, len) == std::mem::offset_of!(libc::iovec, iov_len));
+const _: () = assert!(std::mem::offset_of!(Segment, len) == std::mem::offset_of!(libc::iovec, iov_len));
 
 // SAFETY: a segment is two numbers; whoever dereferences its address answers for that.
 unsafe impl Send for Segment {}
@@ -30,10 +29,7 @@ impl Segment {
     #[must_use]
     #[inline]
     pub fn new(base: NonNull<u8>, len: usize) -> Segment {
-        Segment {
-            base: base.as_ptr(),
-            len,
-        }
+        Segment { base: base.as_ptr(), len }
     }
 
     /// The first byte.
@@ -69,20 +65,14 @@ impl Segment {
     #[inline]
     pub fn skip(self, len: usize) -> Segment {
         let len = len.min(self.len);
-        Segment {
-            base: self.base.wrapping_add(len),
-            len: self.len - len,
-        }
+        Segment { base: self.base.wrapping_add(len), len: self.len - len }
     }
 
     /// The first `len` bytes (all, when there are fewer).
     #[must_use]
     #[inline]
     pub fn take(self, len: usize) -> Segment {
-        Segment {
-            base: self.base,
-            len: len.min(self.len),
-        }
+        Segment { base: self.base, len: len.min(self.len) }
     }
 
     /// `segments` as the array that readv, writev and their io_uring operations take.
@@ -93,11 +83,7 @@ impl Segment {
 }
 
 /// The parts of `segments` that follow the first `skip` bytes, `limit` bytes in all.
-fn window(
-    segments: &[Segment],
-    mut skip: usize,
-    mut limit: usize,
-) -> impl Iterator<Item = Segment> + '_ {
+fn window(segments: &[Segment], mut skip: usize, mut limit: usize) -> impl Iterator<Item = Segment> + '_ {
     segments.iter().filter_map(move |segment| {
         let part = segment.skip(skip).take(limit);
         skip -= skip.min(segment.len);
