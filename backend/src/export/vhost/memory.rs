@@ -20,7 +20,10 @@ use std::sync::Arc;
 
 pub use fault::MemoryFault;
 pub(crate) use mapping::Mapping;
-pub use segment::Segment;
+pub use segment::guest_memory;
+pub(crate) use segment::{skip, take};
+
+use crate::io::Segment;
 
 /// One memory region as the front-end announces it (vhost-user "memory regions description"); all in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,7 +212,7 @@ impl MemTable {
                 return None;
             }
             let piece = self.piece(addr, left);
-            let taken = piece.map_or(left, |p| p.len() as u64);
+            let taken = piece.map_or(left, |p| p.len as u64);
             left -= taken;
             addr = addr.wrapping_add(taken);
             Some(piece)
@@ -221,7 +224,7 @@ impl MemTable {
         let span = self.spans.get(self.span_index(guest_addr)?)?;
         let len = len.min(span.len.checked_sub(guest_addr - span.guest_addr)?);
         let host = span.host_at_guest(guest_addr, len).filter(|_| len > 0)?;
-        Some(Segment::new(host, usize::try_from(len).ok()?))
+        Some(Segment { start: host, len: usize::try_from(len).ok()? })
     }
 
     /// Index of the last region that begins at or before `guest_addr`.
@@ -233,10 +236,10 @@ impl MemTable {
     #[must_use]
     #[inline]
     pub fn contains(&self, segment: Segment) -> bool {
-        let start = segment.addr();
+        let start = segment.start.as_ptr().addr();
         self.spans.iter().any(|span| {
             let offset = start.wrapping_sub(span.host.as_ptr().addr()) as u64;
-            offset < span.len && segment.len() as u64 <= span.len - offset
+            offset < span.len && segment.len as u64 <= span.len - offset
         })
     }
 }

@@ -14,6 +14,7 @@ mod oracle;
 #[cfg(test)]
 mod tests;
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
@@ -109,7 +110,8 @@ pub enum Popped {
 #[derive(Debug)]
 pub struct Ring {
     config: RingConfig,
-    memory: Arc<MemTable>,
+    /// Counted without atomics, so that every operation in flight can hold it.
+    memory: Rc<Arc<MemTable>>,
     layout: Layout,
     event_idx: bool,
     indirect: bool,
@@ -146,7 +148,7 @@ impl Ring {
         let event_idx = config.features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
         let mut ring = Ring {
             config,
-            memory,
+            memory: Rc::new(memory),
             layout,
             event_idx,
             indirect: config.features & (1 << VIRTIO_RING_F_INDIRECT_DESC) != 0,
@@ -181,18 +183,20 @@ impl Ring {
         Ok(())
     }
 
-    /// Uses `memory` from now on and returns the table used so far, which requests in flight may still need.
+    /// Uses `memory` from now on. Operations in flight keep the table they were made with.
     ///
     /// # Errors
     /// When the ring is not in the new memory; it must not be used any more then.
-    pub fn set_memory(&mut self, memory: Arc<MemTable>) -> Result<Arc<MemTable>, RingError> {
+    pub fn set_memory(&mut self, memory: Arc<MemTable>) -> Result<(), RingError> {
         self.layout = Layout::new(&memory, &self.config)?;
-        Ok(std::mem::replace(&mut self.memory, memory))
+        self.memory = Rc::new(memory);
+        Ok(())
     }
 
     /// The memory that chains are translated with.
     #[must_use]
-    pub fn memory(&self) -> &Arc<MemTable> {
+    #[inline]
+    pub fn memory(&self) -> &Rc<Arc<MemTable>> {
         &self.memory
     }
 

@@ -1,91 +1,44 @@
-//! A piece of host memory that backs guest memory, and copies between such pieces and our own memory.
+//! Pieces of guest memory: cutting them, copying between them and our own memory, handing them to an operation.
 //!
-//! A [`Segment`] is an address and a length, no promise that they are mapped: the copies below are safe because they
-//! look every segment up in the table they are called on.
+//! A [`Segment`] is an address and a length, no promise that they are mapped: what is here is safe because it looks
+//! every segment up in the table it is called on.
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use super::MemTable;
+use crate::io::{Memory, Segment};
 
-/// Address and length of a piece of guest memory in this process; laid out as `struct iovec`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Segment {
-    base: *mut u8,
-    len: usize,
+/// Cuts the first `len` bytes off (all, when there are fewer).
+#[inline]
+pub(crate) fn skip(segment: Segment, len: usize) -> Segment {
+    let len = len.min(segment.len);
+    let start = NonNull::new(segment.start.as_ptr().wrapping_add(len));
+    Segment { start: start.unwrap_or(segment.start), len: segment.len - len }
 }
 
-const _: () = assert!(size_of::<Segment>() == size_of::<libc::iovec>());
-const _: () = assert!(std::mem::offset_of!(Segment, len) == std::mem::offset_of!(libc::iovec, iov_len));
+/// The first `len` bytes (all, when there are fewer).
+#[inline]
+pub(crate) fn take(segment: Segment, len: usize) -> Segment {
+    Segment { start: segment.start, len: len.min(segment.len) }
+}
 
-// SAFETY: a segment is two numbers; whoever dereferences its address answers for that.
-unsafe impl Send for Segment {}
-// SAFETY: as above.
-unsafe impl Sync for Segment {}
-
-impl Segment {
-    /// A piece of `len` bytes at `base`.
-    #[must_use]
-    #[inline]
-    pub fn new(base: NonNull<u8>, len: usize) -> Segment {
-        Segment { base: base.as_ptr(), len }
-    }
-
-    /// The first byte.
-    #[must_use]
-    #[inline]
-    pub fn as_ptr(&self) -> *mut u8 {
-        self.base
-    }
-
-    /// The address of the first byte.
-    #[must_use]
-    #[inline]
-    pub fn addr(&self) -> usize {
-        self.base.addr()
-    }
-
-    /// Length in bytes.
-    #[must_use]
-    #[inline]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there is no byte in it.
-    #[must_use]
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Cuts the first `len` bytes off (all, when there are fewer).
-    #[must_use]
-    #[inline]
-    pub fn skip(self, len: usize) -> Segment {
-        let len = len.min(self.len);
-        Segment { base: self.base.wrapping_add(len), len: self.len - len }
-    }
-
-    /// The first `len` bytes (all, when there are fewer).
-    #[must_use]
-    #[inline]
-    pub fn take(self, len: usize) -> Segment {
-        Segment { base: self.base, len: len.min(self.len) }
-    }
-
-    /// `segments` as the array that readv, writev and their io_uring operations take.
-    #[must_use]
-    pub fn as_iovecs(segments: &[Segment]) -> *const libc::iovec {
-        segments.as_ptr().cast()
-    }
+/// `segments` as the memory of an operation, which keeps `table` and with it the mappings. `None` when a segment is
+/// not memory of this table.
+#[must_use]
+pub fn guest_memory(table: &Rc<Arc<MemTable>>, segments: Vec<Segment>) -> Option<Memory> {
+    let mapped = segments.iter().all(|segment| table.contains(*segment));
+    // SAFETY: `contains` says that each segment lies in a mapping of `table`, readable and writable, and the pin keeps
+    // the table.
+    mapped.then(|| unsafe { Memory::from_guest(segments, table.clone()) })
 }
 
 /// The parts of `segments` that follow the first `skip` bytes, `limit` bytes in all.
 fn window(segments: &[Segment], mut skip: usize, mut limit: usize) -> impl Iterator<Item = Segment> + '_ {
     segments.iter().filter_map(move |segment| {
-        let part = segment.skip(skip).take(limit);
+        let part = take(self::skip(*segment, skip), limit);
         skip -= skip.min(segment.len);
         limit -= part.len;
         (part.len > 0).then_some(part)
@@ -99,7 +52,7 @@ impl MemTable {
         let mut done = 0;
         for part in window(segments, skip, buf.len()).take_while(|part| self.contains(*part)) {
             // SAFETY: `contains` says that the part is mapped by this table; `window` yields `buf.len()` bytes at most.
-            unsafe { copy(part.base, buf.as_mut_ptr().add(done), part.len) };
+            unsafe { copy(part.start.as_ptr(), buf.as_mut_ptr().add(done), part.len) };
             done += part.len;
         }
         done
@@ -111,7 +64,7 @@ impl MemTable {
         let mut done = 0;
         for part in window(segments, skip, buf.len()).take_while(|part| self.contains(*part)) {
             // SAFETY: `contains` says that the part is mapped by this table; `window` yields `buf.len()` bytes at most.
-            unsafe { copy(buf.as_ptr().add(done), part.base, part.len) };
+            unsafe { copy(buf.as_ptr().add(done), part.start.as_ptr(), part.len) };
             done += part.len;
         }
         done
@@ -123,7 +76,7 @@ impl MemTable {
         let mut done = 0;
         for part in window(segments, skip, len).take_while(|part| self.contains(*part)) {
             // SAFETY: `contains` says that the part is mapped by this table.
-            unsafe { std::ptr::write_bytes(part.base, 0, part.len) };
+            unsafe { std::ptr::write_bytes(part.start.as_ptr(), 0, part.len) };
             done += part.len;
         }
         done
@@ -132,10 +85,10 @@ impl MemTable {
     /// Writes one byte, a status for example, to the start of `segment`. False when that is not memory of this table.
     #[inline]
     pub fn write_byte(&self, segment: Segment, value: u8) -> bool {
-        let usable = segment.len > 0 && self.contains(segment.take(1));
+        let usable = segment.len > 0 && self.contains(take(segment, 1));
         if usable {
             // SAFETY: `contains` says that the byte is mapped by this table.
-            unsafe { segment.base.write_volatile(value) };
+            unsafe { segment.start.as_ptr().write_volatile(value) };
         }
         usable
     }

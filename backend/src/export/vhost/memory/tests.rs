@@ -3,6 +3,7 @@
 use super::*;
 
 const PAGE: u64 = 4096;
+const PAGE_LEN: usize = 4096;
 
 fn memfd(len: u64) -> File {
     let fd = rustix::fs::memfd_create("guest", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
@@ -57,8 +58,8 @@ fn overlapping_empty_overflowing_and_short_regions_are_refused() {
 fn buffer_across_adjacent_regions_comes_in_pieces() {
     let t = table(&[spec(0, PAGE, 0), spec(PAGE, PAGE, 8 * PAGE)]).unwrap();
     let pieces: Vec<_> = t.pieces(PAGE - 10, 30).map(Option::unwrap).collect();
-    assert_eq!(pieces.iter().map(Segment::len).collect::<Vec<_>>(), [10, 20]);
-    assert_eq!(pieces[1].as_ptr(), t.translate(PAGE, 20).unwrap().as_ptr());
+    assert_eq!(pieces.iter().map(|piece| piece.len).collect::<Vec<_>>(), [10, 20]);
+    assert_eq!(pieces[1].start, t.translate(PAGE, 20).unwrap());
     assert_eq!(t.pieces(2 * PAGE - 5, 6).map(|p| p.is_some()).collect::<Vec<_>>(), [true, false]);
 }
 
@@ -115,14 +116,14 @@ fn truncated_memory_file_raises_the_fault_and_not_a_crash() {
     let regions = [(spec(0, 4 * PAGE, 0), file.try_clone().unwrap())];
     let t = MemTable::new(regions, MemoryFault::new().unwrap()).unwrap();
     let all: Vec<_> = t.pieces(0, 4 * PAGE).map(Option::unwrap).collect();
-    assert_eq!(t.write(&all, 0, &[7; 4 * PAGE as usize]), 4 * PAGE as usize);
+    assert_eq!(t.write(&all, 0, &[7; 4 * PAGE_LEN]), 4 * PAGE_LEN);
     file.set_len(PAGE).unwrap();
     assert!(!t.is_broken());
 
-    let mut bytes = vec![9; 4 * PAGE as usize];
+    let mut bytes = vec![9; 4 * PAGE_LEN];
     assert_eq!(t.read(&all, 0, &mut bytes), bytes.len());
     assert!(t.is_broken() && !other.is_broken());
-    assert!(bytes[..PAGE as usize].iter().all(|b| *b == 7) && bytes[PAGE as usize..].iter().all(|b| *b == 0));
+    assert!(bytes[..PAGE_LEN].iter().all(|b| *b == 7) && bytes[PAGE_LEN..].iter().all(|b| *b == 0));
     let mut count = [0; 8];
     assert_eq!(rustix::io::read(t.fault().event(), &mut count).unwrap(), 8);
     assert_eq!(t.write(&all, 0, &bytes), bytes.len());

@@ -5,10 +5,14 @@
 //! in all. A malformed chain has no segments.
 #![allow(unsafe_code)]
 
+use std::rc::Rc;
+use std::sync::Arc;
+
 use virtio_bindings::bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 
-use super::super::memory::{MemTable, Segment};
+use super::super::memory::{MemTable, guest_memory, skip, take};
 use super::layout::{DESC_LEN, Desc, DescTable};
+use crate::io::{Memory, Segment};
 
 /// The most descriptors of a chain, as in QEMU; virtio 1.2, section 2.7.4.1 allows a reasonable limit.
 pub const MAX_CHAIN_LEN: u32 = 1024;
@@ -102,10 +106,10 @@ impl Chain {
         }
         let mut left = buf.len();
         while let Some(first) = self.readable.first_mut().filter(|_| left > 0) {
-            let cut = left.min(first.len());
-            *first = first.skip(cut);
+            let cut = left.min(first.len);
+            *first = skip(*first, cut);
             left -= cut;
-            if first.is_empty() {
+            if first.len == 0 {
                 self.readable.remove(0);
             }
         }
@@ -116,23 +120,36 @@ impl Chain {
     #[inline]
     pub fn cut_status(&mut self) -> Option<Segment> {
         let last = self.writable.last_mut()?;
-        *last = last.take(last.len() - 1);
-        if last.is_empty() {
+        *last = take(*last, last.len - 1);
+        if last.len == 0 {
             self.writable.pop();
         }
         self.status
     }
 
+    /// Moves the readable bytes into the memory of an operation, which keeps `table`; `spare` is an empty list to go
+    /// on with, such as `Memory::into_segments` returned. `None` when they are not memory of this table.
+    #[inline]
+    pub fn take_readable(&mut self, table: &Rc<Arc<MemTable>>, spare: Vec<Segment>) -> Option<Memory> {
+        guest_memory(table, std::mem::replace(&mut self.readable, spare))
+    }
+
+    /// As [`Chain::take_readable`], with the writable bytes.
+    #[inline]
+    pub fn take_writable(&mut self, table: &Rc<Arc<MemTable>>, spare: Vec<Segment>) -> Option<Memory> {
+        guest_memory(table, std::mem::replace(&mut self.writable, spare))
+    }
+
     /// The number of readable bytes.
     #[must_use]
     pub fn readable_len(&self) -> usize {
-        self.readable.iter().map(Segment::len).sum()
+        self.readable.iter().map(|segment| segment.len).sum()
     }
 
     /// The number of writable bytes.
     #[must_use]
     pub fn writable_len(&self) -> usize {
-        self.writable.iter().map(Segment::len).sum()
+        self.writable.iter().map(|segment| segment.len).sum()
     }
 
     #[inline]
@@ -176,13 +193,13 @@ impl Source<'_> {
         let last_byte = |(addr, len): (u64, u32)| self.memory.pieces(addr, u64::from(len)).last().flatten();
         match (followed, error) {
             (Ok(()), None) => {
-                chain.status = chain.writable.last().map(|last| last.skip(last.len() - 1));
+                chain.status = chain.writable.last().map(|last| skip(*last, last.len - 1));
                 Ok(())
             }
             (Ok(()), Some(error)) => {
                 chain.readable.clear();
                 chain.writable.clear();
-                chain.status = last_writable.and_then(last_byte).map(|last| last.skip(last.len() - 1));
+                chain.status = last_writable.and_then(last_byte).map(|last| skip(last, last.len - 1));
                 Err(error)
             }
             (Err(error), _) => {
@@ -250,7 +267,7 @@ impl Walk<'_> {
         }
         let list = if writable { &mut self.chain.writable } else { &mut self.chain.readable };
         if let Some(host) = memory.translate_near(self.last_region, desc.addr, u64::from(desc.len)) {
-            list.push(Segment::new(host, desc.len as usize));
+            list.push(Segment { start: host, len: desc.len as usize });
             return;
         }
         for piece in memory.pieces(desc.addr, u64::from(desc.len)) {

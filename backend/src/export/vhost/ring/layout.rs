@@ -89,9 +89,6 @@ pub(super) struct Layout {
     size: u16,
 }
 
-// SAFETY: the memory belongs to no thread, and the ring that owns the layout keeps it mapped.
-unsafe impl Send for Layout {}
-
 impl Layout {
     /// Finds the parts and checks bounds and alignment (virtio 1.2, section 2.7). `config.size` is a power of two.
     pub(super) fn new(memory: &MemTable, config: &RingConfig) -> Result<Layout, RingError> {
