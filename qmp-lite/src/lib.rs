@@ -1,1 +1,10 @@
-//! Placeholder.
+//! The control socket: QMP's wire format, schema, commands and events.
+//!
+//! The only crate that knows JSON. It knows the graph and the exports of the back end, not how either
+//! does its I/O. Every command, argument and result is declared once, as a Rust type; what
+//! `query-commands`, `query-qmp-schema` and the reference say is generated from those declarations.
+
+pub mod error;
+pub mod keyval;
+pub mod schema;
+pub mod wire;
