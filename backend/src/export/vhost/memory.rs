@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 pub use fault::MemoryFault;
 pub(crate) use mapping::Mapping;
-pub use segment::guest_memory;
+pub use segment::MemoryPin;
 pub(crate) use segment::{skip, take};
 
 use crate::io::Segment;

@@ -14,7 +14,6 @@ mod oracle;
 #[cfg(test)]
 mod tests;
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
@@ -23,7 +22,7 @@ pub use chain::{Chain, ChainError, MAX_CHAIN_LEN};
 use layout::Layout;
 
 use super::inflight::{InflightError, InflightRegion, Recovery};
-use super::memory::MemTable;
+use super::memory::{MemTable, MemoryPin};
 
 /// The largest virtqueue (virtio 1.2, section 2.7).
 pub const MAX_QUEUE_SIZE: u16 = 32768;
@@ -110,8 +109,7 @@ pub enum Popped {
 #[derive(Debug)]
 pub struct Ring {
     config: RingConfig,
-    /// Counted without atomics, so that every operation in flight can hold it.
-    memory: Rc<Arc<MemTable>>,
+    memory: MemoryPin,
     layout: Layout,
     event_idx: bool,
     indirect: bool,
@@ -148,7 +146,7 @@ impl Ring {
         let event_idx = config.features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
         let mut ring = Ring {
             config,
-            memory: Rc::new(memory),
+            memory: MemoryPin::new(memory),
             layout,
             event_idx,
             indirect: config.features & (1 << VIRTIO_RING_F_INDIRECT_DESC) != 0,
@@ -189,14 +187,14 @@ impl Ring {
     /// When the ring is not in the new memory; it must not be used any more then.
     pub fn set_memory(&mut self, memory: Arc<MemTable>) -> Result<(), RingError> {
         self.layout = Layout::new(&memory, &self.config)?;
-        self.memory = Rc::new(memory);
+        self.memory = MemoryPin::new(memory);
         Ok(())
     }
 
-    /// The memory that chains are translated with.
+    /// The memory that chains are translated with; hold a clone of it while an operation uses their segments.
     #[must_use]
     #[inline]
-    pub fn memory(&self) -> &Rc<Arc<MemTable>> {
+    pub fn memory(&self) -> &MemoryPin {
         &self.memory
     }
 

@@ -4,6 +4,7 @@
 //! every segment up in the table it is called on.
 #![allow(unsafe_code)]
 
+use std::ops::Deref;
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,14 +26,39 @@ pub(crate) fn take(segment: Segment, len: usize) -> Segment {
     Segment { start: segment.start, len: len.min(segment.len) }
 }
 
-/// `segments` as the memory of an operation, which keeps `table` and with it the mappings. `None` when a segment is
-/// not memory of this table.
-#[must_use]
-pub fn guest_memory(table: &Rc<Arc<MemTable>>, segments: Vec<Segment>) -> Option<Memory> {
-    let mapped = segments.iter().all(|segment| table.contains(*segment));
-    // SAFETY: `contains` says that each segment lies in a mapping of `table`, readable and writable, and the pin keeps
-    // the table.
-    mapped.then(|| unsafe { Memory::from_guest(segments, table.clone()) })
+/// Holds a table for the operations of one thread; counted without atomics, so that threads with operations on the
+/// same table do not fight over a cache line.
+#[derive(Debug, Clone)]
+pub struct MemoryPin(Rc<PinnedTable>);
+
+#[derive(Debug)]
+struct PinnedTable(Arc<MemTable>);
+
+impl MemoryPin {
+    /// Holds `table`.
+    #[must_use]
+    pub fn new(table: Arc<MemTable>) -> MemoryPin {
+        MemoryPin(Rc::new(PinnedTable(table)))
+    }
+
+    /// `segments` as the memory of an operation, which keeps the table and with it the mappings. `None` when a
+    /// segment is not memory of this table.
+    #[must_use]
+    pub fn memory_of(&self, segments: Vec<Segment>) -> Option<Memory> {
+        let mapped = segments.iter().all(|segment| self.contains(*segment));
+        // SAFETY: `contains` says that each segment lies in a mapping of the table, readable and writable, and the pin
+        // keeps the table.
+        mapped.then(|| unsafe { Memory::from_guest(segments, self.0.clone()) })
+    }
+}
+
+impl Deref for MemoryPin {
+    type Target = MemTable;
+
+    #[inline]
+    fn deref(&self) -> &MemTable {
+        &self.0.0
+    }
 }
 
 /// The parts of `segments` that follow the first `skip` bytes, `limit` bytes in all.

@@ -5,12 +5,9 @@
 //! in all. A malformed chain has no segments.
 #![allow(unsafe_code)]
 
-use std::rc::Rc;
-use std::sync::Arc;
-
 use virtio_bindings::bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 
-use super::super::memory::{MemTable, guest_memory, skip, take};
+use super::super::memory::{MemTable, MemoryPin, skip, take};
 use super::layout::{DESC_LEN, Desc, DescTable};
 use crate::io::{Memory, Segment};
 
@@ -127,17 +124,17 @@ impl Chain {
         self.status
     }
 
-    /// Moves the readable bytes into the memory of an operation, which keeps `table`; `spare` is an empty list to go
+    /// Moves the readable bytes into the memory of an operation, which keeps `pin`; `spare` is an empty list to go
     /// on with, such as `Memory::into_segments` returned. `None` when they are not memory of this table.
     #[inline]
-    pub fn take_readable(&mut self, table: &Rc<Arc<MemTable>>, spare: Vec<Segment>) -> Option<Memory> {
-        guest_memory(table, std::mem::replace(&mut self.readable, spare))
+    pub fn take_readable(&mut self, pin: &MemoryPin, spare: Vec<Segment>) -> Option<Memory> {
+        pin.memory_of(std::mem::replace(&mut self.readable, spare))
     }
 
     /// As [`Chain::take_readable`], with the writable bytes.
     #[inline]
-    pub fn take_writable(&mut self, table: &Rc<Arc<MemTable>>, spare: Vec<Segment>) -> Option<Memory> {
-        guest_memory(table, std::mem::replace(&mut self.writable, spare))
+    pub fn take_writable(&mut self, pin: &MemoryPin, spare: Vec<Segment>) -> Option<Memory> {
+        pin.memory_of(std::mem::replace(&mut self.writable, spare))
     }
 
     /// The number of readable bytes.
@@ -216,9 +213,9 @@ impl Source<'_> {
         let (mut table, mut index, mut inside_indirect) = (self.table, head, false);
         let mut left = table.len().min(MAX_CHAIN_LEN);
         loop {
-            left = left.checked_sub(1).ok_or(ChainError::Loop)?;
             // SAFETY: the ring's table and, through `self.memory`, every indirect one are mapped while `self` lives.
             let desc = unsafe { table.get(index) }.ok_or(ChainError::NextOutOfRange(index))?;
+            left = left.checked_sub(1).ok_or(ChainError::Loop)?;
             if has(desc, VRING_DESC_F_INDIRECT) {
                 if inside_indirect {
                     return Err(ChainError::NestedIndirect);
