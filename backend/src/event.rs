@@ -1,0 +1,30 @@
+//! What the data plane tells the control plane of its own accord.
+//!
+//! Knows no wire format: whoever listens gives it one.
+
+use crate::error::IoError;
+use std::sync::Arc;
+
+/// Something operators and management want to know.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// An export is gone.
+    ExportDeleted {
+        /// Its id.
+        id: String,
+    },
+    /// A guest's request failed.
+    IoError {
+        /// The export's id.
+        export: String,
+        /// The node's name.
+        node: String,
+        /// True for a write, write-zeroes, discard or flush.
+        write: bool,
+        /// Why.
+        error: IoError,
+    },
+}
+
+/// Takes events from any thread; must not block.
+pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;

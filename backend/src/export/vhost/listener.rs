@@ -1,0 +1,199 @@
+//! Accepts front-ends on an export's socket, one after the other: the next session starts when all I/O of the last has
+//! ended.
+
+use super::options::Address;
+use super::session;
+use super::{ExportShared, Link};
+use crate::export::ExportError;
+use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+/// What a connection comes from.
+enum Source {
+    Listening(UnixListener),
+    Connected(UnixStream),
+}
+
+struct State {
+    stop: OwnedFd,
+    stopping: AtomicBool,
+    finished: AtomicBool,
+}
+
+/// An export's listening thread.
+pub struct Listener {
+    state: Arc<State>,
+    /// The socket we created, to be removed again.
+    path: Option<PathBuf>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Listener {
+    /// Listens, or serves the one connection of an inherited socket.
+    ///
+    /// # Errors
+    /// The socket cannot be made, is live, or is no socket.
+    pub fn start(address: Address, export: Arc<ExportShared>, link: Arc<Link>) -> Result<Self, ExportError> {
+        let id = export.id.clone();
+        let failed = |source: io::Error| ExportError::Thread { id, source };
+        let stop = match rustix::event::eventfd(0, EventfdFlags::CLOEXEC) {
+            Ok(stop) => stop,
+            Err(error) => return Err(failed(error.into())),
+        };
+        let (source, path) = open(address)?;
+        let state =
+            Arc::new(State { stop, stopping: AtomicBool::new(false), finished: AtomicBool::new(false) });
+        let run = {
+            let state = state.clone();
+            move || serve(source, &state, &export, &link)
+        };
+        let thread = std::thread::Builder::new().name("vhost-user".into()).spawn(run).map_err(failed)?;
+        Ok(Self { state, path, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Ends the session and the thread; false if that was done before.
+    pub fn stop(&self, link: &Link) -> bool {
+        if self.state.stopping.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        // Fails only when the counter is full; then it is signalled.
+        let _ = rustix::io::write(&self.state.stop, &1u64.to_ne_bytes());
+        link.disconnect();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("a vhost-user session ended by a bug");
+        }
+        if let Some(path) = &self.path {
+            // Somebody may have removed it before us.
+            let _ = std::fs::remove_file(path);
+        }
+        true
+    }
+
+    /// Whether it is ending or has ended.
+    pub fn is_stopping(&self) -> bool {
+        self.state.stopping.load(Ordering::Acquire)
+    }
+
+    /// Whether its only connection has ended.
+    pub fn is_finished(&self) -> bool {
+        self.state.finished.load(Ordering::Acquire)
+    }
+}
+
+fn serve(source: Source, state: &State, export: &Arc<ExportShared>, link: &Arc<Link>) {
+    match source {
+        Source::Connected(stream) => converse(stream, state, export, link),
+        Source::Listening(listener) => {
+            while let Some(stream) = accept(&listener, state) {
+                converse(stream, state, export, link);
+            }
+        }
+    }
+    state.finished.store(true, Ordering::Release);
+}
+
+/// One session from its first message to the end of its I/O.
+fn converse(stream: UnixStream, state: &State, export: &Arc<ExportShared>, link: &Arc<Link>) {
+    match stream.try_clone() {
+        Ok(clone) => link.connected(clone),
+        Err(error) => return tracing::error!(export = %export.id, %error, "cannot take a connection"),
+    }
+    // A stop that came before the link knew the stream.
+    if state.stopping.load(Ordering::Acquire) {
+        link.disconnect();
+    }
+    session::serve(stream, export, link);
+    link.disconnected();
+}
+
+/// The next connection; `None` once told to stop.
+fn accept(listener: &UnixListener, state: &State) -> Option<UnixStream> {
+    loop {
+        let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(&state.stop, PollFlags::IN)];
+        if let Err(error) = rustix::event::poll(&mut fds, None)
+            && error != rustix::io::Errno::INTR
+        {
+            tracing::error!(%error, "cannot wait for connections");
+            return None;
+        }
+        if state.stopping.load(Ordering::Acquire) {
+            return None;
+        }
+        if !fds[0].revents().is_empty() {
+            match listener.accept() {
+                Ok((stream, _)) => return Some(stream),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    // Out of descriptors, mostly: do not spin until some are free.
+                    std::thread::sleep(std::time::Duration::from_millis(100));
+                }
+            }
+        }
+    }
+}
+
+fn open(address: Address) -> Result<(Source, Option<PathBuf>), ExportError> {
+    match address {
+        Address::Path { path, mode, group } => {
+            let fail = |source| ExportError::Bind { path: path.display().to_string(), source };
+            remove_dead(&path)?;
+            let listener = bind(&path, mode, group).map_err(fail)?;
+            Ok((Source::Listening(listener), Some(path)))
+        }
+        Address::Fd(fd) => {
+            let number = fd.as_raw_fd();
+            let fail = |error: rustix::io::Errno| ExportError::Fd { fd: number, source: error.into() };
+            let listening = rustix::net::sockopt::socket_acceptconn(&fd).map_err(fail)?;
+            match listening {
+                true => {
+                    let listener = UnixListener::from(fd);
+                    listener.set_nonblocking(true).map_err(|source| ExportError::Fd { fd: number, source })?;
+                    Ok((Source::Listening(listener), None))
+                }
+                false => Ok((Source::Connected(UnixStream::from(fd)), None)),
+            }
+        }
+    }
+}
+
+/// A socket that nobody listens on is left over from a process that died; any other file stays.
+fn remove_dead(path: &Path) -> Result<(), ExportError> {
+    use std::os::unix::fs::FileTypeExt;
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    if !is_socket {
+        return Ok(());
+    }
+    let shown = path.display().to_string();
+    match UnixStream::connect(path) {
+        Ok(_) => Err(ExportError::SocketLive(shown)),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(|source| ExportError::Bind { path: shown, source })
+        }
+        Err(_) => Ok(()),
+    }
+}
+
+/// The socket never exists with more permissions than asked for: the mode is set before it has a name.
+fn bind(path: &Path, mode: u32, group: Option<u32>) -> io::Result<UnixListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let mode = rustix::fs::Mode::from_raw_mode(mode);
+    rustix::fs::fchmod(&socket, mode)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    if let Some(group) = group {
+        rustix::fs::chown(path, None, Some(rustix::fs::Gid::from_raw(group)))?;
+    }
+    // The umask may have taken bits away.
+    rustix::fs::chmod(path, mode)?;
+    rustix::net::listen(&socket, 16)?;
+    Ok(UnixListener::from(socket))
+}

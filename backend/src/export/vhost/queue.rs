@@ -1,0 +1,120 @@
+//! One virtqueue's thread: fetch, submit, complete, publish, and sleep when there is nothing of that to do.
+//!
+//! A request that maps to one extent of a file goes to the ring from here and comes back here; any other becomes a task.
+//! Nothing on that path locks, and it allocates only for tasks. The thread belongs to one export and queue index; rings
+//! come and go with the guest's driver. Commands come by mail and are answered when they are true: a stopped ring has
+//! no I/O in flight.
+
+mod active;
+mod handle;
+mod idle;
+
+pub use handle::{QueueHandle, RingStart};
+
+use super::shared::ExportShared;
+use crate::mailbox::Mailbox;
+use crate::reactor::{Reactor, Waker};
+use active::Active;
+use handle::Letter;
+use idle::Idle;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+/// Cookie of the kick watch; requests have smaller ones.
+const KICK: u32 = 1 << 31;
+
+type Mail = Mailbox<Letter, Waker>;
+
+struct Queue {
+    index: u16,
+    export: Arc<ExportShared>,
+    reactor: Reactor,
+    mail: Arc<Mail>,
+    active: Option<Active>,
+    /// Who waits for the ring to be drained, and whether the thread ends then.
+    stopping: Option<Sender<u16>>,
+    ending: bool,
+    idle: Idle,
+}
+
+impl Queue {
+    /// Serves until told to end.
+    fn run(mut self) {
+        loop {
+            for letter in self.mail.take() {
+                self.obey(letter);
+            }
+            let fetched = self.active.as_mut().is_some_and(|active| active.fetch(&self.reactor));
+            if self.finish_stopping() {
+                return;
+            }
+            let wait = self.idle.wait(fetched, self.reactor.handle().now(), self.active.as_mut());
+            let (mail, active) = (&self.mail, &mut self.active);
+            self.reactor.turn(wait, || mail.is_filled(), |done| {
+                if let Some(active) = active {
+                    active.complete(done);
+                }
+            });
+            if let Some(active) = active {
+                active.publish();
+            }
+        }
+    }
+
+    fn obey(&mut self, letter: Letter) {
+        match letter {
+            Letter::Start(start, reply) => {
+                let result = Active::start(self.index, *start, &self.export, &self.reactor);
+                // The session waits for the answer; if it does not, there is nobody to tell.
+                let _ = reply.send(result.map(|active| self.active = Some(active)));
+            }
+            Letter::Stop(reply) => self.stop(reply),
+            Letter::End => self.ending = true,
+            Letter::Memory(table, reply) => {
+                if let Some(active) = &mut self.active {
+                    active.set_memory(table);
+                }
+                let _ = reply.send(());
+            }
+            Letter::Kick(fd) => {
+                if let Some(active) = &mut self.active {
+                    active.set_kick(fd, self.reactor.handle());
+                }
+            }
+            Letter::Call(fd) => self.active.iter_mut().for_each(|active| active.set_call(fd.clone())),
+            Letter::Err(fd) => self.active.iter_mut().for_each(|active| active.set_err(fd.clone())),
+            Letter::Enabled(enabled) => {
+                self.active.iter_mut().for_each(|active| active.set_enabled(enabled));
+            }
+        }
+    }
+
+    fn stop(&mut self, reply: Sender<u16>) {
+        match &mut self.active {
+            Some(active) => {
+                active.stop_fetching();
+                self.stopping = Some(reply);
+            }
+            None => drop(reply.send(0)),
+        }
+    }
+
+    /// Answers a stop once the ring is drained; true when the thread is to end.
+    fn finish_stopping(&mut self) -> bool {
+        if self.ending {
+            self.active.iter_mut().for_each(Active::stop_fetching);
+        }
+        if self.stopping.is_none() && !self.ending {
+            return false;
+        }
+        let drained = self.active.as_ref().is_none_or(Active::is_drained);
+        if drained {
+            let base = self.active.take().map_or(0, |active| active.end(self.reactor.handle()));
+            if let Some(reply) = self.stopping.take() {
+                // A session that is gone needs no answer.
+                let _ = reply.send(base);
+            }
+        }
+        drained && self.ending
+    }
+}

@@ -1,0 +1,251 @@
+//! The graph: nodes by name, opened and closed by the control plane.
+//!
+//! The data path never comes here: an export holds its node. Knows no exports beyond the count of users a node keeps.
+
+use crate::error::GraphError;
+use crate::io::FileTable;
+use crate::node::options::{ChildRef, DriverOptions, NullOptions};
+use crate::node::{BlkDebug, Driver, File, Node, NodeOptions, Null, Raw};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+type Names = BTreeMap<String, Arc<Node>>;
+
+/// Called with a node whose length has changed.
+pub type ResizeListener = Box<dyn Fn(&Arc<Node>) + Send + Sync>;
+
+/// All nodes of the daemon.
+#[derive(Default)]
+pub struct Graph {
+    nodes: Mutex<Names>,
+    order: Mutex<Vec<String>>,
+    generated: std::sync::atomic::AtomicU32,
+    files: Arc<FileTable>,
+    listeners: Mutex<Vec<ResizeListener>>,
+}
+
+impl Graph {
+    /// A graph without nodes.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// The open files, for rings to look up.
+    pub fn files(&self) -> &Arc<FileTable> {
+        &self.files
+    }
+
+    /// Opens a root node and everything its options describe below it. On an error nothing stays open.
+    ///
+    /// # Errors
+    /// With QEMU's texts; see [`GraphError`].
+    pub fn open(&self, options: &NodeOptions) -> Result<Arc<Node>, GraphError> {
+        let mut names = self.lock();
+        let mut opened = Vec::new();
+        if options.node_name.is_none() {
+            return Err(GraphError::NameMissing);
+        }
+        let node = self.build(options, true, &names, &mut opened)?;
+        self.order().extend(opened.iter().map(|node| node.name().to_owned()));
+        names.extend(opened.into_iter().map(|node| (node.name().to_owned(), node)));
+        Ok(node)
+    }
+
+    /// Closes a root node and the inline nodes below it.
+    ///
+    /// # Errors
+    /// [`GraphError::NotFound`], [`GraphError::InUse`], [`GraphError::NotOwned`].
+    pub fn close(&self, name: &str) -> Result<(), GraphError> {
+        let mut names = self.lock();
+        let node = names.get(name).cloned().ok_or_else(|| GraphError::NotFound(name.to_owned()))?;
+        if !node.is_root() {
+            return Err(GraphError::NotOwned(name.to_owned()));
+        }
+        if node.users() > 0 {
+            return Err(GraphError::InUse(name.to_owned()));
+        }
+        self.remove(&mut names, node);
+        Ok(())
+    }
+
+    /// The node with this name.
+    pub fn find(&self, name: &str) -> Option<Arc<Node>> {
+        self.lock().get(name).cloned()
+    }
+
+    /// All nodes, in the order they were opened (children before parents).
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        let names = self.lock();
+        self.order().iter().filter_map(|name| names.get(name).cloned()).collect()
+    }
+
+    /// Has `listener` called after each change of a node's length.
+    pub fn on_resize(&self, listener: ResizeListener) {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
+    }
+
+    /// Changes a node's length, down to its file, and tells the exports.
+    ///
+    /// # Errors
+    /// The driver cannot resize, or the system refuses.
+    pub fn resize(&self, node: &Arc<Node>, size: u64) -> Result<(), GraphError> {
+        let below = match node.driver() {
+            Driver::File(file) => file.resize(size)?,
+            Driver::Raw(raw) if raw.has_fixed_size() => {
+                return Err(GraphError::Options("Cannot resize fixed-size raw disks".into()));
+            }
+            Driver::Raw(raw) => {
+                let end = size.checked_add(raw.offset());
+                let end = end.ok_or(GraphError::Options("Disk size too large for the chosen offset".into()))?;
+                self.resize(raw.child(), end)?;
+                size
+            }
+            Driver::BlkDebug(filter) => {
+                self.resize(filter.child(), size)?;
+                size
+            }
+            Driver::Null(_) => {
+                return Err(GraphError::Options("Image format driver does not support resize".into()));
+            }
+        };
+        node.set_length(below);
+        self.tell(node);
+        Ok(())
+    }
+
+    /// Looks at the device or file below a node again; tells the exports if it has grown.
+    pub fn refresh_length(&self, node: &Arc<Node>) {
+        let found = match node.driver() {
+            Driver::File(file) => file.current_length().ok(),
+            Driver::Raw(raw) if !raw.has_fixed_size() => {
+                self.refresh_length(raw.child());
+                Some(raw.child().length().saturating_sub(raw.offset()))
+            }
+            Driver::BlkDebug(filter) => {
+                self.refresh_length(filter.child());
+                Some(filter.child().length())
+            }
+            Driver::Raw(_) | Driver::Null(_) => None,
+        };
+        if let Some(length) = found
+            && length > node.length()
+        {
+            node.set_length(length);
+            self.tell(node);
+        }
+    }
+
+    fn tell(&self, node: &Arc<Node>) {
+        for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            listener(node);
+        }
+    }
+
+    fn build(
+        &self,
+        options: &NodeOptions,
+        root: bool,
+        names: &Names,
+        opened: &mut Vec<Arc<Node>>,
+    ) -> Result<Arc<Node>, GraphError> {
+        let name = self.name(options, names, opened)?;
+        let (driver, length) = match &options.driver {
+            DriverOptions::File(file) => {
+                let (file, length) = File::open(options, file, &self.files)?;
+                (Driver::File(file), length)
+            }
+            DriverOptions::Null(null) => null_driver(null)?,
+            DriverOptions::Raw(raw) => {
+                let child = self.child(&raw.file, options, names, opened)?;
+                let (raw, length) = Raw::new(child, raw)?;
+                (Driver::Raw(raw), length)
+            }
+            DriverOptions::BlkDebug(debug) => {
+                let child = self.child(&debug.image, options, names, opened)?;
+                let length = child.length();
+                (Driver::BlkDebug(BlkDebug::new(child, debug)?), length)
+            }
+        };
+        let node = Arc::new(Node::new(name, root, options, length, driver));
+        node.child().into_iter().for_each(|child| child.adopt());
+        opened.push(node.clone());
+        Ok(node)
+    }
+
+    /// A child by name, or opened with what it inherits from its parent.
+    fn child(
+        &self,
+        reference: &ChildRef,
+        parent: &NodeOptions,
+        names: &Names,
+        opened: &mut Vec<Arc<Node>>,
+    ) -> Result<Arc<Node>, GraphError> {
+        match reference {
+            ChildRef::Name(name) => {
+                names.get(name).cloned().ok_or_else(|| GraphError::ChildNotFound(name.clone()))
+            }
+            ChildRef::Inline(options) => self.build(&inherited(options, parent), false, names, opened),
+        }
+    }
+
+    fn name(&self, options: &NodeOptions, names: &Names, opened: &[Arc<Node>]) -> Result<String, GraphError> {
+        let taken = |name: &str| names.contains_key(name) || opened.iter().any(|node| node.name() == name);
+        match &options.node_name {
+            Some(name) if !is_identifier(name) => Err(GraphError::NameInvalid(name.clone())),
+            Some(name) if taken(name) => Err(GraphError::NameTaken(name.clone())),
+            Some(name) => Ok(name.clone()),
+            None => {
+                let number = self.generated.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                Ok(format!("#block{number:03}"))
+            }
+        }
+    }
+
+    fn remove(&self, names: &mut Names, node: Arc<Node>) {
+        names.remove(node.name());
+        self.order().retain(|name| name != node.name());
+        let child = node.child().cloned();
+        drop(node);
+        if let Some(child) = child
+            && !child.is_root()
+            && child.users() == 0
+        {
+            self.remove(names, child);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Names> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn order(&self) -> MutexGuard<'_, Vec<String>> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn null_driver(options: &NullOptions) -> Result<(Driver, u64), GraphError> {
+    let size = options.size.checked_next_multiple_of(512).filter(|size| i64::try_from(*size).is_ok());
+    let size = size.ok_or_else(|| GraphError::Options("The size of the node is too large".into()))?;
+    Ok((Driver::Null(Null::new(options.clone())), size))
+}
+
+/// An inline child takes its parent's cache mode and access where it says nothing itself.
+fn inherited(child: &NodeOptions, parent: &NodeOptions) -> NodeOptions {
+    NodeOptions {
+        cache_direct: child.cache_direct.or(parent.cache_direct),
+        cache_no_flush: child.cache_no_flush.or(parent.cache_no_flush),
+        read_only: child.read_only || parent.read_only,
+        auto_read_only: child.auto_read_only || parent.auto_read_only,
+        force_share: child.force_share || parent.force_share,
+        discard: if child.discard == crate::node::options::Discard::Unmap { child.discard } else { parent.discard },
+        ..child.clone()
+    }
+}
+
+/// QEMU's `id_wellformed`: a letter, then letters, digits, `-`, `.`, `_`; names end before 32 characters.
+pub(crate) fn is_identifier(name: &str) -> bool {
+    let mut chars = name.chars();
+    chars.next().is_some_and(|first| first.is_ascii_alphabetic())
+        && chars.all(|char| char.is_ascii_alphanumeric() || matches!(char, '-' | '.' | '_'))
+        && name.len() < 32
+}

@@ -1,0 +1,225 @@
+//! Memory of an operation: owned aligned buffers and pieces of guest memory, kept alive until the kernel is done.
+//!
+//! A [`Memory`] is the only thing the kernel is given addresses from. It owns its buffer or holds what keeps the guest's
+//! mapping in place, so moving, storing or dropping it can never leave a dangling address behind.
+#![allow(unsafe_code)]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::any::Any;
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+/// One contiguous piece; the layout is that of `struct iovec`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    /// Where it starts.
+    pub start: NonNull<u8>,
+    /// Bytes.
+    pub len: usize,
+}
+
+/// A zeroed buffer aligned for O_DIRECT.
+#[derive(Debug)]
+pub struct Buf {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+impl Buf {
+    /// Alignment of every buffer: no storage asks for more.
+    pub const ALIGN: usize = 4096;
+
+    /// `len` zeroed bytes. Aborts when the system has no memory.
+    ///
+    /// # Panics
+    /// If `len` is above `isize::MAX`: callers bound their sizes.
+    pub fn new(len: usize) -> Self {
+        let layout = Layout::from_size_align(len.max(1), Self::ALIGN).expect("buffer length is bounded");
+        // SAFETY: the layout's size is not zero.
+        let start = unsafe { alloc_zeroed(layout) };
+        let start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout));
+        Self { start, layout }
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: the allocation is that long, initialised, and borrowed with self.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.layout.size()) }
+    }
+
+    /// The bytes, writable.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and self is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.layout.size()) }
+    }
+}
+
+impl Drop for Buf {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+// SAFETY: a Buf owns its allocation like a Box<[u8]>.
+unsafe impl Send for Buf {}
+
+/// What keeps the segments' memory in place.
+enum Keep {
+    Nothing,
+    Buf(Buf),
+    /// Never looked at, only dropped: by then the kernel is done.
+    Pin(#[allow(dead_code)] Rc<dyn Any>),
+}
+
+/// The memory of one operation: a list of segments and what keeps them alive.
+pub struct Memory {
+    segments: Vec<Segment>,
+    len: u64,
+    keep: Keep,
+}
+
+impl Memory {
+    /// No memory, for operations that need none.
+    pub const fn empty() -> Self {
+        Self { segments: Vec::new(), len: 0, keep: Keep::Nothing }
+    }
+
+    /// Guest memory.
+    ///
+    /// # Safety
+    /// Every segment must be mapped, readable and writable for as long as `pin` lives. Others may change the bytes at
+    /// any time: only volatile access is used, here and by the kernel.
+    pub unsafe fn from_guest(segments: Vec<Segment>, pin: Rc<dyn Any>) -> Self {
+        let len = segments.iter().map(|segment| segment.len as u64).sum();
+        Self { segments, len, keep: Keep::Pin(pin) }
+    }
+
+    /// Total bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The segments, in order.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Gives the (emptied) segment list back for reuse and lets go of the memory.
+    pub fn into_segments(mut self) -> Vec<Segment> {
+        self.segments.clear();
+        std::mem::take(&mut self.segments)
+    }
+
+    /// The owned buffer; `None` for guest memory.
+    pub fn into_buf(self) -> Option<Buf> {
+        match self.keep {
+            Keep::Buf(buf) => Some(buf),
+            _ => None,
+        }
+    }
+
+    /// Whether each segment starts and ends on a multiple of `align` (a power of two).
+    pub fn is_aligned(&self, align: usize) -> bool {
+        self.segments.iter().all(|segment| (segment.start.as_ptr() as usize | segment.len) & (align - 1) == 0)
+    }
+
+    /// Forgets the first `done` bytes: what is left of a short transfer.
+    pub fn advance(&mut self, mut done: u64) {
+        self.len = self.len.saturating_sub(done);
+        let mut whole = 0;
+        for segment in &mut self.segments {
+            if done < segment.len as u64 {
+                let step = usize::try_from(done).unwrap_or(segment.len);
+                // SAFETY: step is below the segment's length.
+                segment.start = unsafe { segment.start.add(step) };
+                segment.len -= step;
+                break;
+            }
+            done -= segment.len as u64;
+            whole += 1;
+        }
+        self.segments.drain(..whole);
+    }
+
+    /// Copies bytes from offset `at` on into `target`; bytes past the end stay as they are.
+    pub fn copy_to(&self, at: u64, target: &mut [u8]) {
+        let mut done = 0;
+        self.each(at, target.len() as u64, |start, len| {
+            // SAFETY: `each` yields mapped ranges; target has room for all of them together. The guest may race with
+            // the copy, which can tear bytes but touches no memory but this.
+            unsafe { std::ptr::copy_nonoverlapping(start, target[done..].as_mut_ptr(), len) };
+            done += len;
+        });
+    }
+
+    /// Copies `source` to offset `at`; bytes past the end are dropped.
+    pub fn copy_from(&mut self, at: u64, source: &[u8]) {
+        let mut done = 0;
+        self.each(at, source.len() as u64, |start, len| {
+            // SAFETY: as in copy_to, the other way.
+            unsafe { std::ptr::copy_nonoverlapping(source[done..].as_ptr(), start, len) };
+            done += len;
+        });
+    }
+
+    /// Fills `len` bytes from offset `at` on with zeroes.
+    pub fn fill_zero(&mut self, at: u64, len: u64) {
+        // SAFETY: `each` yields mapped ranges.
+        self.each(at, len, |start, len| unsafe { std::ptr::write_bytes(start, 0, len) });
+    }
+
+    /// Whether all bytes are zero right now.
+    pub fn is_zero(&self) -> bool {
+        let mut zero = true;
+        self.each(0, self.len, |start, len| {
+            let mut block = [0u8; 512];
+            let mut at = 0;
+            while zero && at < len {
+                let part = (len - at).min(block.len());
+                // SAFETY: inside the mapped range; copied out first because the guest may write meanwhile.
+                unsafe { std::ptr::copy_nonoverlapping(start.add(at), block.as_mut_ptr(), part) };
+                zero = block[..part].iter().all(|byte| *byte == 0);
+                at += part;
+            }
+        });
+        zero
+    }
+
+    fn each(&self, mut at: u64, mut len: u64, mut visit: impl FnMut(*mut u8, usize)) {
+        for segment in &self.segments {
+            let size = segment.len as u64;
+            if at >= size {
+                at -= size;
+                continue;
+            }
+            let part = (size - at).min(len);
+            if part == 0 {
+                return;
+            }
+            // SAFETY: `at` is inside the segment.
+            visit(unsafe { segment.start.as_ptr().add(at as usize) }, part as usize);
+            len -= part;
+            at = 0;
+        }
+    }
+}
+
+impl From<Buf> for Memory {
+    fn from(buf: Buf) -> Self {
+        let segment = Segment { start: buf.start, len: buf.layout.size() };
+        Self { segments: vec![segment], len: segment.len as u64, keep: Keep::Buf(buf) }
+    }
+}
+
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Memory({} bytes in {})", self.len, self.segments.len())
+    }
+}

@@ -1,0 +1,63 @@
+//! Open files by number, as operations name them, and what the data path must know of each.
+//!
+//! Numbers are never used twice, so an operation or a ring's registration that is late can hit no other file. Files are
+//! added and removed by the control plane; each ring looks one up once, registers it, and drops it in the first turn
+//! after it was removed.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, RwLock};
+
+/// The number of an open file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileId(pub u32);
+
+/// An open file as a ring needs it.
+#[derive(Clone, Debug)]
+pub struct FileInfo {
+    /// The descriptor.
+    pub fd: Arc<OwnedFd>,
+    /// A block device: discards and zeroes are ioctls.
+    pub block_device: bool,
+    /// The file lives in memory (tmpfs) and its file system has no asynchronous path: io_uring would hand each
+    /// operation to a worker thread, which costs more than the copy. Such operations run at once, by plain system call.
+    pub in_memory: bool,
+}
+
+/// All open files of the process.
+#[derive(Debug, Default)]
+pub struct FileTable {
+    next: AtomicU32,
+    removed: AtomicU32,
+    files: RwLock<HashMap<FileId, FileInfo>>,
+}
+
+impl FileTable {
+    /// Adds an open file and names it.
+    pub fn insert(&self, info: FileInfo) -> FileId {
+        let id = FileId(self.next.fetch_add(1, Ordering::Relaxed));
+        self.write().insert(id, info);
+        id
+    }
+
+    /// The file with this number, while it is open.
+    pub fn get(&self, id: FileId) -> Option<FileInfo> {
+        self.files.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Closes a file; no operation on it may be in flight.
+    pub fn remove(&self, id: FileId) {
+        self.write().remove(&id);
+        self.removed.fetch_add(1, Ordering::Release);
+    }
+
+    /// How many files were closed so far: a change tells a ring to look through its registrations.
+    pub fn removed(&self) -> u32 {
+        self.removed.load(Ordering::Acquire)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<FileId, FileInfo>> {
+        self.files.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,172 @@
+//! QEMU's image locks: byte-range locks of the open file description (OFD), one byte a permission.
+//!
+//! Byte 100 + p is read-locked by whoever holds permission p, byte 200 + p by whoever does not share it with others
+//! (QEMU, block/file-posix.c describes the protocol; the numbers are its on-disk contract). Read locks never conflict
+//! with each other; a conflict is found by asking whether a write lock would meet one.
+#![allow(unsafe_code)]
+
+use crate::error::{GraphError, LockConflict};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+const HELD: i64 = 100;
+const UNSHARED: i64 = 200;
+
+/// QEMU's permissions by bit, as its messages name them.
+const NAMES: [&str; 4] = ["consistent read", "write", "write unchanged", "resize"];
+const READ: u8 = 1;
+const WRITE: u8 = 2;
+const RESIZE: u8 = 8;
+
+/// What one kind of user needs: permissions held, permissions not shared.
+fn needs(writable: bool) -> (u8, u8) {
+    match writable {
+        true => (READ | WRITE | RESIZE, WRITE | RESIZE),
+        false => (READ, 0),
+    }
+}
+
+#[derive(Debug, Default)]
+struct Users {
+    readers: usize,
+    writers: usize,
+}
+
+impl Users {
+    fn needs(&self) -> (u8, u8) {
+        match (self.writers, self.readers) {
+            (0, 0) => (0, 0),
+            (0, _) => needs(false),
+            _ => needs(true),
+        }
+    }
+
+    fn count(&mut self, writable: bool) -> &mut usize {
+        if writable { &mut self.writers } else { &mut self.readers }
+    }
+}
+
+/// The locks of one open image.
+#[derive(Debug)]
+pub struct Lock {
+    fd: Arc<OwnedFd>,
+    path: String,
+    /// Fail where the file system has no locks, instead of going without.
+    required: bool,
+    users: Mutex<Users>,
+}
+
+impl Lock {
+    /// An image without locks so far.
+    pub fn new(fd: Arc<OwnedFd>, path: String, required: bool) -> Self {
+        Self { fd, path, required, users: Mutex::default() }
+    }
+
+    /// Adds a user and takes the locks it needs.
+    ///
+    /// # Errors
+    /// [`GraphError::Locked`] names the permission another process has or denies.
+    pub fn acquire(&self, writable: bool) -> Result<(), GraphError> {
+        let mut users = self.users();
+        let before = users.needs();
+        *users.count(writable) += 1;
+        let after = users.needs();
+        let result = self.apply(before, after).and_then(|()| self.check(after));
+        if result.is_err() {
+            *users.count(writable) -= 1;
+            self.drop_extra(after, before);
+        }
+        result
+    }
+
+    /// Removes a user and gives back the locks nobody needs.
+    pub fn release(&self, writable: bool) {
+        let mut users = self.users();
+        let before = users.needs();
+        *users.count(writable) -= 1;
+        self.drop_extra(before, users.needs());
+    }
+
+    fn users(&self) -> MutexGuard<'_, Users> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn apply(&self, before: (u8, u8), after: (u8, u8)) -> Result<(), GraphError> {
+        for byte in bytes(after).filter(|byte| !bytes(before).any(|old| old == *byte)) {
+            match self.set(byte, libc::F_RDLCK) {
+                Ok(()) => {}
+                Err(error) if !self.required && no_locks_here(&error) => return Ok(()),
+                Err(source) => {
+                    return Err(GraphError::File { what: "Failed to lock byte of", path: self.path.clone(), source });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, (held, unshared): (u8, u8)) -> Result<(), GraphError> {
+        for (bit, permission) in NAMES.iter().enumerate() {
+            let mine = |set: u8| set & (1 << bit) != 0;
+            // Somebody does not share what we hold.
+            if mine(held) && self.is_locked(UNSHARED + bit as i64) {
+                return Err(self.conflict(permission, false));
+            }
+            // Somebody holds what we do not share.
+            if mine(unshared) && self.is_locked(HELD + bit as i64) {
+                return Err(self.conflict(permission, true));
+            }
+        }
+        Ok(())
+    }
+
+    fn conflict(&self, permission: &'static str, shared: bool) -> GraphError {
+        GraphError::Locked(LockConflict { permission, shared, path: self.path.clone() })
+    }
+
+    fn drop_extra(&self, before: (u8, u8), after: (u8, u8)) {
+        for byte in bytes(before).filter(|byte| !bytes(after).any(|new| new == *byte)) {
+            if let Err(error) = self.set(byte, libc::F_UNLCK) {
+                tracing::warn!(file = %self.path, %error, "could not give an image lock back");
+            }
+        }
+    }
+
+    fn is_locked(&self, byte: i64) -> bool {
+        let mut ask = range(byte, libc::F_WRLCK);
+        self.control(libc::F_OFD_GETLK, &mut ask).is_ok() && ask.l_type != libc::F_UNLCK as i16
+    }
+
+    fn set(&self, byte: i64, kind: i32) -> io::Result<()> {
+        self.control(libc::F_OFD_SETLK, &mut range(byte, kind))
+    }
+
+    fn control(&self, command: i32, lock: &mut libc::flock) -> io::Result<()> {
+        // SAFETY: a valid descriptor and a flock that lives through the call.
+        match unsafe { libc::fcntl(self.fd.as_raw_fd(), command, std::ptr::from_mut(lock)) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Rings may keep the open file a little longer; its locks end here.
+        let users = std::mem::take(&mut *self.users());
+        self.drop_extra(users.needs(), (0, 0));
+    }
+}
+
+fn bytes((held, unshared): (u8, u8)) -> impl Iterator<Item = i64> {
+    let of = |set: u8, base: i64| (0..8).filter(move |bit| set & (1 << bit) != 0).map(move |bit| base + bit);
+    of(held, HELD).chain(of(unshared, UNSHARED))
+}
+
+fn range(byte: i64, kind: i32) -> libc::flock {
+    libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: byte, l_len: 1, l_pid: 0 }
+}
+
+fn no_locks_here(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOLCK | libc::ENOSYS | libc::EOPNOTSUPP))
+}

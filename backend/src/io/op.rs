@@ -1,0 +1,72 @@
+//! An operation as data: what to do, to which file, with whose memory.
+
+use super::{FileId, Memory};
+use crate::error::IoError;
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpKind {
+    /// Fills the memory from the file; past the end of the file it reads zeroes.
+    Read,
+    /// Writes the memory to the file; `stable` means on the medium before completion (RWF_DSYNC).
+    Write {
+        /// Stable before completion.
+        stable: bool,
+    },
+    /// Makes all completed writes of the file stable (fdatasync).
+    Flush,
+    /// Gives the range's space back; it reads as anything that was written or zero afterwards.
+    Discard,
+    /// The range reads as zeroes afterwards; with `unmap` its space may be given back.
+    Zero {
+        /// The space may be given back.
+        unmap: bool,
+    },
+}
+
+/// One operation on one file, owning its memory until it completes.
+#[derive(Debug)]
+pub struct Op {
+    /// What to do.
+    pub kind: OpKind,
+    /// The file.
+    pub file: FileId,
+    /// Bytes into the file.
+    pub offset: u64,
+    /// Bytes; for reads and writes the length of `memory`.
+    pub len: u64,
+    /// The memory to read into or write from; empty for the other kinds.
+    pub memory: Memory,
+}
+
+impl Op {
+    /// A read that fills `memory`.
+    pub fn read(file: FileId, offset: u64, memory: Memory) -> Self {
+        Self { kind: OpKind::Read, file, offset, len: memory.len(), memory }
+    }
+
+    /// A write of `memory`.
+    pub fn write(file: FileId, offset: u64, memory: Memory, stable: bool) -> Self {
+        Self { kind: OpKind::Write { stable }, file, offset, len: memory.len(), memory }
+    }
+
+    /// An operation without memory.
+    pub fn bare(kind: OpKind, file: FileId, offset: u64, len: u64) -> Self {
+        Self { kind, file, offset, len, memory: Memory::empty() }
+    }
+}
+
+/// Whom a completion is for; opaque to the implementations of `Io`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(pub u64);
+
+/// A finished operation, or (without `op`) a report of a watch.
+#[derive(Debug)]
+pub struct Completion {
+    /// As given to `submit` or `watch`.
+    pub token: Token,
+    /// The operation and its memory.
+    pub op: Option<Op>,
+    /// Bytes moved (reads and writes; may be short), 0 for other kinds, or why it failed.
+    pub result: Result<u64, IoError>,
+}

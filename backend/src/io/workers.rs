@@ -1,0 +1,129 @@
+//! Threads for what io_uring lacks or would block on: discard and zero ioctls of block devices.
+//!
+//! A worker never sees memory of a request, only a range. Results go to the inbox of the ring that asked.
+#![allow(unsafe_code)]
+
+use super::{FileInfo, OpKind};
+use crate::error::IoError;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Threads at most; ioctls of one device queue behind each other anyway.
+const THREADS_MAX: usize = 4;
+
+struct Job {
+    file: FileInfo,
+    kind: OpKind,
+    range: [u64; 2],
+    inbox: Arc<Inbox>,
+    index: u32,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: std::collections::VecDeque<Job>,
+    threads: usize,
+    idle: usize,
+}
+
+/// The pool, one per process; threads start with the first work and stay.
+#[derive(Default)]
+pub struct Workers {
+    state: Mutex<State>,
+    more: Condvar,
+}
+
+impl Workers {
+    /// A pool without threads.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub(super) fn run(
+        self: &Arc<Self>,
+        file: FileInfo,
+        kind: OpKind,
+        offset: u64,
+        len: u64,
+        inbox: Arc<Inbox>,
+        index: u32,
+    ) {
+        let mut state = lock(&self.state);
+        state.jobs.push_back(Job { file, kind, range: [offset, len], inbox, index });
+        if state.idle == 0 && state.threads < THREADS_MAX {
+            let pool = self.clone();
+            let started = std::thread::Builder::new().name("tidemark-worker".into()).spawn(move || pool.serve());
+            state.threads += usize::from(started.is_ok());
+        }
+        if state.threads == 0
+            && let Some(job) = state.jobs.pop_front()
+        {
+            // No thread to be had: an answer beats a hang.
+            job.inbox.put(job.index, Err(IoError::NoMemory));
+        }
+        self.more.notify_one();
+    }
+
+    fn serve(&self) {
+        let mut state = lock(&self.state);
+        loop {
+            while let Some(job) = state.jobs.pop_front() {
+                drop(state);
+                let result = run_ioctl(&job);
+                job.inbox.put(job.index, result);
+                state = lock(&self.state);
+            }
+            state.idle += 1;
+            state = self.more.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
+        }
+    }
+}
+
+fn run_ioctl(job: &Job) -> Result<(), IoError> {
+    // linux/fs.h: _IO(0x12, 119) and _IO(0x12, 127).
+    const BLKDISCARD: libc::Ioctl = 0x1277;
+    const BLKZEROOUT: libc::Ioctl = 0x127f;
+    let request = match job.kind {
+        OpKind::Discard => BLKDISCARD,
+        OpKind::Zero { .. } => BLKZEROOUT,
+        _ => return Err(IoError::Unsupported),
+    };
+    let fd = job.file.fd.as_fd().as_raw_fd();
+    // SAFETY: both take a pointer to two u64 (start, length), which `range` is.
+    match unsafe { libc::ioctl(fd, request, job.range.as_ptr()) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error().into()),
+    }
+}
+
+/// Where workers leave the results for one ring.
+pub struct Inbox {
+    bell: Arc<OwnedFd>,
+    results: Mutex<Vec<(u32, Result<(), IoError>)>>,
+}
+
+impl Inbox {
+    pub(super) fn new() -> std::io::Result<Self> {
+        let bell = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
+        Ok(Self { bell: Arc::new(bell), results: Mutex::default() })
+    }
+
+    pub(super) fn bell(&self) -> Arc<OwnedFd> {
+        self.bell.clone()
+    }
+
+    pub(super) fn take(&self) -> Vec<(u32, Result<(), IoError>)> {
+        std::mem::take(&mut *lock(&self.results))
+    }
+
+    fn put(&self, index: u32, result: Result<(), IoError>) {
+        lock(&self.results).push((index, result));
+        // An eventfd write of 1 fails only when 2^64 of them were never read.
+        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

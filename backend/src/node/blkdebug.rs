@@ -1,0 +1,111 @@
+//! Driver `blkdebug`: a filter that fails requests by rule, as QEMU's does, and delays them (`x-delay-ns`).
+//!
+//! Rules are armed by events. `none` arms from the start; `read_aio` and `write_aio` come from a `raw` node above, others
+//! from the formats that have them. A rule armed by an event replaces those armed by the event before.
+
+mod config;
+
+use super::{Kind, Node, Outcome, Request};
+use crate::error::{GraphError, IoError};
+use crate::node::options::{BlkDebugOptions, Delays, InjectError, IoType, SetState};
+use crate::reactor::Handle;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Kinds a rule without `iotype` applies to.
+const DEFAULT_TYPES: [IoType; 5] =
+    [IoType::Read, IoType::Write, IoType::WriteZeroes, IoType::Discard, IoType::Flush];
+
+#[derive(Debug)]
+struct State {
+    state: i64,
+    inject: Vec<InjectError>,
+    set_state: Vec<SetState>,
+    armed: Vec<InjectError>,
+}
+
+/// A filter with rules.
+pub struct BlkDebug {
+    child: Arc<Node>,
+    delay: Delays,
+    state: Mutex<State>,
+}
+
+impl BlkDebug {
+    /// A filter over `child`.
+    ///
+    /// # Errors
+    /// When the config file cannot be read or makes no sense; the text names file and line.
+    pub fn new(child: Arc<Node>, options: &BlkDebugOptions) -> Result<Self, GraphError> {
+        let (mut inject, mut set_state) = (options.inject_error.clone(), options.set_state.clone());
+        if let Some(path) = &options.config {
+            config::read(path, &mut inject, &mut set_state)?;
+        }
+        let state = State { state: 1, inject, set_state, armed: Vec::new() };
+        let filter = Self { child, delay: options.delay, state: Mutex::new(state) };
+        filter.event("none");
+        Ok(filter)
+    }
+
+    /// The node below.
+    pub fn child(&self) -> &Arc<Node> {
+        &self.child
+    }
+
+    /// Tells the filter that `name` happened above it.
+    pub fn event(&self, name: &str) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = state.state;
+        let applies = |event: &str, wanted: Option<i64>| event == name && wanted.is_none_or(|state| state == now);
+        let armed: Vec<_> = state.inject.iter().filter(|rule| applies(&rule.event, rule.state)).cloned().collect();
+        let next = state.set_state.iter().filter(|rule| applies(&rule.event, rule.state)).map(|rule| rule.new_state);
+        let next = next.last();
+        if !armed.is_empty() {
+            state.armed = armed;
+        }
+        state.state = next.unwrap_or(now);
+    }
+
+    pub(super) async fn handle(&self, io: &Handle, request: Request) -> Outcome {
+        let kind = io_type(request.kind);
+        if let Some(error) = self.hit(kind, request.offset, request.len) {
+            return (request.memory, Err(error));
+        }
+        let delay = match kind {
+            IoType::Read => self.delay.read,
+            IoType::Write => self.delay.write,
+            IoType::WriteZeroes => self.delay.write_zeroes,
+            IoType::Discard => self.delay.discard,
+            IoType::Flush | IoType::BlockStatus => self.delay.flush,
+        };
+        if delay > 0 {
+            io.sleep_until(io.read_clock().saturating_add(delay)).await;
+        }
+        self.child.handle(io, request).await
+    }
+
+    /// The error of the first armed rule that the request meets; a rule for `once` is then used up.
+    fn hit(&self, kind: IoType, offset: u64, len: u64) -> Option<IoError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let meets = |rule: &InjectError| {
+            let kind_fits = rule.iotype.map_or(DEFAULT_TYPES.contains(&kind), |wanted| wanted == kind);
+            let at = rule.sector.map(|sector| sector.saturating_mul(512));
+            kind_fits && at.is_none_or(|at| at >= offset && at < offset.saturating_add(len))
+        };
+        let index = state.armed.iter().position(meets)?;
+        let rule = match state.armed[index].once {
+            true => state.armed.remove(index),
+            false => state.armed[index].clone(),
+        };
+        Some(IoError::from_errno(rule.errno))
+    }
+}
+
+fn io_type(kind: Kind) -> IoType {
+    match kind {
+        Kind::Read => IoType::Read,
+        Kind::Write => IoType::Write,
+        Kind::Zero { .. } => IoType::WriteZeroes,
+        Kind::Discard => IoType::Discard,
+        Kind::Flush => IoType::Flush,
+    }
+}

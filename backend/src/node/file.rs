@@ -1,0 +1,161 @@
+//! Driver `file` and `host_device`: a regular file or block device.
+//!
+//! With O_DIRECT the storage takes whole aligned blocks only: what a guest sends otherwise goes through a buffer, and
+//! a write of part of a block reads the block first, under a range lock. A failed flush poisons the file: what the
+//! kernel dropped then cannot be known, so no later write or flush is acknowledged.
+
+mod bounce;
+mod open;
+mod zero;
+
+use super::{Kind, Map, Outcome, Request};
+use crate::error::{GraphError, IoError};
+use crate::io::lock::Lock;
+use crate::io::{FileId, FileTable, Op, OpKind};
+use crate::range_lock::RangeLock;
+use crate::reactor::Handle;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// An open image file.
+pub struct File {
+    id: FileId,
+    table: Arc<FileTable>,
+    fd: Arc<OwnedFd>,
+    path: String,
+    device: bool,
+    block_device: bool,
+    read_only: bool,
+    direct: bool,
+    /// Offsets and lengths of direct I/O are multiples of this; 1 without O_DIRECT.
+    alignment: u32,
+    /// Addresses of direct I/O are multiples of this.
+    memory_alignment: u32,
+    lock: Option<Lock>,
+    ranges: RangeLock,
+    poisoned: AtomicBool,
+    cannot_unmap: AtomicBool,
+    cannot_zero: AtomicBool,
+}
+
+impl File {
+    /// The path as given.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether it was opened as `host_device`.
+    pub fn is_device(&self) -> bool {
+        self.device
+    }
+
+    /// Whether O_DIRECT is in effect.
+    pub fn direct(&self) -> bool {
+        self.direct
+    }
+
+    pub(crate) fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    pub(crate) fn alignment(&self) -> u32 {
+        self.alignment
+    }
+
+    /// The open file's descriptor.
+    pub fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    pub(super) fn lock(&self, writable: bool) -> Result<(), GraphError> {
+        self.lock.as_ref().map_or(Ok(()), |lock| lock.acquire(writable))
+    }
+
+    pub(super) fn unlock(&self, writable: bool) {
+        self.lock.iter().for_each(|lock| lock.release(writable));
+    }
+
+    /// Whether a write may have to read the rest of its block: then all writes keep to the range lock. Guests write
+    /// whole 512-byte sectors.
+    fn reads_before_writing(&self) -> bool {
+        self.alignment > 512
+    }
+
+    fn is_aligned(&self, request: &Request) -> bool {
+        !self.direct
+            || ((request.offset | request.len) & u64::from(self.alignment - 1) == 0
+                && request.memory.is_aligned(self.memory_alignment as usize))
+    }
+
+    pub(super) fn map(&self, request: &Request) -> Map {
+        let kind = match request.kind {
+            Kind::Read => OpKind::Read,
+            Kind::Write if self.poisoned.load(Ordering::Relaxed) => return Map::Ended(Err(IoError::Io)),
+            Kind::Write if !self.reads_before_writing() => OpKind::Write { stable: request.fua },
+            _ => return Map::Task,
+        };
+        if self.is_aligned(request) { Map::File { file: self.id, offset: request.offset, kind } } else { Map::Task }
+    }
+
+    pub(super) async fn handle(&self, io: &Handle, request: Request) -> Outcome {
+        if request.kind != Kind::Read && self.poisoned.load(Ordering::Relaxed) {
+            return (request.memory, Err(IoError::Io));
+        }
+        match request.kind {
+            Kind::Read => self.read(io, request).await,
+            Kind::Write => self.write(io, request).await,
+            Kind::Flush => (request.memory, self.flush(io).await),
+            Kind::Zero { unmap } => {
+                let result = self.zero(io, request.offset, request.len, unmap).await;
+                (request.memory, self.stable_if(io, request.fua, result).await)
+            }
+            Kind::Discard => {
+                let result = self.give_back(io, request.offset, request.len).await;
+                (request.memory, self.stable_if(io, request.fua, result).await)
+            }
+        }
+    }
+
+    async fn read(&self, io: &Handle, request: Request) -> Outcome {
+        if !self.is_aligned(&request) {
+            return self.read_bounced(io, request).await;
+        }
+        let (op, result) = io.run(Op::read(self.id, request.offset, request.memory)).await;
+        (op.memory, result)
+    }
+
+    async fn write(&self, io: &Handle, request: Request) -> Outcome {
+        let _range = match self.reads_before_writing() {
+            true => Some(self.ranges.lock(self.blocks(&request)).await),
+            false => None,
+        };
+        if !self.is_aligned(&request) {
+            return self.write_bounced(io, request).await;
+        }
+        let (op, result) = io.run(Op::write(self.id, request.offset, request.memory, request.fua)).await;
+        (op.memory, result)
+    }
+
+    async fn flush(&self, io: &Handle) -> Result<(), IoError> {
+        let (_, result) = io.run(Op::bare(OpKind::Flush, self.id, 0, 0)).await;
+        if let Err(error) = result {
+            self.poisoned.store(true, Ordering::Relaxed);
+            tracing::error!(file = %self.path, %error, "flush failed: the file takes no more writes");
+        }
+        result
+    }
+
+    async fn stable_if(&self, io: &Handle, fua: bool, result: Result<(), IoError>) -> Result<(), IoError> {
+        match (fua, result) {
+            (true, Ok(())) => self.flush(io).await,
+            (_, result) => result,
+        }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        self.table.remove(self.id);
+    }
+}

@@ -1,0 +1,78 @@
+//! Direct I/O of what is not aligned: through a buffer, a piece at a time, so that memory stays bounded.
+
+use super::File;
+use crate::error::IoError;
+use crate::io::{Buf, Memory, Op};
+use crate::node::{Outcome, Request};
+use crate::reactor::Handle;
+use std::ops::Range;
+
+/// Bytes bounced at a time per request.
+const PIECE: u64 = 1 << 20;
+
+impl File {
+    /// The whole blocks a request touches.
+    pub(super) fn blocks(&self, request: &Request) -> Range<u64> {
+        let align = u64::from(self.alignment);
+        let end = request.offset.saturating_add(request.len);
+        request.offset / align * align..end.div_ceil(align).saturating_mul(align)
+    }
+
+    /// A request's blocks in pieces.
+    fn pieces(&self, request: &Request) -> impl Iterator<Item = Range<u64>> + use<> {
+        let all = self.blocks(request);
+        // PIECE is a multiple of any alignment storage has.
+        (all.start..all.end).step_by(PIECE as usize).map(move |start| start..all.end.min(start + PIECE))
+    }
+
+    pub(super) async fn read_bounced(&self, io: &Handle, mut request: Request) -> Outcome {
+        for piece in self.pieces(&request) {
+            let (buf, result) = self.read_blocks(io, piece.clone()).await;
+            if result.is_err() {
+                return (request.memory, result);
+            }
+            let (at, skip) = overlap(&piece, request.offset);
+            request.memory.copy_from(at, &buf.as_slice()[skip..]);
+        }
+        (request.memory, Ok(()))
+    }
+
+    pub(super) async fn write_bounced(&self, io: &Handle, request: Request) -> Outcome {
+        let end = request.offset + request.len;
+        for piece in self.pieces(&request) {
+            let partial = piece.start < request.offset || piece.end > end;
+            let (mut buf, result) = match partial {
+                true => self.read_blocks(io, piece.clone()).await,
+                false => (new_buf(&piece), Ok(())),
+            };
+            if result.is_err() {
+                return (request.memory, result);
+            }
+            let (at, skip) = overlap(&piece, request.offset);
+            let until = (end.min(piece.end) - piece.start) as usize;
+            request.memory.copy_to(at, &mut buf.as_mut_slice()[skip..until]);
+            let (_, result) = io.run(Op::write(self.id, piece.start, Memory::from(buf), request.fua)).await;
+            if result.is_err() {
+                return (request.memory, result);
+            }
+        }
+        (request.memory, Ok(()))
+    }
+
+    async fn read_blocks(&self, io: &Handle, piece: Range<u64>) -> (Buf, Result<(), IoError>) {
+        let (op, result) = io.run(Op::read(self.id, piece.start, Memory::from(new_buf(&piece)))).await;
+        match op.memory.into_buf() {
+            Some(buf) => (buf, result),
+            None => (new_buf(&piece), Err(IoError::Io)),
+        }
+    }
+}
+
+fn new_buf(piece: &Range<u64>) -> Buf {
+    Buf::new((piece.end - piece.start) as usize)
+}
+
+/// Where a piece starts in a request's memory, and how much of the piece lies before the request.
+fn overlap(piece: &Range<u64>, offset: u64) -> (u64, usize) {
+    (piece.start.saturating_sub(offset), offset.saturating_sub(piece.start) as usize)
+}

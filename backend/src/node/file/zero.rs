@@ -1,0 +1,67 @@
+//! Zeroes and discards: by the file system or device where it can, by writing zeroes where it cannot.
+
+use super::File;
+use crate::error::IoError;
+use crate::io::{Buf, Memory, Op, OpKind};
+use crate::node::{Kind, Request};
+use crate::reactor::Handle;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Bytes of zeroes written at a time.
+const PIECE: u64 = 1 << 20;
+
+impl File {
+    /// Makes a range read as zeroes.
+    pub(super) async fn zero(&self, io: &Handle, offset: u64, len: u64, unmap: bool) -> Result<(), IoError> {
+        if unmap
+            && let Some(result) = self.attempt(io, OpKind::Zero { unmap }, offset, len, &self.cannot_unmap).await
+        {
+            return result;
+        }
+        let keep = OpKind::Zero { unmap: false };
+        match self.attempt(io, keep, offset, len, &self.cannot_zero).await {
+            Some(result) => result,
+            None => self.write_zeroes(io, offset, len).await,
+        }
+    }
+
+    /// Gives a range's space back. A discard is advice: storage that cannot is no error.
+    pub(super) async fn give_back(&self, io: &Handle, offset: u64, len: u64) -> Result<(), IoError> {
+        self.attempt(io, OpKind::Discard, offset, len, &self.cannot_unmap).await.unwrap_or(Ok(()))
+    }
+
+    /// Tries what the storage may not have; `None` when it has not. That is found out once per file, but for a range
+    /// that is not whole blocks of a device, which says nothing of the next one.
+    async fn attempt(
+        &self,
+        io: &Handle,
+        kind: OpKind,
+        offset: u64,
+        len: u64,
+        cannot: &AtomicBool,
+    ) -> Option<Result<(), IoError>> {
+        let whole = !self.block_device || (offset | len) & u64::from(self.alignment.max(512) - 1) == 0;
+        if !whole || cannot.load(Ordering::Relaxed) {
+            return None;
+        }
+        let (_, result) = io.run(Op::bare(kind, self.id, offset, len)).await;
+        if result == Err(IoError::Unsupported) {
+            cannot.store(true, Ordering::Relaxed);
+            return None;
+        }
+        Some(result)
+    }
+
+    async fn write_zeroes(&self, io: &Handle, offset: u64, len: u64) -> Result<(), IoError> {
+        let end = offset + len;
+        let mut at = offset;
+        while at < end {
+            let part = (end - at).min(PIECE);
+            let memory = Memory::from(Buf::new(part as usize));
+            let request = Request { kind: Kind::Write, fua: false, offset: at, len: part, memory };
+            self.write(io, request).await.1?;
+            at += part;
+        }
+        Ok(())
+    }
+}

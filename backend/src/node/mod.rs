@@ -1,0 +1,333 @@
+//! A node: the one checked door in front of a driver.
+//!
+//! Range, permission, zero detection and ignored discards are decided here, once; drivers neither repeat nor bypass it.
+//! A request is either *mapped* (one operation on one file, done straight from the queue loop) or *handled* (a task).
+//! Knows no exports and no names of other nodes.
+
+mod blkdebug;
+pub mod file;
+mod null;
+pub mod options;
+mod raw;
+
+pub use options::NodeOptions;
+
+use crate::error::{GraphError, IoError};
+use crate::io::{FileId, Memory, OpKind};
+use crate::reactor::Handle;
+use options::{DetectZeroes, Discard};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+pub use blkdebug::BlkDebug;
+pub use file::File;
+pub use null::Null;
+pub use raw::Raw;
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Fill the memory.
+    Read,
+    /// Write the memory.
+    Write,
+    /// The range reads as zeroes afterwards; with `unmap` its space may be given back.
+    Zero {
+        /// The space may be given back.
+        unmap: bool,
+    },
+    /// The range's content is no longer needed.
+    Discard,
+    /// Everything completed so far is made stable.
+    Flush,
+}
+
+impl Kind {
+    /// Whether the node's content may change.
+    pub fn changes(self) -> bool {
+        matches!(self, Self::Write | Self::Zero { .. } | Self::Discard)
+    }
+}
+
+/// One request to a node.
+#[derive(Debug)]
+pub struct Request {
+    /// What to do.
+    pub kind: Kind,
+    /// Stable on the medium before completion (writes, zeroes, discards).
+    pub fua: bool,
+    /// Bytes into the node.
+    pub offset: u64,
+    /// Bytes; the length of `memory` for reads and writes, 0 for a flush.
+    pub len: u64,
+    /// To read into or write from; empty for other kinds.
+    pub memory: Memory,
+}
+
+/// A finished request: its memory back, and how it ended.
+pub type Outcome = (Memory, Result<(), IoError>);
+
+/// A request under way.
+pub type Running<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
+
+/// Where a request leads without waiting for anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Map {
+    /// One operation on one file.
+    File {
+        /// The file.
+        file: FileId,
+        /// Bytes into it.
+        offset: u64,
+        /// What to do with it.
+        kind: OpKind,
+    },
+    /// Nothing to do: the request has ended like this.
+    Ended(Result<(), IoError>),
+    /// Reads as zeroes.
+    Zeroes,
+    /// Needs a task: [`Node::handle`].
+    Task,
+}
+
+/// What stands behind the door.
+pub enum Driver {
+    /// A file or block device.
+    File(File),
+    /// A window into another node.
+    Raw(Raw),
+    /// Nothing.
+    Null(Null),
+    /// Another node, with faults and delays.
+    BlkDebug(BlkDebug),
+}
+
+/// A named block node.
+pub struct Node {
+    name: String,
+    /// Created by `blockdev-add` itself, not as part of a parent.
+    root: bool,
+    read_only: bool,
+    discard: Discard,
+    detect_zeroes: DetectZeroes,
+    cache_direct: bool,
+    no_flush: bool,
+    length: AtomicU64,
+    users: AtomicUsize,
+    driver: Driver,
+}
+
+impl Node {
+    pub(crate) fn new(name: String, root: bool, options: &NodeOptions, length: u64, driver: Driver) -> Self {
+        let read_only = options.read_only || matches!(&driver, Driver::File(file) if file.read_only());
+        Self {
+            name,
+            root,
+            read_only,
+            discard: options.discard,
+            detect_zeroes: options.detect_zeroes,
+            cache_direct: options.cache_direct.unwrap_or(false),
+            no_flush: options.cache_no_flush.unwrap_or(false),
+            length: AtomicU64::new(length),
+            users: AtomicUsize::new(0),
+            driver,
+        }
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether `blockdev-add` created it, so that `blockdev-del` may remove it.
+    pub fn is_root(&self) -> bool {
+        self.root
+    }
+
+    /// Whether it refuses writes.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// `discard` as opened.
+    pub fn discard(&self) -> Discard {
+        self.discard
+    }
+
+    /// `detect-zeroes` as opened.
+    pub fn detect_zeroes(&self) -> DetectZeroes {
+        self.detect_zeroes
+    }
+
+    /// `cache.direct` in effect.
+    pub fn cache_direct(&self) -> bool {
+        self.cache_direct
+    }
+
+    /// `cache.no-flush` in effect.
+    pub fn cache_no_flush(&self) -> bool {
+        self.no_flush
+    }
+
+    /// Length in bytes, a multiple of 512.
+    pub fn length(&self) -> u64 {
+        self.length.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_length(&self, length: u64) {
+        self.length.store(length, Ordering::Release);
+    }
+
+    /// What stands behind it.
+    pub fn driver(&self) -> &Driver {
+        &self.driver
+    }
+
+    /// The driver's QEMU name.
+    pub fn driver_name(&self) -> &'static str {
+        match &self.driver {
+            Driver::File(file) if file.is_device() => "host_device",
+            Driver::File(_) => "file",
+            Driver::Raw(_) => "raw",
+            Driver::Null(_) => "null-co",
+            Driver::BlkDebug(_) => "blkdebug",
+        }
+    }
+
+    /// The node below, if the driver has one.
+    pub fn child(&self) -> Option<&Arc<Node>> {
+        match &self.driver {
+            Driver::Raw(raw) => Some(raw.child()),
+            Driver::BlkDebug(filter) => Some(filter.child()),
+            Driver::File(_) | Driver::Null(_) => None,
+        }
+    }
+
+    /// Parents and exports.
+    pub(crate) fn users(&self) -> usize {
+        self.users.load(Ordering::Acquire)
+    }
+
+    /// Takes the node into use by an export: image locks are taken by the strongest need of all users.
+    ///
+    /// # Errors
+    /// [`GraphError::Locked`] when another process has the image, [`GraphError::ReadOnly`] for `writable` on a
+    /// read-only node.
+    pub(crate) fn acquire(&self, writable: bool) -> Result<(), GraphError> {
+        if writable && self.read_only {
+            return Err(GraphError::ReadOnly);
+        }
+        self.lock(writable)?;
+        self.adopt();
+        Ok(())
+    }
+
+    /// Undoes one [`Node::acquire`].
+    pub(crate) fn release(&self, writable: bool) {
+        self.users.fetch_sub(1, Ordering::AcqRel);
+        self.unlock(writable);
+    }
+
+    /// Counts a parent.
+    pub(crate) fn adopt(&self) {
+        self.users.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn lock(&self, writable: bool) -> Result<(), GraphError> {
+        match &self.driver {
+            Driver::File(file) => file.lock(writable),
+            _ => self.child().map_or(Ok(()), |child| child.lock(writable)),
+        }
+    }
+
+    fn unlock(&self, writable: bool) {
+        match &self.driver {
+            Driver::File(file) => file.unlock(writable),
+            _ => self.child().into_iter().for_each(|child| child.unlock(writable)),
+        }
+    }
+
+    /// The smallest piece the storage can write in one go, in bytes.
+    pub fn request_alignment(&self) -> u32 {
+        match &self.driver {
+            Driver::File(file) => file.alignment(),
+            _ => self.child().map_or(1, |child| child.request_alignment()),
+        }
+    }
+
+    fn check(&self, request: &Request) -> Result<(), IoError> {
+        if request.kind.changes() && self.read_only {
+            return Err(IoError::Permission);
+        }
+        let end = request.offset.checked_add(request.len).ok_or(IoError::Invalid)?;
+        // A flush has no range.
+        let inside = request.kind == Kind::Flush || end <= self.length();
+        if inside { Ok(()) } else { Err(IoError::Invalid) }
+    }
+
+    /// Where a request leads if it needs no waiting; the request comes out as it went in.
+    pub fn map(&self, request: &mut Request) -> Map {
+        if let Err(error) = self.check(request) {
+            return Map::Ended(Err(error));
+        }
+        match request.kind {
+            Kind::Write if self.detect_zeroes != DetectZeroes::Off => Map::Task,
+            Kind::Discard if self.discard == Discard::Ignore => Map::Ended(Ok(())),
+            Kind::Flush if self.no_flush => Map::Ended(Ok(())),
+            _ => match &self.driver {
+                Driver::File(file) => file.map(request),
+                Driver::Raw(raw) => raw.map(request),
+                Driver::Null(null) => null.map(request),
+                Driver::BlkDebug(_) => Map::Task,
+            },
+        }
+    }
+
+    /// Runs a request to its end.
+    pub fn handle<'a>(&'a self, io: &'a Handle, request: Request) -> Running<'a> {
+        Box::pin(async move {
+            if let Err(error) = self.check(&request) {
+                return (request.memory, Err(error));
+            }
+            match request.kind {
+                Kind::Write if self.detect_zeroes != DetectZeroes::Off && request.memory.is_zero() => {
+                    self.zero_instead(io, request).await
+                }
+                Kind::Discard if self.discard == Discard::Ignore => (request.memory, Ok(())),
+                Kind::Flush if self.no_flush => (request.memory, Ok(())),
+                _ => self.drive(io, request).await,
+            }
+        })
+    }
+
+    async fn zero_instead(&self, io: &Handle, request: Request) -> Outcome {
+        let unmap = self.detect_zeroes == DetectZeroes::Unmap && self.discard == Discard::Unmap;
+        let zero = Request { kind: Kind::Zero { unmap }, memory: Memory::empty(), ..request };
+        let (_, result) = self.drive(io, zero).await;
+        (request.memory, result)
+    }
+
+    async fn drive(&self, io: &Handle, request: Request) -> Outcome {
+        match &self.driver {
+            Driver::File(file) => file.handle(io, request).await,
+            Driver::Raw(raw) => raw.handle(io, request).await,
+            Driver::Null(null) => null.handle(io, request).await,
+            Driver::BlkDebug(filter) => filter.handle(io, request).await,
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(child) = self.child() {
+            child.users.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Node({} {})", self.name, self.driver_name())
+    }
+}

@@ -1,0 +1,212 @@
+//! What an operator may say of a node: the typed form of `blockdev-add`'s arguments.
+//!
+//! Knows no JSON and opens nothing; names and defaults are those of QEMU's `BlockdevOptions`.
+
+use std::path::PathBuf;
+
+/// Options of one node and, through [`ChildRef::Inline`], of the nodes below it.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// `node-name`; an inline child without one gets a generated name.
+    pub node_name: Option<String>,
+    /// `read-only`: writes are refused before they reach the driver.
+    pub read_only: bool,
+    /// `auto-read-only`: open read-only when the file does not allow writing.
+    pub auto_read_only: bool,
+    /// `force-share`: take no image lock and mind nobody else's (read-only nodes only).
+    pub force_share: bool,
+    /// `discard`: whether a guest's discard reaches the storage.
+    pub discard: Discard,
+    /// `detect-zeroes`: whether writes of zeroes become zero requests.
+    pub detect_zeroes: DetectZeroes,
+    /// `cache.direct`: bypass the page cache (`O_DIRECT`). `None` is the default, off;
+    /// an inline child inherits its parent's setting.
+    pub cache_direct: Option<bool>,
+    /// `cache.no-flush`: guest flushes are acknowledged without reaching the storage.
+    pub cache_no_flush: Option<bool>,
+    /// What stands behind the node.
+    pub driver: DriverOptions,
+}
+
+impl NodeOptions {
+    /// Options with QEMU's defaults for a driver and no name.
+    pub fn new(driver: DriverOptions) -> Self {
+        Self {
+            node_name: None,
+            read_only: false,
+            auto_read_only: false,
+            force_share: false,
+            discard: Discard::Ignore,
+            detect_zeroes: DetectZeroes::Off,
+            cache_direct: None,
+            cache_no_flush: None,
+            driver,
+        }
+    }
+}
+
+/// The drivers a node can have, each with its own members.
+#[derive(Clone, Debug)]
+pub enum DriverOptions {
+    /// `file` and `host_device`: a regular file or a block device.
+    File(FileOptions),
+    /// `raw`: a window into its child.
+    Raw(RawOptions),
+    /// `null-co`: no storage at all, for measurements.
+    Null(NullOptions),
+    /// `blkdebug`: a filter that fails or delays requests by rule.
+    BlkDebug(BlkDebugOptions),
+}
+
+/// Members of driver `file`.
+#[derive(Clone, Debug)]
+pub struct FileOptions {
+    /// `filename`.
+    pub filename: PathBuf,
+    /// `locking`: whether QEMU's byte-range locks are taken.
+    pub locking: Locking,
+    /// True for `host_device`: anything but a block or character device is refused.
+    pub device: bool,
+}
+
+/// Members of driver `raw`.
+#[derive(Clone, Debug)]
+pub struct RawOptions {
+    /// `file`: the child.
+    pub file: ChildRef,
+    /// `offset` in bytes into the child.
+    pub offset: u64,
+    /// `size` in bytes; absent means up to the child's end.
+    pub size: Option<u64>,
+    /// For raw disks whose format nobody named: a write that would put an image format's magic
+    /// into sector 0 is refused.
+    pub guard_format: bool,
+}
+
+/// Members of driver `null-co`.
+#[derive(Clone, Debug)]
+pub struct NullOptions {
+    /// `size` in bytes.
+    pub size: u64,
+    /// `read-zeroes`: fill read buffers with zeroes instead of leaving them alone.
+    pub read_zeroes: bool,
+    /// `latency-ns`: every request takes this long.
+    pub latency_ns: u64,
+}
+
+/// Members of driver `blkdebug`.
+#[derive(Clone, Debug)]
+pub struct BlkDebugOptions {
+    /// `image`: the child.
+    pub image: ChildRef,
+    /// `config`: a file with more rules, in QEMU's format.
+    pub config: Option<PathBuf>,
+    /// `inject-error` rules.
+    pub inject_error: Vec<InjectError>,
+    /// `set-state` rules.
+    pub set_state: Vec<SetState>,
+    /// `x-delay-ns`: how long each kind of request waits before it is passed on.
+    pub delay: Delays,
+}
+
+/// One `inject-error` rule.
+#[derive(Clone, Debug)]
+pub struct InjectError {
+    /// `event` that arms the rule, by QEMU's name (`none`: armed from the start).
+    pub event: String,
+    /// `state` the node must be in; absent means any.
+    pub state: Option<i64>,
+    /// `iotype`; absent means read, write, write-zeroes, discard and flush.
+    pub iotype: Option<IoType>,
+    /// `errno` as Linux numbers it; default 5 (EIO).
+    pub errno: i32,
+    /// `sector` (512 bytes) a request must touch; absent means any request.
+    pub sector: Option<u64>,
+    /// `once`: the rule is used up by its first hit.
+    pub once: bool,
+    /// `immediately`: fail without going through the event loop; no difference a guest can see.
+    pub immediately: bool,
+}
+
+/// One `set-state` rule.
+#[derive(Clone, Debug)]
+pub struct SetState {
+    /// `event` that changes the state.
+    pub event: String,
+    /// `state` the rule applies in; absent means any.
+    pub state: Option<i64>,
+    /// `new_state`.
+    pub new_state: i64,
+}
+
+/// The kinds of request `blkdebug` tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoType {
+    /// Reads.
+    Read,
+    /// Writes.
+    Write,
+    /// Write-zeroes.
+    WriteZeroes,
+    /// Discards.
+    Discard,
+    /// Flushes.
+    Flush,
+    /// Block status queries.
+    BlockStatus,
+}
+
+/// `blkdebug`'s delays in nanoseconds; 0 is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Delays {
+    /// Before a read.
+    pub read: u64,
+    /// Before a write.
+    pub write: u64,
+    /// Before write-zeroes.
+    pub write_zeroes: u64,
+    /// Before a discard.
+    pub discard: u64,
+    /// Before a flush.
+    pub flush: u64,
+}
+
+/// A child: an existing node by name, or options to open one.
+#[derive(Clone, Debug)]
+pub enum ChildRef {
+    /// The node with this name.
+    Name(String),
+    /// A node opened together with its parent and closed with it.
+    Inline(Box<NodeOptions>),
+}
+
+/// `discard`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discard {
+    /// Discards succeed and do nothing.
+    Ignore,
+    /// Discards reach the storage.
+    Unmap,
+}
+
+/// `detect-zeroes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DetectZeroes {
+    /// Writes are written.
+    Off,
+    /// Zero writes become write-zeroes that keep their space.
+    On,
+    /// Zero writes become write-zeroes that may free space (needs `discard=unmap`).
+    Unmap,
+}
+
+/// `locking`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Locking {
+    /// Lock where the file system can (the default).
+    Auto,
+    /// Lock or fail.
+    On,
+    /// Never lock.
+    Off,
+}
