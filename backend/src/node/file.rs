@@ -40,6 +40,11 @@ pub struct File {
 }
 
 impl File {
+    /// The file's number, as operations name it.
+    pub fn id(&self) -> FileId {
+        self.id
+    }
+
     /// The path as given.
     pub fn path(&self) -> &str {
         &self.path

@@ -9,13 +9,12 @@ mod active;
 mod handle;
 mod idle;
 
-pub use handle::{QueueHandle, RingStart};
+pub use handle::{Letter, QueueHandle, RingStart};
 
 use super::shared::ExportShared;
 use crate::mailbox::Mailbox;
 use crate::reactor::{Reactor, Waker};
 use active::Active;
-use handle::Letter;
 use idle::Idle;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -23,9 +22,11 @@ use std::sync::mpsc::Sender;
 /// Cookie of the kick watch; requests have smaller ones.
 const KICK: u32 = 1 << 31;
 
-type Mail = Mailbox<Letter, Waker>;
+/// Commands to a queue.
+pub type Mail = Mailbox<Letter, Waker>;
 
-struct Queue {
+/// One virtqueue on one reactor, advanced by [`Queue::step`].
+pub struct Queue {
     index: u16,
     export: Arc<ExportShared>,
     reactor: Reactor,
@@ -38,27 +39,43 @@ struct Queue {
 }
 
 impl Queue {
-    /// Serves until told to end.
-    fn run(mut self) {
-        loop {
-            for letter in self.mail.take() {
-                self.obey(letter);
-            }
-            let fetched = self.active.as_mut().is_some_and(|active| active.fetch(&self.reactor));
-            if self.finish_stopping() {
-                return;
-            }
-            let wait = self.idle.wait(fetched, self.reactor.handle().now(), self.active.as_mut());
-            let (mail, active) = (&self.mail, &mut self.active);
-            self.reactor.turn(wait, || mail.is_filled(), |done| {
+    /// Queue `index` of an export, without a ring so far.
+    pub fn new(index: u16, export: Arc<ExportShared>, reactor: Reactor) -> Self {
+        let mail = Arc::new(Mailbox::new(reactor.bell()));
+        let idle = Idle::new(export.polling);
+        Self { index, export, reactor, mail, active: None, stopping: None, ending: false, idle }
+    }
+
+    /// Where its commands go.
+    pub fn mail(&self) -> &Arc<Mail> {
+        &self.mail
+    }
+
+    /// One round: commands, fetch, submit and complete, publish; sleeps if there is nothing to do. False once it was
+    /// told to end and has drained its ring.
+    pub fn step(&mut self) -> bool {
+        for letter in self.mail.take() {
+            self.obey(letter);
+        }
+        let fetched = self.active.as_mut().is_some_and(|active| active.fetch(&self.reactor));
+        if self.finish_stopping() {
+            return false;
+        }
+        let wait = self.idle.wait(fetched, self.reactor.handle().now(), self.active.as_mut());
+        let (mail, active) = (&self.mail, &mut self.active);
+        self.reactor.turn(
+            wait,
+            || mail.is_filled(),
+            |done| {
                 if let Some(active) = active {
                     active.complete(done);
                 }
-            });
-            if let Some(active) = active {
-                active.publish();
-            }
+            },
+        );
+        if let Some(active) = active {
+            active.publish();
         }
+        true
     }
 
     fn obey(&mut self, letter: Letter) {

@@ -42,7 +42,11 @@ pub struct ExportShared {
 }
 
 impl ExportShared {
-    pub(super) fn new(
+    /// Checks the options and makes the facts of an export of them.
+    ///
+    /// # Errors
+    /// With QEMU's texts; see [`ExportError`].
+    pub fn new(
         options: &VhostOptions,
         graph: Arc<Graph>,
         workers: Arc<Workers>,

@@ -4,10 +4,8 @@ use super::super::inflight::InflightRegion;
 use super::super::memory::MemTable;
 use super::super::ring::{RingConfig, RingError};
 use super::super::shared::ExportShared;
-use super::idle::Idle;
 use super::{Mail, Queue};
 use crate::export::ExportError;
-use crate::mailbox::Mailbox;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -31,15 +29,23 @@ pub struct RingStart {
     pub enabled: bool,
 }
 
-/// What a session tells a queue thread.
-pub(super) enum Letter {
+/// What a session tells a queue. A reply is sent when the command is carried out.
+pub enum Letter {
+    /// Take this ring over.
     Start(Box<RingStart>, Sender<Result<(), RingError>>),
+    /// Stop fetching and drain; the reply is the next available index.
     Stop(Sender<u16>),
+    /// Stop and drain, then end.
     End,
+    /// Use this memory.
     Memory(Arc<MemTable>, Sender<()>),
+    /// Use this kick eventfd.
     Kick(Option<Arc<OwnedFd>>),
+    /// Use this call eventfd.
     Call(Option<Arc<OwnedFd>>),
+    /// Use this error eventfd.
     Err(Option<Arc<OwnedFd>>),
+    /// Let requests be fetched, or not.
     Enabled(bool),
 }
 
@@ -59,10 +65,10 @@ impl QueueHandle {
         let id = export.id.clone();
         let run = move || {
             pin(&export, index);
-            match build(index, export) {
-                Ok(queue) => {
-                    if ready.send(Ok(queue.mail.clone())).is_ok() {
-                        queue.run();
+            match export.reactor().map(|reactor| Queue::new(index, export, reactor)) {
+                Ok(mut queue) => {
+                    if ready.send(Ok(queue.mail().clone())).is_ok() {
+                        while queue.step() {}
                     }
                 }
                 Err(error) => drop(ready.send(Err(error))),
@@ -129,13 +135,6 @@ impl Drop for QueueHandle {
             tracing::error!("a queue thread ended by a bug; its guest will see requests that never complete");
         }
     }
-}
-
-fn build(index: u16, export: Arc<ExportShared>) -> Result<Queue, ExportError> {
-    let reactor = export.reactor()?;
-    let mail = Arc::new(Mailbox::new(reactor.bell()));
-    let idle = Idle::new(export.polling);
-    Ok(Queue { index, export, reactor, mail, active: None, stopping: None, ending: false, idle })
 }
 
 fn pin(export: &ExportShared, index: u16) {
