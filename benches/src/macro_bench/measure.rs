@@ -1,0 +1,126 @@
+//! One case: all peers in turn, again and again, the order reversed every other round.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::case::Case;
+use crate::cli::Options;
+use crate::counters::{Counters, count};
+use crate::cpu::Machine;
+use crate::daemon::Daemon;
+use crate::fio::Fio;
+use crate::load::{Load, Sample};
+use crate::statistics::{Median, median};
+use crate::storage::Files;
+
+/// How long qemu-storage-daemon is tried with each `aio=`.
+const TRIAL: Duration = Duration::from_millis(300);
+
+/// What a case gave. `samples` are in the order of the rounds, so that equal indices were neighbours.
+pub struct Row {
+    /// The case.
+    pub case: Case,
+    /// Which `aio=` qemu-storage-daemon was measured with; empty if it has none.
+    pub aio: &'static str,
+    /// tidemark's rounds.
+    pub tidemark: Vec<Sample>,
+    /// qemu-storage-daemon's.
+    pub qsd: Vec<Sample>,
+    /// fio's; none without a file.
+    pub fio: Vec<Sample>,
+    /// tidemark's system calls and instructions.
+    pub tidemark_counters: Counters,
+    /// qemu-storage-daemon's.
+    pub qsd_counters: Counters,
+}
+
+impl Row {
+    /// tidemark's IOPS over a peer's.
+    pub fn iops_ratio(&self, peer: &[Sample]) -> Option<Median> {
+        ratio(&self.tidemark, peer, |sample| sample.iops)
+    }
+
+    /// tidemark's CPU time per request over a peer's.
+    pub fn cpu_ratio(&self, peer: &[Sample]) -> Option<Median> {
+        ratio(&self.tidemark, peer, |sample| sample.cpu_us_per_io)
+    }
+}
+
+fn ratio(ours: &[Sample], peer: &[Sample], value: impl Fn(&Sample) -> f64) -> Option<Median> {
+    let pairs = ours.iter().zip(peer).filter(|(_, peer)| value(peer) > 0.0);
+    let ratios: Vec<f64> = pairs.map(|(ours, peer)| value(ours) / value(peer)).collect();
+    (!ratios.is_empty()).then(|| median(ratios))
+}
+
+/// A daemon and its guest.
+struct Contender {
+    daemon: Daemon,
+    load: Load,
+}
+
+impl Contender {
+    fn start(program: &Path, aio: &str, case: &Case, files: &Files, machine: &Machine) -> Result<Contender> {
+        let mut daemon = Daemon::start(program, &files.blockdev(case.storage, aio), case.queues, machine)?;
+        let load = Load::new(case, files.size(), &mut daemon)?;
+        Ok(Contender { daemon, load })
+    }
+
+    fn measure(&mut self, duration: Duration) -> Result<Sample> {
+        self.load.measure(&mut self.daemon, duration)
+    }
+}
+
+/// Runs a case.
+pub fn run(case: &Case, files: &Files, options: &Options, machine: &Machine) -> Result<Row> {
+    files.warm(case.storage)?;
+    let aio = best_aio(case, files, options, machine)?;
+    let mut tidemark = Contender::start(&options.tidemark, "", case, files, machine)?;
+    let mut qsd = Contender::start(&options.qsd, aio, case, files, machine)?;
+    let fio = match files.path(case.storage) {
+        Some(path) if case.queues == 1 => Some(Fio::new(case, path, machine)?),
+        _ => None,
+    };
+    let mut row = Row {
+        case: *case,
+        aio,
+        tidemark: Vec::new(),
+        qsd: Vec::new(),
+        fio: Vec::new(),
+        tidemark_counters: count(&mut tidemark.load, &mut tidemark.daemon)?,
+        qsd_counters: count(&mut qsd.load, &mut qsd.daemon)?,
+    };
+    for round in 0..options.pairs() {
+        let duration = options.duration();
+        let mut turns = [0, 1, 2];
+        if round % 2 == 1 {
+            turns.reverse();
+        }
+        for turn in turns {
+            match (turn, &fio) {
+                (0, _) => row.tidemark.push(tidemark.measure(duration)?),
+                (1, _) => row.qsd.push(qsd.measure(duration)?),
+                (_, Some(fio)) => row.fio.push(fio.measure(duration)?),
+                (_, None) => {}
+            }
+        }
+    }
+    Ok(row)
+}
+
+/// The `aio=` with which qemu-storage-daemon does most requests in this very case.
+fn best_aio(case: &Case, files: &Files, options: &Options, machine: &Machine) -> Result<&'static str> {
+    let mut best = ("", 0.0);
+    let choices = case.storage.aio_choices();
+    if let [only] = choices {
+        return Ok(only);
+    }
+    for aio in choices {
+        let iops = Contender::start(&options.qsd, aio, case, files, machine)?.measure(TRIAL)?.iops;
+        if iops > best.1 {
+            best = (aio, iops);
+        }
+    }
+    Ok(best.0)
+}
