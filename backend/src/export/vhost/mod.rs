@@ -2,6 +2,7 @@
 //!
 //! From the outside in: `listener` accepts, `session` speaks vhost-user with the front-end, `queue` serves rings.
 
+pub mod config;
 pub mod inflight;
 mod link;
 mod listener;
