@@ -6,6 +6,7 @@
 
 mod buf;
 mod files;
+mod inherited;
 pub mod lock;
 mod op;
 #[cfg(feature = "sim")]
@@ -15,6 +16,7 @@ mod workers;
 
 pub use buf::{Buf, Memory, Segment};
 pub use files::{FileId, FileInfo, FileTable};
+pub use inherited::take_inherited;
 pub use op::{Completion, Op, OpKind, Token};
 pub use uring::Uring;
 pub use workers::Workers;
