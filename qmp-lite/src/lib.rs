@@ -4,7 +4,17 @@
 //! does its I/O. Every command, argument and result is declared once, as a Rust type; what
 //! `query-commands`, `query-qmp-schema` and the reference say is generated from those declarations.
 
+pub mod block;
+pub mod command;
+pub mod context;
+pub mod dispatch;
 pub mod error;
+pub mod event;
+pub mod export;
+pub mod inherited;
 pub mod keyval;
+pub mod object;
+pub mod qmp;
 pub mod schema;
+pub mod session;
 pub mod wire;

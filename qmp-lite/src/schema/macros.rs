@@ -39,7 +39,7 @@ macro_rules! qapi_struct {
             }
         }
 
-        $crate::schema::macros::qapi_object!($name $qapi [$($doc),*]);
+        $crate::schema::qapi_object!($name $qapi [$($doc),*]);
     };
 }
 
@@ -103,7 +103,7 @@ macro_rules! qapi_union {
             }
         }
 
-        $crate::schema::macros::qapi_object!($name $qapi [$($doc),*]);
+        $crate::schema::qapi_object!($name $qapi [$($doc),*]);
     };
 }
 

@@ -16,7 +16,7 @@ mod types;
 mod tests;
 
 pub use input::{Input, Mode, Object};
-pub(crate) use macros::{qapi_alternate, qapi_enum, qapi_struct, qapi_union};
+pub(crate) use macros::{qapi_alternate, qapi_enum, qapi_object, qapi_struct, qapi_union};
 pub use scalar::Size;
 pub use types::{Branch, Choice, Doc, Member, Members, Schema, Shape, Type, TypeId};
 

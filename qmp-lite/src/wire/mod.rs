@@ -12,7 +12,7 @@ mod tokens;
 #[cfg(test)]
 mod tests;
 
-pub use print::to_line;
+pub use print::{to_line, to_pretty_lines};
 
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
-//! Values as QEMU prints them: one line of ASCII, `", "` and `": "` between the parts.
+//! Values as QEMU prints them: ASCII, `", "` and `": "` between the parts, or one part per line.
 //!
-//! Knows no stream: the caller sends the line.
+//! Knows no stream: the caller sends the text.
 
 use std::fmt::Write;
 
@@ -8,36 +8,68 @@ use serde_json::Value;
 
 /// The value on one line, ended by CRLF. Everything outside printable ASCII is `\uXXXX`.
 pub fn to_line(value: &Value) -> String {
-    let mut line = String::new();
-    put(&mut line, value);
-    line.push_str("\r\n");
-    line
+    let mut printer = Printer { text: String::new(), depth: None };
+    printer.put(value);
+    printer.text + "\r\n"
 }
 
-fn put(line: &mut String, value: &Value) {
-    match value {
-        Value::Null => line.push_str("null"),
-        Value::Bool(true) => line.push_str("true"),
-        Value::Bool(false) => line.push_str("false"),
-        Value::Number(number) => line.push_str(&number.to_string()),
-        Value::String(text) => put_string(line, text),
-        Value::Array(elements) => {
-            line.push('[');
-            for (index, element) in elements.iter().enumerate() {
-                line.push_str(if index > 0 { ", " } else { "" });
-                put(line, element);
+/// The value with every member and element on a line of its own, indented by four spaces.
+pub fn to_pretty_lines(value: &Value) -> String {
+    let mut printer = Printer { text: String::new(), depth: Some(0) };
+    printer.put(value);
+    printer.text + "\r\n"
+}
+
+/// The text so far, and the depth of indentation if it is indented.
+struct Printer {
+    text: String,
+    depth: Option<usize>,
+}
+
+impl Printer {
+    fn put(&mut self, value: &Value) {
+        match value {
+            Value::Null => self.text.push_str("null"),
+            Value::Bool(true) => self.text.push_str("true"),
+            Value::Bool(false) => self.text.push_str("false"),
+            Value::Number(number) => self.text.push_str(&number.to_string()),
+            Value::String(text) => put_string(&mut self.text, text),
+            Value::Array(elements) => {
+                let put = |printer: &mut Self, element| printer.put(element);
+                self.put_parts(('[', ']'), elements, put);
             }
-            line.push(']');
+            Value::Object(members) => self.put_parts(('{', '}'), members, |printer, (name, member)| {
+                put_string(&mut printer.text, name);
+                printer.text.push_str(": ");
+                printer.put(member);
+            }),
         }
-        Value::Object(members) => {
-            line.push('{');
-            for (index, (name, member)) in members.iter().enumerate() {
-                line.push_str(if index > 0 { ", " } else { "" });
-                put_string(line, name);
-                line.push_str(": ");
-                put(line, member);
+    }
+
+    fn put_parts<T>(
+        &mut self,
+        (open, close): (char, char),
+        parts: impl IntoIterator<Item = T>,
+        put: impl Fn(&mut Self, T),
+    ) {
+        self.text.push(open);
+        self.depth = self.depth.map(|depth| depth + 1);
+        for (index, part) in parts.into_iter().enumerate() {
+            if index > 0 {
+                self.text.push_str(if self.depth.is_some() { "," } else { ", " });
             }
-            line.push('}');
+            self.new_line();
+            put(self, part);
+        }
+        self.depth = self.depth.map(|depth| depth - 1);
+        self.new_line();
+        self.text.push(close);
+    }
+
+    fn new_line(&mut self) {
+        if let Some(depth) = self.depth {
+            self.text.push_str("\r\n");
+            self.text.push_str(&"    ".repeat(depth));
         }
     }
 }

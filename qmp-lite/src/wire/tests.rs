@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Reader, limits, parse, to_line};
+use super::{Reader, limits, parse, to_line, to_pretty_lines};
 use crate::error::QmpError;
 
 /// All values and errors of a text.
@@ -154,6 +154,18 @@ fn output_is_one_line_of_ascii_as_qemu_prints_it() {
         concat!(
             "{\"a\": [1, {}, []], \"\\u00E9\\uD83D\\uDE00\": ",
             "\"\\\"\\\\/\\b\\f\\n\\r\\t\\u0001\\u007F<>&\"}\r\n"
+        )
+    );
+}
+
+#[test]
+fn pretty_output_is_indented_as_qemu_indents_it() {
+    assert_eq!(to_pretty_lines(&json!({"return": {}})), "{\r\n    \"return\": {\r\n    }\r\n}\r\n");
+    assert_eq!(
+        to_pretty_lines(&json!([1, [], {"a": [2, 3]}])),
+        concat!(
+            "[\r\n    1,\r\n    [\r\n    ],\r\n    {\r\n        \"a\": [\r\n",
+            "            2,\r\n            3\r\n        ]\r\n    }\r\n]\r\n"
         )
     );
 }

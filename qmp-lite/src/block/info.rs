@@ -1,0 +1,165 @@
+//! What queries tell about nodes and exports.
+//!
+//! Knows nodes from outside; changes nothing.
+
+use std::sync::Arc;
+
+use tidemark_backend::export::ExportInfo;
+use tidemark_backend::node::options::DetectZeroes;
+use tidemark_backend::node::{Driver, Node};
+
+use super::options::BlockdevDetectZeroesOptions;
+use crate::schema::qapi_struct;
+
+qapi_struct! {
+    /// A node.
+    pub struct BlockDeviceInfo "BlockDeviceInfo" {
+        /// The image's file name, or what stands for it.
+        "file" file: String,
+        /// The node's name.
+        "node-name" node_name: Option<String>,
+        /// Whether writes are refused.
+        "ro" ro: bool,
+        /// The driver.
+        "drv" drv: String,
+        /// How many backing images lie below. Always 0.
+        "backing_file_depth" backing_file_depth: i64,
+        /// Whether the node is active. Always true.
+        "active" active: bool,
+        /// Whether the image is encrypted. Always false.
+        "encrypted" encrypted: bool,
+        /// What becomes of writes of zeroes.
+        "detect_zeroes" detect_zeroes: BlockdevDetectZeroesOptions,
+        /// Limit of bytes per second. Always 0, unlimited.
+        "bps" bps: i64,
+        /// Limit of bytes read per second. Always 0, unlimited.
+        "bps_rd" bps_rd: i64,
+        /// Limit of bytes written per second. Always 0, unlimited.
+        "bps_wr" bps_wr: i64,
+        /// Limit of requests per second. Always 0, unlimited.
+        "iops" iops: i64,
+        /// Limit of reads per second. Always 0, unlimited.
+        "iops_rd" iops_rd: i64,
+        /// Limit of writes per second. Always 0, unlimited.
+        "iops_wr" iops_wr: i64,
+        /// The image.
+        "image" image: ImageInfo,
+        /// How caches are used.
+        "cache" cache: BlockdevCacheInfo,
+        /// Offset beyond which a write is reported. Always 0, none.
+        "write_threshold" write_threshold: i64,
+    }
+}
+
+qapi_struct! {
+    /// An image.
+    pub struct ImageInfo "ImageInfo" {
+        /// Its file name, or what stands for it.
+        "filename" filename: String,
+        /// Its format: the name of the driver.
+        "format" format: String,
+        /// The bytes that its file takes up on the storage, if it has one.
+        "actual-size" actual_size: Option<u64>,
+        /// The size of the disk in bytes.
+        "virtual-size" virtual_size: u64,
+    }
+}
+
+qapi_struct! {
+    /// How caches below a node are used.
+    pub struct BlockdevCacheInfo "BlockdevCacheInfo" {
+        /// Whether writes complete before they are stable. Always true: exports decide for their guests.
+        "writeback" writeback: bool,
+        /// Whether the page cache is bypassed.
+        "direct" direct: bool,
+        /// Whether flushes are acknowledged without doing them.
+        "no-flush" no_flush: bool,
+    }
+}
+
+qapi_struct! {
+    /// An export, seen as a block device.
+    pub struct BlockInfo "BlockInfo" {
+        /// The export's id.
+        "device" device: String,
+        /// Always `unknown`, as QEMU says of devices without a kind.
+        "type" kind: String,
+        /// Whether a medium can be taken out. Always false.
+        "removable" removable: bool,
+        /// Whether the guest has locked the medium. Always false.
+        "locked" locked: bool,
+        /// The node it serves.
+        "inserted" inserted: Option<BlockDeviceInfo>,
+    }
+}
+
+/// What is to be told of a node.
+pub(super) fn block_device(node: &Arc<Node>) -> BlockDeviceInfo {
+    let filename = filename(node);
+    BlockDeviceInfo {
+        file: filename.clone(),
+        node_name: Some(node.name().to_owned()),
+        ro: node.is_read_only(),
+        drv: node.driver_name().to_owned(),
+        backing_file_depth: 0,
+        active: true,
+        encrypted: false,
+        detect_zeroes: match node.detect_zeroes() {
+            DetectZeroes::Off => BlockdevDetectZeroesOptions::Off,
+            DetectZeroes::On => BlockdevDetectZeroesOptions::On,
+            DetectZeroes::Unmap => BlockdevDetectZeroesOptions::Unmap,
+        },
+        bps: 0,
+        bps_rd: 0,
+        bps_wr: 0,
+        iops: 0,
+        iops_rd: 0,
+        iops_wr: 0,
+        image: ImageInfo {
+            filename,
+            format: node.driver_name().to_owned(),
+            actual_size: actual_size(node),
+            virtual_size: node.length(),
+        },
+        cache: BlockdevCacheInfo {
+            writeback: true,
+            direct: node.cache_direct(),
+            no_flush: node.cache_no_flush(),
+        },
+        write_threshold: 0,
+    }
+}
+
+/// What is to be told of an export as a block device.
+pub(super) fn block(export: &ExportInfo) -> BlockInfo {
+    BlockInfo {
+        device: export.id.clone(),
+        kind: "unknown".to_owned(),
+        removable: false,
+        locked: false,
+        inserted: Some(block_device(&export.node)),
+    }
+}
+
+/// The file below a node, written as QEMU writes it for filters.
+fn filename(node: &Node) -> String {
+    let child = || node.child().map(|child| filename(child)).unwrap_or_default();
+    match node.driver() {
+        Driver::File(file) => file.path().to_owned(),
+        Driver::Null(_) => "null-co://".to_owned(),
+        Driver::Raw(_) => child(),
+        Driver::BlkDebug(_) => format!("blkdebug::{}", child()),
+    }
+}
+
+/// The space that the file below a node takes up; 0 without a file, as for QEMU's null driver.
+fn actual_size(node: &Node) -> Option<u64> {
+    match (node.driver(), node.child()) {
+        (Driver::File(file), _) => {
+            let stat = rustix::fs::fstat(file.fd()).ok()?;
+            Some(u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512))
+        }
+        (_, Some(child)) => actual_size(child),
+        (_, None) => Some(0),
+    }
+}

@@ -1,0 +1,163 @@
+//! Commands about block nodes.
+//!
+//! Knows the graph's control operations; does no I/O on nodes.
+
+mod blkdebug;
+mod blkdebug_event;
+pub mod info;
+mod options;
+pub mod stats;
+
+pub use options::{BlockdevOptions, BlockdevRef};
+
+use std::sync::Arc;
+
+use tidemark_backend::error::GraphError;
+use tidemark_backend::node::{Node, NodeOptions};
+
+use crate::command::declare_commands;
+use crate::context::Context;
+use crate::error::QmpError;
+use crate::schema::{Empty, qapi_struct};
+use info::{BlockDeviceInfo, BlockInfo};
+use stats::BlockStats;
+
+declare_commands! {
+    /// Opens a node, and the nodes defined inside its options.
+    "blockdev-add" => blockdev_add: (BlockdevOptions) -> Empty;
+    /// Closes a node that nothing uses, and the nodes that were defined inside its options.
+    "blockdev-del" => blockdev_del: (BlockdevDel) -> Empty;
+    /// Changes the size of a node, down to its file. Guests that use it are told.
+    "block_resize" => block_resize: (BlockResize) -> Empty;
+    /// Lists the nodes, newest first.
+    "query-named-block-nodes" => query_named_block_nodes: (QueryNamedBlockNodes) -> Vec<BlockDeviceInfo>;
+    /// Lists the exports as if they were block devices, for tools that look for those.
+    "query-block" => query_block: (Empty) -> Vec<BlockInfo>;
+    /// Counts what the guests of each export have done, or what was done to each node by exports.
+    "query-blockstats" => query_blockstats: (QueryBlockstats) -> Vec<BlockStats>;
+}
+
+qapi_struct! {
+    /// Arguments of `blockdev-del`.
+    pub struct BlockdevDel "blockdev-del-arg" {
+        /// The node to close.
+        "node-name" node_name: String,
+    }
+}
+
+qapi_struct! {
+    /// Arguments of `block_resize`. One of `device` and `node-name` is needed.
+    pub struct BlockResize "block_resize-arg" {
+        /// The id of an export whose node to resize.
+        "device" device: Option<String>,
+        /// The node to resize.
+        "node-name" node_name: Option<String>,
+        /// The new size in bytes.
+        "size" size: i64,
+    }
+}
+
+qapi_struct! {
+    /// Arguments of `query-named-block-nodes`.
+    pub struct QueryNamedBlockNodes "query-named-block-nodes-arg" {
+        /// Leave out information about backing images. There is none in either case.
+        "flat" flat: Option<bool>,
+    }
+}
+
+qapi_struct! {
+    /// Arguments of `query-blockstats`.
+    pub struct QueryBlockstats "query-blockstats-arg" {
+        /// List nodes instead of exports. Off if absent.
+        "query-nodes" query_nodes: Option<bool>,
+    }
+}
+
+/// The text for a name that is neither a device's nor a node's.
+fn not_found(device: &str, node_name: &str) -> QmpError {
+    let text = format!("Cannot find device='{device}' nor node-name='{node_name}'");
+    QmpError::generic(text)
+}
+
+/// The node with this name.
+///
+/// # Errors
+/// If there is none.
+pub(crate) fn node(context: &Context, name: &str) -> Result<Arc<Node>, QmpError> {
+    context.graph.find(name).ok_or_else(|| not_found("", name))
+}
+
+impl From<GraphError> for QmpError {
+    fn from(error: GraphError) -> Self {
+        let hint = match &error {
+            GraphError::Locked(conflict) => Some(conflict.hint()),
+            _ => None,
+        };
+        let error = Self::generic(error.to_string());
+        hint.into_iter().fold(error, Self::with_hint)
+    }
+}
+
+fn blockdev_add(context: &Context, options: BlockdevOptions) -> Result<Empty, QmpError> {
+    let options = NodeOptions::try_from(options)?;
+    context.graph.open(&options)?;
+    Ok(Empty {})
+}
+
+fn blockdev_del(context: &Context, arguments: BlockdevDel) -> Result<Empty, QmpError> {
+    let name = arguments.node_name;
+    let exported = || context.exports.list().iter().any(|export| export.node.name() == name);
+    match context.graph.close(&name) {
+        // QEMU tells the two kinds of user apart.
+        Err(GraphError::InUse(_)) if !exported() => {
+            Err(QmpError::generic(format!("Block device {name} is in use")))
+        }
+        result => Ok(result.map(|()| Empty {})?),
+    }
+}
+
+fn block_resize(context: &Context, arguments: BlockResize) -> Result<Empty, QmpError> {
+    let node = resized_node(context, &arguments)?;
+    let size = u64::try_from(arguments.size)
+        .map_err(|_| QmpError::generic("Parameter 'size' expects a >0 size"))?;
+    if node.is_read_only() {
+        return Err(QmpError::generic("Image is read-only"));
+    }
+    context.graph.resize(&node, size)?;
+    Ok(Empty {})
+}
+
+/// The export's node if there is such an export, else the node.
+fn resized_node(context: &Context, arguments: &BlockResize) -> Result<Arc<Node>, QmpError> {
+    let device = arguments.device.as_deref().unwrap_or_default();
+    let name = arguments.node_name.as_deref().unwrap_or_default();
+    let export = context.exports.list().into_iter().find(|export| export.id == device);
+    match export {
+        Some(export) => Ok(export.node),
+        None => context.graph.find(name).ok_or_else(|| not_found(device, name)),
+    }
+}
+
+/// Backing images do not exist yet, so `flat` makes no difference.
+fn query_named_block_nodes(
+    context: &Context,
+    _: QueryNamedBlockNodes,
+) -> Result<Vec<BlockDeviceInfo>, QmpError> {
+    Ok(context.graph.nodes().iter().rev().map(|node| info::block_device(node)).collect())
+}
+
+fn query_block(context: &Context, _: Empty) -> Result<Vec<BlockInfo>, QmpError> {
+    Ok(context.exports.list().iter().map(info::block).collect())
+}
+
+fn query_blockstats(
+    context: &Context,
+    arguments: QueryBlockstats,
+) -> Result<Vec<BlockStats>, QmpError> {
+    let exports = context.exports.list();
+    if arguments.query_nodes.unwrap_or(false) {
+        let nodes = context.graph.nodes();
+        return Ok(nodes.iter().map(|node| stats::of_node(node, &exports)).collect());
+    }
+    Ok(exports.iter().map(stats::of_export).collect())
+}

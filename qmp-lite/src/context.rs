@@ -1,0 +1,99 @@
+//! What commands act on: nodes, exports, objects, events, and the daemon's end.
+//!
+//! Knows no command. Everything here may be used from any thread.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use tidemark_backend::export::Exports;
+use tidemark_backend::graph::Graph;
+
+use crate::event::EventBus;
+use crate::object::Objects;
+
+/// Who asks for a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The command line: whoever wrote it started the daemon and may refer to descriptors it inherited.
+    CommandLine,
+    /// Everybody else.
+    Monitor,
+}
+
+/// Everything a command may need.
+#[derive(Clone)]
+pub struct Context {
+    /// The nodes.
+    pub graph: Arc<Graph>,
+    /// The exports.
+    pub exports: Arc<Exports>,
+    /// The objects of `object-add`.
+    pub objects: Arc<Objects>,
+    /// Where events go.
+    pub events: Arc<EventBus>,
+    /// Whether the daemon is to end.
+    pub quit: Arc<Quit>,
+    /// Who asks.
+    pub origin: Origin,
+}
+
+impl Context {
+    /// No nodes, no exports, no objects, nobody listening.
+    pub fn new() -> Self {
+        let graph = Graph::new();
+        let events = EventBus::new();
+        let bus = events.clone();
+        let exports = Exports::new(graph.clone(), Arc::new(move |event| bus.send(event.into())));
+        Self {
+            graph,
+            exports,
+            objects: Arc::default(),
+            events,
+            quit: Arc::default(),
+            origin: Origin::Monitor,
+        }
+    }
+
+    /// Ends all exports, then closes the nodes, parents before children.
+    pub fn close(&self) {
+        self.exports.remove_all();
+        for node in self.graph.nodes().iter().rev().filter(|node| node.is_root()) {
+            if let Err(error) = self.graph.close(node.name()) {
+                tracing::warn!("{error}");
+            }
+        }
+    }
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Whether somebody asked the daemon to end.
+#[derive(Debug, Default)]
+pub struct Quit {
+    requested: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Quit {
+    /// Asks for the end.
+    pub fn request(&self) {
+        *self.requested.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+
+    /// Whether the end was asked for.
+    pub fn is_requested(&self) -> bool {
+        *self.requested.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the end is asked for.
+    pub fn wait(&self) {
+        let mut requested = self.requested.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*requested {
+            requested = self.changed.wait(requested).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}

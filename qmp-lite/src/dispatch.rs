@@ -1,0 +1,69 @@
+//! Runs commands, whoever asks: monitors, the command line, tests.
+//!
+//! Knows the table of commands and that they run one at a time; knows no connection.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+
+use crate::command;
+use crate::context::{Context, Origin};
+use crate::error::QmpError;
+use crate::keyval;
+use crate::schema::{Input, Mode};
+
+/// The one door to everything commands act on.
+pub struct Dispatcher {
+    context: Context,
+    control: Mutex<()>,
+}
+
+impl Dispatcher {
+    /// A dispatcher for what `context` holds.
+    pub fn new(context: Context) -> Arc<Self> {
+        Arc::new(Self { context, control: Mutex::new(()) })
+    }
+
+    /// What the commands act on.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Runs a command with JSON arguments, after those that are running.
+    ///
+    /// # Errors
+    /// An unknown command, arguments that do not fit it, or its own failure.
+    pub fn execute(&self, name: &str, arguments: &Value) -> Result<Value, QmpError> {
+        self.run(name, Input::new(arguments, Mode::Json), Origin::Monitor)
+    }
+
+    /// Runs a command with the argument of a command line option as its arguments: JSON if it
+    /// begins with a brace, else `key=value` pairs, the first of which may lack the key `implied`.
+    ///
+    /// # Errors
+    /// A malformed option, and as [`Dispatcher::execute`].
+    pub fn execute_option(
+        &self,
+        name: &str,
+        option: &str,
+        implied: Option<&str>,
+    ) -> Result<Value, QmpError> {
+        let (arguments, mode) = keyval::parse_option(option, implied)?;
+        self.run(name, Input::new(&arguments, mode), Origin::CommandLine)
+    }
+
+    /// Ends all exports, with their events, and closes all nodes. Safe to repeat.
+    pub fn close(&self) {
+        let _running = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        self.context.close();
+    }
+
+    fn run(&self, name: &str, input: Input<'_>, origin: Origin) -> Result<Value, QmpError> {
+        let Some(command) = command::find(name) else {
+            let text = format!("The command {name} has not been found");
+            return Err(QmpError::command_not_found(text));
+        };
+        let _running = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        (command.run)(&Context { origin, ..self.context.clone() }, input)
+    }
+}

@@ -1,0 +1,165 @@
+//! Events: what the daemon tells every monitor without being asked.
+//!
+//! Knows the events and their data, who listens, and how often an event may be sent; knows no
+//! sockets. Sending never waits for a listener.
+
+mod bus;
+mod rate;
+
+#[cfg(test)]
+mod tests;
+
+pub use bus::{EventBus, Listener};
+
+use serde_json::{Map, Value};
+use tidemark_backend::error::IoError;
+use tidemark_backend::event as backend;
+
+use crate::schema::{Fields, Qapi, Schema, TypeId, qapi_enum, qapi_struct};
+
+qapi_struct! {
+    /// An export is gone: removed by a command, or because the daemon ends.
+    pub struct BlockExportDeleted "BLOCK_EXPORT_DELETED-data" {
+        /// The export's id.
+        "id" id: String,
+    }
+}
+
+qapi_struct! {
+    /// A guest's request failed. Sent at most once per second for each export; of those held back
+    /// the last one is sent at the end of the second.
+    pub struct BlockIoError "BLOCK_IO_ERROR-data" {
+        /// The export's id. (Nothing here has a QOM path.)
+        "qom-path" qom_path: String,
+        /// The export's id.
+        "device" device: String,
+        /// The node that the export serves.
+        "node-name" node_name: Option<String>,
+        /// What the guest wanted.
+        "operation" operation: IoOperationType,
+        /// What was done about it.
+        "action" action: BlockErrorAction,
+        /// Whether it failed for want of space.
+        "nospace" nospace: Option<bool>,
+        /// The reason, for people.
+        "reason" reason: String,
+    }
+}
+
+qapi_struct! {
+    /// An image was found to be corrupt.
+    pub struct BlockImageCorrupted "BLOCK_IMAGE_CORRUPTED-data" {
+        /// The export's id, or nothing.
+        "device" device: String,
+        /// The node.
+        "node-name" node_name: Option<String>,
+        /// What is wrong, for people.
+        "msg" msg: String,
+        /// Where, in bytes into the image file.
+        "offset" offset: Option<i64>,
+        /// How many bytes are affected.
+        "size" size: Option<i64>,
+        /// Whether the image can no longer be written.
+        "fatal" fatal: bool,
+    }
+}
+
+qapi_enum! {
+    /// The two directions of I/O.
+    pub enum IoOperationType "IoOperationType" {
+        /// A read.
+        Read = "read",
+        /// A write, write-zeroes, discard or flush.
+        Write = "write",
+    }
+}
+
+qapi_enum! {
+    /// What happens to a request that failed.
+    pub enum BlockErrorAction "BlockErrorAction" {
+        /// It counts as done.
+        Ignore = "ignore",
+        /// The guest is told.
+        Report = "report",
+        /// The guest is stopped.
+        Stop = "stop",
+    }
+}
+
+/// One event with its data.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// `BLOCK_EXPORT_DELETED`
+    BlockExportDeleted(BlockExportDeleted),
+    /// `BLOCK_IO_ERROR`
+    BlockIoError(BlockIoError),
+    /// `BLOCK_IMAGE_CORRUPTED`
+    BlockImageCorrupted(BlockImageCorrupted),
+}
+
+/// An event as the schema and the reference need it.
+#[derive(Clone, Copy, Debug)]
+pub struct EventKind {
+    /// The name on the wire.
+    pub name: &'static str,
+    /// Describes the data.
+    pub data: fn(&mut Schema) -> TypeId,
+}
+
+/// All events there are.
+pub const EVENTS: &[EventKind] = &[
+    EventKind { name: "BLOCK_EXPORT_DELETED", data: BlockExportDeleted::type_of },
+    EventKind { name: "BLOCK_IMAGE_CORRUPTED", data: BlockImageCorrupted::type_of },
+    EventKind { name: "BLOCK_IO_ERROR", data: BlockIoError::type_of },
+];
+
+impl Event {
+    /// The name on the wire.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::BlockExportDeleted(_) => "BLOCK_EXPORT_DELETED",
+            Self::BlockIoError(_) => "BLOCK_IO_ERROR",
+            Self::BlockImageCorrupted(_) => "BLOCK_IMAGE_CORRUPTED",
+        }
+    }
+
+    /// What is limited together: events with the same key are sent at most once per second. `None`
+    /// for events that are never held back.
+    fn rate_key(&self) -> Option<&str> {
+        match self {
+            Self::BlockIoError(data) => Some(&data.qom_path),
+            Self::BlockExportDeleted(_) | Self::BlockImageCorrupted(_) => None,
+        }
+    }
+
+    fn data(&self) -> Value {
+        let mut members = Map::new();
+        match self {
+            Self::BlockExportDeleted(data) => data.put(&mut members),
+            Self::BlockIoError(data) => data.put(&mut members),
+            Self::BlockImageCorrupted(data) => data.put(&mut members),
+        }
+        Value::Object(members)
+    }
+}
+
+impl From<backend::Event> for Event {
+    fn from(event: backend::Event) -> Self {
+        match event {
+            backend::Event::ExportDeleted { id } => {
+                Self::BlockExportDeleted(BlockExportDeleted { id })
+            }
+            backend::Event::IoError { export, node, write, error } => {
+                Self::BlockIoError(BlockIoError {
+                    qom_path: export.clone(),
+                    device: export,
+                    node_name: Some(node),
+                    operation: if write { IoOperationType::Write } else { IoOperationType::Read },
+                    action: BlockErrorAction::Report,
+                    nospace: Some(error == IoError::NoSpace),
+                    reason: error.to_string(),
+                })
+            }
+        }
+    }
+}
