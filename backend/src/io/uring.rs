@@ -127,7 +127,7 @@ impl Uring {
         self.submits = 0;
         let submitter = self.ring.submitter();
         let result = match wait {
-            Wait::No => submitter.submit_with_args(0, &types::SubmitArgs::new()),
+            Wait::No => submitter.submit(),
             Wait::Forever => submitter.submit_and_wait(1),
             Wait::Until(deadline) => {
                 let left = deadline.saturating_sub(self.now());
