@@ -1,0 +1,143 @@
+# The ways into this tree. Each target installs what it needs on Debian 12, says what and why, and finds it there the
+# next time. Nothing is skipped: what cannot run fails.
+#
+#   make demo        a disk, a guest's load, a crash in the middle, every byte verified; needs only cargo
+#   make test        everything that has to pass before a change lands
+#   make bench       measurements beside qemu-storage-daemon and fio; about half an hour
+#   make lint        formatting, clippy, licences and sources of dependencies
+#   make docs        the API documentation
+#   make guest-deps  QEMU and the guest image of tests/guest
+#   make clean       removes target/
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := test
+.NOTPARALLEL:
+
+QEMU_QMP := 0.0.6
+CARGO_DENY := 0.20.2
+
+# Output of the targets that are not cargo's business.
+OUT := target
+VENV := $(OUT)/venv/.qemu.qmp-$(QEMU_QMP)
+DENY := $(OUT)/tools/bin/cargo-deny
+# What `make test` has run so far.
+RAN := $(OUT)/ran
+
+TEST_PACKAGES := \
+  'qemu-utils: qemu-img makes and checks images, qemu-storage-daemon is what the daemon is compared with' \
+  'qemu-system-x86: runs the Linux guest of tests/guest' \
+  'seabios: the firmware that guest boots through' \
+  'busybox-static: the programs inside the guest' \
+  'e2fsprogs: mkfs.ext4, e2fsck and resize2fs inside the guest' \
+  'util-linux: blkdiscard inside the guest' \
+  'cpio: packs the file system of the guest' \
+  'xz-utils: unpacks the kernel of the guest' \
+  'lz4: unpacks the kernel of the guest' \
+  'syslinux: makes the disk that boots through SeaBIOS' \
+  'mtools: copies files onto that disk' \
+  'build-essential: compiles the static fio of the guest' \
+  'libaio-dev: asynchronous I/O for that fio' \
+  'zlib1g-dev: compression for that fio'
+
+BENCH_PACKAGES := \
+  'qemu-utils: qemu-storage-daemon, the daemon compared with' \
+  'fio: what io_uring can do on the same file' \
+  'linux-perf: counts instructions and system calls' \
+  'strace: counts system calls where perf may not'
+
+# $(call ran,TEXT): notes a step of `make test` that has passed.
+ran = echo $(1) >>$(RAN)
+
+.PHONY: demo
+demo:
+	cargo run --release --locked -p tidemark -- demo
+
+.PHONY: test
+test: test-begin guest-deps venv test-dependencies test-clippy test-workspace test-docs test-loom
+	@echo; echo 'make test: passed:'; sed 's/^/  /' $(RAN)
+
+.PHONY: test-begin
+test-begin:
+	@mkdir -p $(OUT); : >$(RAN)
+
+.PHONY: test-dependencies
+test-dependencies: $(DENY)
+	$(DENY) --locked check --hide-inclusion-graph bans licenses sources
+	@$(call ran,'licences and sources of the dependencies (cargo deny)')
+
+.PHONY: test-clippy
+test-clippy:
+	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+	@$(call ran,'clippy without a warning')
+
+# The tests beside the code, tests/it, tests/guest, tests/sim and tests/tidy.
+.PHONY: test-workspace
+test-workspace:
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	  cargo nextest run --locked --workspace --all-features --no-fail-fast 2>&1 | tee $(OUT)/tests.log; \
+	else \
+	  cargo test --locked --workspace --all-features --no-fail-fast --lib --bins --tests 2>&1 | tee $(OUT)/tests.log; \
+	fi
+	@$(call ran,"tests of the workspace: $$(grep -E '^ *Summary|^test result' $(OUT)/tests.log | sed 's/^ *//' | paste -sd ' ')")
+
+.PHONY: test-docs
+test-docs:
+	cargo test --locked --workspace --all-features --doc
+	@$(call ran,'examples in the documentation')
+
+# A build of its own: the flag reaches every crate.
+.PHONY: test-loom
+test-loom:
+	RUSTFLAGS='--cfg loom' cargo test --locked -p tidemark-backend --lib --target-dir $(OUT)/loom mailbox
+	@$(call ran,'loom models of the mailbox')
+
+.PHONY: bench
+bench:
+	@.ci/install $(BENCH_PACKAGES)
+	cargo build --release --locked -p tidemark
+	cargo run --release --locked -p tidemark-benches --bin macro-bench
+	cargo bench --locked -p tidemark-benches
+
+.PHONY: lint
+lint: $(DENY)
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+	$(DENY) --locked check --hide-inclusion-graph bans licenses sources
+
+.PHONY: docs
+docs:
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+	@echo 'the API documentation is in $(OUT)/doc/tidemark_backend/index.html'
+
+.PHONY: guest-deps
+guest-deps:
+	@.ci/install $(TEST_PACKAGES)
+	@tests/guest/image/install.sh
+
+.PHONY: venv
+venv: $(VENV)
+
+# Debian splits venv from Python; other Pythons have it.
+$(VENV):
+	@echo 'installing qemu.qmp $(QEMU_QMP) from PyPI into $(OUT)/venv: a QMP client nobody here wrote'
+	@python3 -c 'import ensurepip' 2>/dev/null || .ci/install 'python3-venv: the Python environment of tests/it'
+	@rm -rf $(OUT)/venv
+	@python3 -m venv $(OUT)/venv
+	@$(OUT)/venv/bin/pip install --quiet --disable-pip-version-check 'qemu.qmp==$(QEMU_QMP)'
+	@touch $@
+
+# No registry has it compiled in a version that reads today's manifests.
+$(DENY): Makefile
+	@if [ "$$($(DENY) --version 2>/dev/null)" != 'cargo-deny $(CARGO_DENY)' ]; then \
+	  echo 'installing cargo-deny $(CARGO_DENY) from crates.io into $(OUT)/tools: checks licences and sources of' \
+	    'dependencies; compiles for about two minutes'; \
+	  cargo install --quiet --locked --debug --force --version '=$(CARGO_DENY)' --root $(OUT)/tools \
+	    --target-dir $(OUT)/tools/build cargo-deny; \
+	  rm -rf $(OUT)/tools/build; \
+	fi
+	@touch $@
+
+.PHONY: clean
+clean:
+	rm -rf $(OUT)
