@@ -81,7 +81,7 @@ fn roots(after: &str) -> Vec<&str> {
 }
 
 /// Where a file of the backend names a module of the crate's top level: the byte, and the module.
-fn uses<'a>(code: &'a str, depth: usize) -> Vec<(usize, &'a str)> {
+fn uses(code: &str, depth: usize) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     for at in find_words(code, "crate") {
         if let Some(after) = code[at..].strip_prefix("crate::") {
