@@ -5,6 +5,7 @@
 //! `query-commands`, `query-qmp-schema` and the reference say is generated from those declarations.
 
 pub mod block;
+pub mod chardev;
 pub mod command;
 pub mod context;
 pub mod dispatch;
@@ -13,6 +14,7 @@ pub mod event;
 pub mod export;
 pub mod inherited;
 pub mod keyval;
+pub mod monitor;
 pub mod object;
 pub mod qmp;
 pub mod schema;
