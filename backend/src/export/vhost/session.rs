@@ -8,7 +8,8 @@
 
 mod channel;
 mod device;
-
+#[cfg(test)]
+mod tests;
 mod vring;
 
 use std::io;

@@ -144,8 +144,8 @@ fn work() -> Vec<Moment> {
     daemon.fetch_all();
     daemon.complete(&[2, 7]);
     daemon.complete(&[0]);
-    let moments = std::mem::take(&mut world.borrow_mut().moments);
-    moments
+    drop(daemon);
+    std::mem::take(&mut world.borrow_mut().moments)
 }
 
 fn world_at(moment: &Moment) -> Rc<RefCell<World>> {

@@ -16,6 +16,9 @@ const SIZE: u16 = 16;
 const TABLE: u64 = DATA;
 const TABLE_LEN: u16 = 20;
 
+/// Guest address, length, and whether it is writable.
+type Buffer = (u64, usize, bool);
+
 /// The oracle on the driver's memory.
 struct Oracle {
     memory: GuestMemoryMmap,
@@ -37,8 +40,8 @@ impl Oracle {
         Oracle { memory, queue }
     }
 
-    /// Head and descriptors (address, length, writable) of the next chain.
-    fn pop(&mut self) -> Option<(u16, Vec<(u64, usize, bool)>)> {
+    /// Head and descriptors of the next chain.
+    fn pop(&mut self) -> Option<(u16, Vec<Buffer>)> {
         let chain = self.queue.iter(&self.memory).ok()?.next()?;
         let head = chain.head_index();
         let flat = chain.map(|d| (d.addr().raw_value(), d.len() as usize, d.is_write_only())).collect();
@@ -89,7 +92,7 @@ fn shuffled(range: std::ops::Range<u16>) -> impl Strategy<Value = Vec<u16>> {
     Just(range.collect::<Vec<_>>()).prop_shuffle()
 }
 
-fn ours(driver: &Driver, chain: &Chain) -> Vec<(u64, usize, bool)> {
+fn ours(driver: &Driver, chain: &Chain) -> Vec<Buffer> {
     let list =
         |segments, writable| driver.guest_segments(segments).into_iter().map(move |(addr, len)| (addr, len, writable));
     list(chain.readable(), false).chain(list(chain.writable(), true)).collect()
@@ -138,7 +141,7 @@ proptest! {
         let popped = ring.pop(&mut chain);
         let (oracle_head, theirs) = oracle.pop().unwrap();
         prop_assert_eq!(oracle_head, head);
-        let is_bad = |(addr, len, _): &(u64, usize, bool)| *len == 0 || addr + *len as u64 > MEMORY_LEN;
+        let is_bad = |(addr, len, _): &Buffer| *len == 0 || addr + *len as u64 > MEMORY_LEN;
         match popped {
             Ok(Popped::Request) => {
                 prop_assert!(!theirs.iter().any(is_bad));

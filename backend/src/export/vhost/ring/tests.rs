@@ -9,23 +9,23 @@ use super::super::inflight::InflightArea;
 use super::super::memory::{MemoryFault, RegionSpec};
 use super::*;
 
-pub(super) const NEXT: u16 = 1;
-pub(super) const WRITE: u16 = 2;
-pub(super) const INDIRECT: u16 = 4;
-pub(super) const EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
-pub(super) const INDIRECT_DESC: u64 = 1 << VIRTIO_RING_F_INDIRECT_DESC;
+pub(crate) const NEXT: u16 = 1;
+pub(crate) const WRITE: u16 = 2;
+pub(crate) const INDIRECT: u16 = 4;
+pub(crate) const EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
+pub(crate) const INDIRECT_DESC: u64 = 1 << VIRTIO_RING_F_INDIRECT_DESC;
 
 /// Where the parts are; guest addresses, which lie `USER` below the front-end's.
 const DESC: u64 = 0x1_0000;
 const AVAIL: u64 = 0x9_0000;
 const USED: u64 = 0xb_0000;
 const USER: u64 = 0x7f00_0000_0000;
-pub(super) const MEMORY_LEN: u64 = 0x40_0000;
+pub(crate) const MEMORY_LEN: u64 = 0x40_0000;
 /// Free for buffers and indirect tables.
-pub(super) const DATA: u64 = 0x10_0000;
+pub(crate) const DATA: u64 = 0x10_0000;
 
 /// A driver on one memory file.
-pub(super) struct Driver {
+pub(crate) struct Driver {
     pub memory: Arc<MemTable>,
     file: File,
     size: u16,
@@ -33,17 +33,22 @@ pub(super) struct Driver {
 }
 
 /// Address, length, flags, next.
-pub(super) type RawDesc = (u64, u32, u16, u16);
+pub(crate) type RawDesc = (u64, u32, u16, u16);
 
 impl Driver {
     pub fn new(size: u16) -> Driver {
         let fd = rustix::fs::memfd_create("guest", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let file = File::from(fd);
         file.set_len(MEMORY_LEN).unwrap();
-        let spec = RegionSpec { guest_addr: 0, len: MEMORY_LEN, user_addr: USER, file_offset: 0 };
-        let regions = [(spec, file.try_clone().unwrap())];
-        let memory = Arc::new(MemTable::new(regions, MemoryFault::new().unwrap()).unwrap());
-        Driver { memory, file, size, avail_idx: 0 }
+        let memory = Arc::new(MemTable::empty(MemoryFault::new().unwrap()));
+        let driver = Driver { memory, file, size, avail_idx: 0 };
+        let memory = Arc::new(driver.map_again());
+        Driver { memory, ..driver }
+    }
+
+    /// Another table of the same memory.
+    pub fn map_again(&self) -> MemTable {
+        MemTable::new([(self.region(), self.clone_file())], MemoryFault::new().unwrap()).unwrap()
     }
 
     pub fn config(&self, features: u64) -> RingConfig {
@@ -53,6 +58,11 @@ impl Driver {
 
     pub fn ring(&self, features: u64) -> Ring {
         Ring::new(self.memory.clone(), self.config(features), None).unwrap()
+    }
+
+    /// The one region of its memory.
+    pub fn region(&self) -> RegionSpec {
+        RegionSpec { guest_addr: 0, len: MEMORY_LEN, user_addr: USER, file_offset: 0 }
     }
 
     pub fn clone_file(&self) -> File {
@@ -477,9 +487,7 @@ fn ring_goes_on_in_a_new_memory_table_while_old_segments_stay_mapped() {
     assert_eq!(ring.pop(&mut chain).unwrap(), Popped::Request);
     let old = chain.take_writable(ring.memory(), Vec::new()).unwrap();
 
-    let spec = RegionSpec { guest_addr: 0, len: MEMORY_LEN, user_addr: USER, file_offset: 0 };
-    let regions = [(spec, driver.file.try_clone().unwrap())];
-    driver.memory = Arc::new(MemTable::new(regions, MemoryFault::new().unwrap()).unwrap());
+    driver.memory = Arc::new(driver.map_again());
     ring.set_memory(driver.memory.clone()).unwrap();
     block_request_of_one_byte(&mut driver);
     assert_eq!(ring.pop(&mut chain).unwrap(), Popped::Request);
