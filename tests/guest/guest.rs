@@ -103,7 +103,9 @@ impl Guest {
 
     /// Starts a line of shell in the background; there can be one.
     pub fn spawn(&mut self, command: &str) {
-        self.run(&format!("rm -f /tmp/status; ( ( {command} ) >/tmp/output 2>&1; echo $? >/tmp/status ) &"));
+        self.run(&format!(
+            "rm -f /tmp/status; ( ( {command} ) >/tmp/output 2>&1; echo $? >/tmp/status ) >/dev/null 2>&1 &"
+        ));
     }
 
     /// Waits for what [`Self::spawn`] started; it has to succeed.
