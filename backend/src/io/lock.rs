@@ -3,12 +3,22 @@
 //! Byte 100 + p is read-locked by whoever holds permission p, byte 200 + p by whoever does not share it with others
 //! (QEMU, block/file-posix.c describes the protocol; the numbers are its on-disk contract). Read locks never conflict
 //! with each other; a conflict is found by asking whether a write lock would meet one.
+//!
+//! The locks are on the description that the I/O goes through, on purpose: after a kill -9 the kernel keeps it, and so
+//! the locks, until the dead process's last write has ended. Whoever gets the locks can have nothing overwritten by it.
 #![allow(unsafe_code)]
 
+mod holder;
+
 use crate::error::{GraphError, LockConflict};
+use holder::Holder;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a lock without a living holder is waited for; a tenth of it where that cannot be told.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const HELD: i64 = 100;
 const UNSHARED: i64 = 200;
@@ -72,7 +82,7 @@ impl Lock {
         let before = users.needs();
         *users.count(writable) += 1;
         let after = users.needs();
-        let result = self.apply(before, after).and_then(|()| self.check(after));
+        let result = self.apply(before, after).and_then(|()| self.check_patiently(after));
         if result.is_err() {
             *users.count(writable) -= 1;
             self.drop_extra(after, before);
@@ -103,6 +113,26 @@ impl Lock {
             }
         }
         Ok(())
+    }
+
+    /// A process that died may still have writes under way: they end soon, and its locks with them.
+    fn check_patiently(&self, needs: (u8, u8)) -> Result<(), GraphError> {
+        let start = Instant::now();
+        loop {
+            let result = self.check(needs);
+            let patience = match result {
+                Ok(()) => return result,
+                Err(_) => match holder::find(&self.fd) {
+                    Holder::Living => return result,
+                    Holder::Nobody => PATIENCE,
+                    Holder::Unknown => PATIENCE / 10,
+                },
+            };
+            if start.elapsed() > patience {
+                return result;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn check(&self, (held, unshared): (u8, u8)) -> Result<(), GraphError> {
