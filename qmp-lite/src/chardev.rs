@@ -131,8 +131,8 @@ fn listen(address: &Address) -> Result<OwnedFd, QmpError> {
             bound.map(Into::into).map_err(bind_error)
         }
         Address::Inet(host, port) => {
-            let bound = options::resolve(host, port)
-                .and_then(|addresses| TcpListener::bind(&*addresses).map_err(bind_error));
+            let bound =
+                options::resolve(host, port).and_then(|addresses| TcpListener::bind(&*addresses).map_err(bind_error));
             bound.map(Into::into)
         }
         Address::Fd(number) => {

@@ -43,14 +43,7 @@ impl Context {
         let events = EventBus::new();
         let bus = events.clone();
         let exports = Exports::new(graph.clone(), Arc::new(move |event| bus.send(event.into())));
-        Self {
-            graph,
-            exports,
-            objects: Arc::default(),
-            events,
-            quit: Arc::default(),
-            origin: Origin::Monitor,
-        }
+        Self { graph, exports, objects: Arc::default(), events, quit: Arc::default(), origin: Origin::Monitor }
     }
 
     /// Ends all exports, then closes the nodes, parents before children.

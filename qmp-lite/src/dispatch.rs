@@ -42,12 +42,7 @@ impl Dispatcher {
     ///
     /// # Errors
     /// A malformed option, and as [`Dispatcher::execute`].
-    pub fn execute_option(
-        &self,
-        name: &str,
-        option: &str,
-        implied: Option<&str>,
-    ) -> Result<Value, QmpError> {
+    pub fn execute_option(&self, name: &str, option: &str, implied: Option<&str>) -> Result<Value, QmpError> {
         let (arguments, mode) = keyval::parse_option(option, implied)?;
         self.run(name, Input::new(&arguments, mode), Origin::CommandLine)
     }

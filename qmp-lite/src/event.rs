@@ -146,20 +146,16 @@ impl Event {
 impl From<backend::Event> for Event {
     fn from(event: backend::Event) -> Self {
         match event {
-            backend::Event::ExportDeleted { id } => {
-                Self::BlockExportDeleted(BlockExportDeleted { id })
-            }
-            backend::Event::IoError { export, node, write, error } => {
-                Self::BlockIoError(BlockIoError {
-                    qom_path: export.clone(),
-                    device: export,
-                    node_name: Some(node),
-                    operation: if write { IoOperationType::Write } else { IoOperationType::Read },
-                    action: BlockErrorAction::Report,
-                    nospace: Some(error == IoError::NoSpace),
-                    reason: error.to_string(),
-                })
-            }
+            backend::Event::ExportDeleted { id } => Self::BlockExportDeleted(BlockExportDeleted { id }),
+            backend::Event::IoError { export, node, write, error } => Self::BlockIoError(BlockIoError {
+                qom_path: export.clone(),
+                device: export,
+                node_name: Some(node),
+                operation: if write { IoOperationType::Write } else { IoOperationType::Read },
+                action: BlockErrorAction::Report,
+                nospace: Some(error == IoError::NoSpace),
+                reason: error.to_string(),
+            }),
         }
     }
 }

@@ -179,9 +179,10 @@ fn listify(members: Map<String, Value>, path: &mut String) -> Result<Value, QmpE
         return Err(QmpError::generic(format!("Parameters '{path}.*' used inconsistently")));
     }
     let element = |index: usize| {
-        inner.get(&index.to_string()).cloned().ok_or_else(|| {
-            QmpError::generic(format!("Parameter '{path}.{index}' missing"))
-        })
+        inner
+            .get(&index.to_string())
+            .cloned()
+            .ok_or_else(|| QmpError::generic(format!("Parameter '{path}.{index}' missing")))
     };
     (0..indices).map(element).collect::<Result<Vec<_>, _>>().map(Value::Array)
 }

@@ -17,6 +17,7 @@ pub mod keyval;
 pub mod monitor;
 pub mod object;
 pub mod qmp;
+pub mod reference;
 pub mod schema;
 pub mod session;
 pub mod wire;

@@ -53,11 +53,7 @@ impl Session {
         Value::Object(reply)
     }
 
-    fn run(
-        &mut self,
-        members: &Map<String, Value>,
-        dispatcher: &Dispatcher,
-    ) -> Result<Value, QmpError> {
+    fn run(&mut self, members: &Map<String, Value>, dispatcher: &Dispatcher) -> Result<Value, QmpError> {
         let request = Request::new(members)?;
         let empty = Value::Object(Map::new());
         let arguments = request.arguments.unwrap_or(&empty);

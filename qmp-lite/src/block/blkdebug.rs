@@ -2,9 +2,7 @@
 //!
 //! Knows what a rule may say, not when it applies.
 
-use tidemark_backend::node::options::{
-    BlkDebugOptions, Delays, InjectError, IoType, SetState,
-};
+use tidemark_backend::node::options::{BlkDebugOptions, Delays, InjectError, IoType, SetState};
 
 use super::blkdebug_event::BlkdebugEvent;
 use super::options::BlockdevRef;

@@ -121,11 +121,7 @@ pub(super) fn block_device(node: &Arc<Node>) -> BlockDeviceInfo {
             actual_size: actual_size(node),
             virtual_size: node.length(),
         },
-        cache: BlockdevCacheInfo {
-            writeback: true,
-            direct: node.cache_direct(),
-            no_flush: node.cache_no_flush(),
-        },
+        cache: BlockdevCacheInfo { writeback: true, direct: node.cache_direct(), no_flush: node.cache_no_flush() },
         write_threshold: 0,
     }
 }

@@ -109,17 +109,14 @@ fn blockdev_del(context: &Context, arguments: BlockdevDel) -> Result<Empty, QmpE
     let exported = || context.exports.list().iter().any(|export| export.node.name() == name);
     match context.graph.close(&name) {
         // QEMU tells the two kinds of user apart.
-        Err(GraphError::InUse(_)) if !exported() => {
-            Err(QmpError::generic(format!("Block device {name} is in use")))
-        }
+        Err(GraphError::InUse(_)) if !exported() => Err(QmpError::generic(format!("Block device {name} is in use"))),
         result => Ok(result.map(|()| Empty {})?),
     }
 }
 
 fn block_resize(context: &Context, arguments: BlockResize) -> Result<Empty, QmpError> {
     let node = resized_node(context, &arguments)?;
-    let size = u64::try_from(arguments.size)
-        .map_err(|_| QmpError::generic("Parameter 'size' expects a >0 size"))?;
+    let size = u64::try_from(arguments.size).map_err(|_| QmpError::generic("Parameter 'size' expects a >0 size"))?;
     if node.is_read_only() {
         return Err(QmpError::generic("Image is read-only"));
     }
@@ -139,10 +136,7 @@ fn resized_node(context: &Context, arguments: &BlockResize) -> Result<Arc<Node>,
 }
 
 /// Backing images do not exist yet, so `flat` makes no difference.
-fn query_named_block_nodes(
-    context: &Context,
-    _: QueryNamedBlockNodes,
-) -> Result<Vec<BlockDeviceInfo>, QmpError> {
+fn query_named_block_nodes(context: &Context, _: QueryNamedBlockNodes) -> Result<Vec<BlockDeviceInfo>, QmpError> {
     Ok(context.graph.nodes().iter().rev().map(|node| info::block_device(node)).collect())
 }
 
@@ -150,10 +144,7 @@ fn query_block(context: &Context, _: Empty) -> Result<Vec<BlockInfo>, QmpError> 
     Ok(context.exports.list().iter().map(info::block).collect())
 }
 
-fn query_blockstats(
-    context: &Context,
-    arguments: QueryBlockstats,
-) -> Result<Vec<BlockStats>, QmpError> {
+fn query_blockstats(context: &Context, arguments: QueryBlockstats) -> Result<Vec<BlockStats>, QmpError> {
     let exports = context.exports.list();
     if arguments.query_nodes.unwrap_or(false) {
         let nodes = context.graph.nodes();

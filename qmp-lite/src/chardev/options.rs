@@ -31,19 +31,33 @@ pub(super) struct Options {
 }
 
 /// The options of QEMU's socket devices that mean something here.
-const KNOWN: [&str; 9] =
-    ["backend", "id", "path", "abstract", "host", "port", "fd", "server", "wait"];
+const KNOWN: [&str; 9] = ["backend", "id", "path", "abstract", "host", "port", "fd", "server", "wait"];
 
 /// Options that QEMU has, for sockets or other devices, and this program refuses.
 const UNSUPPORTED: [&str; 17] = [
-    "delay", "nodelay", "reconnect", "reconnect-ms", "telnet", "tn3270", "tls-creds", "tls-authz",
-    "websocket", "to", "ipv4", "ipv6", "mptcp", "tight", "mux", "logfile", "logappend",
+    "delay",
+    "nodelay",
+    "reconnect",
+    "reconnect-ms",
+    "telnet",
+    "tn3270",
+    "tls-creds",
+    "tls-authz",
+    "websocket",
+    "to",
+    "ipv4",
+    "ipv6",
+    "mptcp",
+    "tight",
+    "mux",
+    "logfile",
+    "logappend",
 ];
 
 /// Device kinds of QEMU other than `socket`.
 const OTHER_KINDS: [&str; 16] = [
-    "null", "udp", "file", "pipe", "pty", "stdio", "serial", "tty", "parallel", "hub", "mux",
-    "msmouse", "wctablet", "testdev", "ringbuf", "vc",
+    "null", "udp", "file", "pipe", "pty", "stdio", "serial", "tty", "parallel", "hub", "mux", "msmouse", "wctablet",
+    "testdev", "ringbuf", "vc",
 ];
 
 impl Options {
@@ -83,10 +97,7 @@ impl Options {
     }
 }
 
-fn address(
-    get: &impl Fn(&str) -> Option<String>,
-    is_abstract: bool,
-) -> Result<Address, QmpError> {
+fn address(get: &impl Fn(&str) -> Option<String>, is_abstract: bool) -> Result<Address, QmpError> {
     let error = |text: &str| Err(QmpError::generic(text));
     match (get("path"), get("host"), get("fd")) {
         (Some(path), None, None) if is_abstract => Ok(Address::Abstract(path)),
@@ -134,9 +145,7 @@ fn switch(key: &str, value: Option<&String>) -> Result<Option<bool>, QmpError> {
 /// # Errors
 /// If there are none.
 pub(super) fn resolve(host: &str, port: &str) -> Result<Vec<SocketAddr>, QmpError> {
-    let failed = |reason: &str| {
-        QmpError::generic(format!("address resolution failed for {host}:{port}: {reason}"))
-    };
+    let failed = |reason: &str| QmpError::generic(format!("address resolution failed for {host}:{port}: {reason}"));
     let number = port.parse::<u16>().map_err(|_| failed("Servname not supported for ai_socktype"))?;
     let found = (host, number).to_socket_addrs();
     let addresses: Vec<_> = found.map_err(|_| failed("Name or service not known"))?.collect();

@@ -3,8 +3,8 @@
 use std::io::Read;
 use std::os::unix::net::{UnixListener, UnixStream};
 
-use super::options::{Address, Options};
 use super::Chardev;
+use super::options::{Address, Options};
 
 #[track_caller]
 fn refused(option: &str, text: &str) {

@@ -87,12 +87,7 @@ qapi_struct! {
 
 impl SocketAddress {
     /// What the back end understands. `mode` and `group` are for a socket that is created.
-    pub(super) fn open(
-        self,
-        origin: Origin,
-        mode: Option<u32>,
-        group: Option<u32>,
-    ) -> Result<Address, QmpError> {
+    pub(super) fn open(self, origin: Origin, mode: Option<u32>, group: Option<u32>) -> Result<Address, QmpError> {
         match self.branch {
             SocketAddressOptions::Unix(unix) if unix.is_abstract == Some(true) => {
                 Err(QmpError::generic("Abstract UNIX sockets are not supported for exports"))
@@ -111,9 +106,7 @@ impl SocketAddress {
             SocketAddressOptions::Fd(fd) if origin == Origin::CommandLine => {
                 inherited::socket(&fd.number).map(Address::Fd)
             }
-            SocketAddressOptions::Fd(_) => {
-                Err(QmpError::generic("only QEMU supports file descriptor passing"))
-            }
+            SocketAddressOptions::Fd(_) => Err(QmpError::generic("only QEMU supports file descriptor passing")),
             SocketAddressOptions::Inet(_) | SocketAddressOptions::Vsock(_) => {
                 let text = "Only socket address types 'unix' and 'fd' are supported";
                 Err(QmpError::generic(text))

@@ -75,11 +75,7 @@ impl Monitor {
     ///
     /// # Errors
     /// If there is no thread for it.
-    pub fn start(
-        chardev: Chardev,
-        options: &MonitorOptions,
-        dispatcher: Arc<Dispatcher>,
-    ) -> io::Result<Self> {
+    pub fn start(chardev: Chardev, options: &MonitorOptions, dispatcher: Arc<Dispatcher>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             chardev,
             pretty: options.pretty.unwrap_or(false),

@@ -129,10 +129,7 @@ impl<'a> Input<'a> {
     ///
     /// # Errors
     /// If it is none, and those of `decode`.
-    pub fn elements<T>(
-        self,
-        decode: impl Fn(Input<'_>) -> Result<T, QmpError>,
-    ) -> Result<Vec<T>, QmpError> {
+    pub fn elements<T>(self, decode: impl Fn(Input<'_>) -> Result<T, QmpError>) -> Result<Vec<T>, QmpError> {
         let Value::Array(elements) = self.value else {
             return Err(self.wrong_type("array"));
         };

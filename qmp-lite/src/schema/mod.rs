@@ -8,7 +8,7 @@
 mod input;
 pub mod introspect;
 mod macros;
-pub mod reference;
+pub mod markdown;
 mod scalar;
 mod types;
 

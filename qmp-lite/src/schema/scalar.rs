@@ -4,9 +4,9 @@
 
 use serde_json::Value;
 
+use super::Qapi;
 use super::input::{Input, Mode};
 use super::types::{Schema, Shape, TypeId};
-use super::Qapi;
 use crate::error::QmpError;
 
 /// A number of bytes, which options may write with a suffix (`64k`, `1.5M`).

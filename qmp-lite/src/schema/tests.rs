@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Input, Mode, Qapi, Schema, Size, introspect, reference};
+use super::{Input, Mode, Qapi, Schema, Size, introspect, markdown};
 use crate::schema::{Empty, qapi_alternate, qapi_enum, qapi_struct, qapi_union};
 
 qapi_enum! {
@@ -182,11 +182,11 @@ fn the_schema_says_what_was_declared() {
 fn the_reference_says_what_was_declared() {
     let mut schema = Schema::default();
     let id = Thing::type_of(&mut schema);
-    let members = reference::members(&schema, id);
+    let members = markdown::members(&schema, id);
     assert!(members.contains("* `colour` ([Colour](#colour)): Its colour.\n"), "{members}");
     assert!(members.contains("* `name` (str, optional): Its name.\n"), "{members}");
     let branch = "* when `colour` is `red`: the members of [RedThing](#redthing)\n";
     assert!(members.contains(branch), "{members}");
-    let types = reference::types(&schema);
+    let types = markdown::types(&schema);
     assert!(types.contains("### Colour\n\nA colour.\n\n* `\"red\"`: Like blood.\n"), "{types}");
 }

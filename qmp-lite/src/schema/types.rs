@@ -88,12 +88,7 @@ pub struct Schema {
 impl Schema {
     /// The type called `name`, described by `shape` if it is new. The name is entered before its
     /// shape is asked for, so that types may refer to each other in circles.
-    pub fn define(
-        &mut self,
-        name: &str,
-        doc: Doc,
-        shape: impl FnOnce(&mut Self) -> Shape,
-    ) -> TypeId {
+    pub fn define(&mut self, name: &str, doc: Doc, shape: impl FnOnce(&mut Self) -> Shape) -> TypeId {
         if let Some(&id) = self.by_name.get(name) {
             return id;
         }

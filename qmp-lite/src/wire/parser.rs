@@ -32,9 +32,7 @@ impl<'a> Parser<'a> {
             Kind::Integer => integer(text),
             Kind::Float => float(text),
             Kind::Keyword => keyword(text),
-            Kind::CloseBrace | Kind::CloseBracket | Kind::Colon | Kind::Comma => {
-                error("expecting value")
-            }
+            Kind::CloseBrace | Kind::CloseBracket | Kind::Colon | Kind::Comma => error("expecting value"),
         }
     }
 

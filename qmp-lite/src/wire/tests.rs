@@ -34,11 +34,7 @@ fn check(bytes: impl AsRef<[u8]>, expected: &[Result<Value, &str>]) {
 
 #[test]
 fn several_values_on_a_line_and_one_value_on_several_lines_are_read() {
-    check("{'a':1}{\"b\":[true,null]} [2]\r\n", &[
-        Ok(json!({"a": 1})),
-        Ok(json!({"b": [true, null]})),
-        Ok(json!([2])),
-    ]);
+    check("{'a':1}{\"b\":[true,null]} [2]\r\n", &[Ok(json!({"a": 1})), Ok(json!({"b": [true, null]})), Ok(json!([2]))]);
     check("{\n\"a\"\t:\r\n1\n}", &[Ok(json!({"a": 1}))]);
     check("1", &[]);
     check("1 ", &[Ok(json!(1))]);
@@ -78,10 +74,10 @@ fn bad_strings_have_the_texts_of_qemu() {
     }
     check(b"\"\xc3(\"", &[Err("parse error, invalid UTF-8 sequence in string")]);
     check(b"\"a\tb\"\n", &[Err("parse error, stray '\"a\t'")]);
-    check(r#"'a\'b' "\ud83d\ude00\u0000\b\f\n\r\t\/\\\"""#, &[
-        Ok(json!("a'b")),
-        Ok(json!("\u{1f600}\0\u{8}\u{c}\n\r\t/\\\"")),
-    ]);
+    check(
+        r#"'a\'b' "\ud83d\ude00\u0000\b\f\n\r\t\/\\\"""#,
+        &[Ok(json!("a'b")), Ok(json!("\u{1f600}\0\u{8}\u{c}\n\r\t/\\\""))],
+    );
 }
 
 #[test]
@@ -89,23 +85,16 @@ fn the_reader_goes_on_after_stray_bytes() {
     check(b"\xff{\"a\":1}", &[Err("parse error, stray '\u{fffd}'"), Ok(json!({"a": 1}))]);
     check(b"\0{}", &[Err("parse error, stray ''"), Ok(json!({}))]);
     check("@@@ x {}", &[Err("parse error, stray '@'"), Ok(json!({}))]);
-    check("01 -\n1.x\n5\n", &[
-        Err("parse error, stray '01'"),
-        Err("parse error, stray '1.x'"),
-        Ok(json!(5)),
-    ]);
-    check("{\"a\":@@@\"x\"}{}", &[
-        Err("parse error, stray '@'"),
-        Err("parse error, expecting value"),
-        Ok(json!({})),
-    ]);
+    check("01 -\n1.x\n5\n", &[Err("parse error, stray '01'"), Err("parse error, stray '1.x'"), Ok(json!(5))]);
+    check("{\"a\":@@@\"x\"}{}", &[Err("parse error, stray '@'"), Err("parse error, expecting value"), Ok(json!({}))]);
 }
 
 #[test]
 fn numbers_keep_their_64_bits() {
-    check("[18446744073709551615,-9223372036854775808,-0,1.5e3,0.25]", &[Ok(
-        json!([u64::MAX, i64::MIN, 0, 1500.0, 0.25]),
-    )]);
+    check(
+        "[18446744073709551615,-9223372036854775808,-0,1.5e3,0.25]",
+        &[Ok(json!([u64::MAX, i64::MIN, 0, 1500.0, 0.25]))],
+    );
     check("[18446744073709551616]", &[Ok(json!([18_446_744_073_709_551_616.0]))]);
     check("[1e999]", &[Err("parse error, number out of range")]);
 }

@@ -29,11 +29,7 @@ pub(super) struct Tokens {
 
 impl Tokens {
     /// Adds what the lexer found; a complete value or an error goes to `sink`.
-    pub(super) fn push(
-        &mut self,
-        lexeme: Lexeme<'_>,
-        sink: &mut impl FnMut(Result<Value, QmpError>),
-    ) {
+    pub(super) fn push(&mut self, lexeme: Lexeme<'_>, sink: &mut impl FnMut(Result<Value, QmpError>)) {
         let outcome = match lexeme {
             Lexeme::Token(kind, text) => match self.collect(kind, text) {
                 Ok(false) => return,

@@ -1,4 +1,4 @@
-//! A [`Schema`] as the reference for people, in Markdown.
+//! A [`Schema`] for people, in Markdown.
 //!
 //! Knows headings and lists. Everything it says comes from the declarations, so it cannot be wrong
 //! about a name or a type.
@@ -47,11 +47,13 @@ pub fn is_empty(schema: &Schema, id: TypeId) -> bool {
     }
 }
 
-/// A section for every type that has something to tell, by name.
+/// A section for every type that has something to tell, by name. The arguments of commands and the
+/// data of events are told where those are.
 pub fn types(schema: &Schema) -> String {
     let named = |(id, entry): &(TypeId, &Type)| {
         let plain = matches!(entry.shape, Shape::Builtin(_) | Shape::Array(_));
-        !plain && !is_empty(schema, *id)
+        let told = entry.name.ends_with("-arg") || entry.name.ends_with("-data");
+        !plain && !told && !is_empty(schema, *id)
     };
     let mut sorted: Vec<_> = schema.types().filter(named).collect();
     sorted.sort_by_key(|(_, entry)| entry.name.to_lowercase());
