@@ -107,10 +107,12 @@ impl Exports {
         self.lock().iter().map(|export| export.info()).collect()
     }
 
-    /// Whether the last export has ended its only connection and accepts no other (`--fd` with a connected socket).
-    pub fn is_finished(&self) -> bool {
-        let running = self.lock();
-        !running.is_empty() && running.iter().all(|export| export.is_finished())
+    /// Waits until an export accepts no front-end any more: it is being removed, or it was given a connected socket and
+    /// that connection has ended. Returns at once if there is no such export.
+    pub fn wait_finished(&self, id: &str) {
+        if let Some(export) = self.find(id) {
+            export.wait_finished();
+        }
     }
 
     fn find(&self, id: &str) -> Option<Arc<VhostExport>> {

@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 /// What a connection comes from.
@@ -24,7 +24,8 @@ enum Source {
 struct State {
     stop: OwnedFd,
     stopping: AtomicBool,
-    finished: AtomicBool,
+    finished: Mutex<bool>,
+    end: Condvar,
 }
 
 /// An export's listening thread.
@@ -49,7 +50,7 @@ impl Listener {
         };
         let (source, path) = open(address)?;
         let state =
-            Arc::new(State { stop, stopping: AtomicBool::new(false), finished: AtomicBool::new(false) });
+            Arc::new(State { stop, stopping: AtomicBool::new(false), finished: Mutex::default(), end: Condvar::new() });
         let run = {
             let state = state.clone();
             move || serve(source, &state, &export, &link)
@@ -82,9 +83,12 @@ impl Listener {
         self.state.stopping.load(Ordering::Acquire)
     }
 
-    /// Whether its only connection has ended.
-    pub fn is_finished(&self) -> bool {
-        self.state.finished.load(Ordering::Acquire)
+    /// Waits until it accepts no front-end any more: it was stopped, or its only connection has ended.
+    pub fn wait_finished(&self) {
+        let mut finished = self.state.finished.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*finished {
+            finished = self.state.end.wait(finished).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
 
@@ -97,7 +101,8 @@ fn serve(source: Source, state: &State, export: &Arc<ExportShared>, link: &Arc<L
             }
         }
     }
-    state.finished.store(true, Ordering::Release);
+    *state.finished.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    state.end.notify_all();
 }
 
 /// One session from its first message to the end of its I/O.

@@ -78,8 +78,8 @@ impl VhostExport {
         self.link.is_connected()
     }
 
-    pub(super) fn is_finished(&self) -> bool {
-        self.listener.is_finished()
+    pub(super) fn wait_finished(&self) {
+        self.listener.wait_finished();
     }
 
     /// Tells the front-end to read the configuration space again.

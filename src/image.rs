@@ -1,0 +1,160 @@
+//! A disk image named by a path, for whoever has no wish to describe nodes: looked at, then opened as `raw` over `file`.
+//!
+//! Every failure names the file and the reason. An image whose content says that it is not raw is not taken for raw
+//! unless somebody said so; and as long as nobody did, the guest cannot make it look like another format either.
+
+use anyhow::{Context as _, anyhow, bail};
+use clap::ValueEnum;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileTypeExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tidemark_backend::error::{GraphError, errno_text};
+use tidemark_backend::export::ExportError;
+use tidemark_backend::graph::Graph;
+use tidemark_backend::node::options::{ChildRef, Discard, DriverOptions, FileOptions, Locking, RawOptions};
+use tidemark_backend::node::{Node, NodeOptions};
+
+/// The first bytes of a qcow2 image (QEMU, docs/interop/qcow2.rst).
+const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
+/// A disk's smallest unit, and so the shortest disk there is, in bytes.
+const SECTOR: u64 = 512;
+
+/// What the file's content means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// The disk's bytes as they are.
+    Raw,
+    /// QEMU's image format; not supported yet.
+    Qcow2,
+}
+
+/// Whether the host's page cache takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cache {
+    /// O_DIRECT where the file system has it.
+    Auto,
+    /// O_DIRECT or fail.
+    Direct,
+    /// The page cache.
+    Buffered,
+}
+
+/// A disk image to open.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The file or block device.
+    pub path: PathBuf,
+    /// Its format; `None` is raw unless it looks like something else.
+    pub format: Option<Format>,
+    /// Whether nobody may write.
+    pub read_only: bool,
+    /// How the host caches it.
+    pub cache: Cache,
+}
+
+impl Image {
+    /// Opens the image as node `name` over node `name-file`.
+    ///
+    /// # Errors
+    /// One line that names the file and the reason.
+    pub fn open(&self, graph: &Graph, name: &str) -> anyhow::Result<Arc<Node>> {
+        let device = self.inspect()?;
+        let open = |direct| graph.open(&self.node(name, device, direct));
+        let opened = match self.cache {
+            Cache::Direct => open(true),
+            Cache::Buffered => open(false),
+            Cache::Auto => match open(true) {
+                Err(GraphError::Open { source, .. }) if source.kind() == ErrorKind::InvalidInput => {
+                    tracing::info!("'{}': no O_DIRECT here, going through the page cache", self.path.display());
+                    open(false)
+                }
+                other => other,
+            },
+        };
+        opened.map_err(|error| self.refusal(&error))
+    }
+
+    /// The one line about an image that cannot be exported.
+    pub fn export_refusal(&self, error: &ExportError) -> anyhow::Error {
+        match error {
+            ExportError::Node(error) => self.refusal(error),
+            other => anyhow!("'{}': {other}", self.path.display()),
+        }
+    }
+
+    fn refusal(&self, error: &GraphError) -> anyhow::Error {
+        let path = self.path.display();
+        match error {
+            GraphError::Open { source, .. } if source.kind() == ErrorKind::InvalidInput => {
+                anyhow!("cannot open '{path}' with O_DIRECT: {}", errno_text(source))
+            }
+            GraphError::Open { source, .. } => self.cannot_open(source),
+            GraphError::Locked(conflict) => anyhow!("'{path}': {error}. {}", conflict.hint()),
+            other => anyhow!("'{path}': {other}"),
+        }
+    }
+
+    fn cannot_open(&self, error: &io::Error) -> anyhow::Error {
+        anyhow!("cannot open '{}': {}", self.path.display(), errno_text(error))
+    }
+
+    /// Whether it is a block device rather than a file; an error if it cannot be a disk.
+    fn inspect(&self) -> anyhow::Result<bool> {
+        let path = self.path.display();
+        if self.format == Some(Format::Qcow2) {
+            bail!("'{path}': format qcow2 is not supported yet");
+        }
+        let fail = |error: io::Error| self.cannot_open(&error);
+        // Before it is opened: a pipe would wait for its other end.
+        let kind = fs::metadata(&self.path).map_err(fail)?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            bail!("'{path}' is neither a regular file nor a block device");
+        }
+        let mut file = File::open(&self.path).map_err(fail)?;
+        let length = file.seek(SeekFrom::End(0)).map_err(fail)?;
+        if length < SECTOR {
+            bail!("'{path}' is too short for a disk: {length} bytes, and a sector has {SECTOR}");
+        }
+        if self.format.is_none() && begins_with_qcow2(&mut file).with_context(|| format!("cannot read '{path}'"))? {
+            bail!(
+                "'{path}' looks like a qcow2 image; say --format qcow2 to serve the disk in it, or --format raw to serve \
+                 the file as it is"
+            );
+        }
+        Ok(kind.is_block_device())
+    }
+
+    fn node(&self, name: &str, device: bool, direct: bool) -> NodeOptions {
+        let file = DriverOptions::File(FileOptions { filename: self.path.clone(), locking: Locking::Auto, device });
+        let file = NodeOptions { node_name: Some(format!("{name}-file")), ..NodeOptions::new(file) };
+        let raw = DriverOptions::Raw(RawOptions {
+            file: ChildRef::Inline(Box::new(file)),
+            offset: 0,
+            size: None,
+            guard_format: self.format.is_none(),
+        });
+        NodeOptions {
+            node_name: Some(name.to_owned()),
+            read_only: self.read_only,
+            discard: Discard::Unmap,
+            cache_direct: Some(direct),
+            ..NodeOptions::new(raw)
+        }
+    }
+}
+
+fn begins_with_qcow2(file: &mut File) -> io::Result<bool> {
+    let mut first = QCOW2_MAGIC;
+    file.rewind()?;
+    file.read_exact(&mut first)?;
+    Ok(first == QCOW2_MAGIC)
+}
+
+/// The block size to show to guests: what the storage writes in one go, if the disk is made of such pieces.
+pub fn logical_block_size(node: &Node) -> u32 {
+    let wanted = node.request_alignment().max(512);
+    let fits = wanted.is_power_of_two() && node.length() % u64::from(wanted) == 0;
+    if fits { wanted } else { 512 }
+}
