@@ -8,11 +8,13 @@
 //! requests are outstanding than the ring has entries. The ring's memory is pinned by the ring itself.
 
 mod chain;
+#[cfg(test)]
+pub(crate) mod driver;
 mod layout;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use std::sync::Arc;
 
@@ -268,12 +270,9 @@ impl Ring {
         let Ok(count @ 1..) = u16::try_from(self.batch.len()) else { return false };
         let old = self.used_idx;
         let new = old.wrapping_add(count);
-        if let Some(inflight) = &mut self.inflight {
-            inflight.begin_batch(&self.batch);
-        }
-        self.layout.set_used_idx(new);
-        if let Some(inflight) = &mut self.inflight {
-            inflight.end_batch(&self.batch, new);
+        match &mut self.inflight {
+            Some(inflight) => inflight.publish(&self.batch, new, || self.layout.set_used_idx(new)),
+            None => self.layout.set_used_idx(new),
         }
         self.batch.clear();
         self.used_idx = new;

@@ -62,7 +62,8 @@ fn converse(stream: UnixStream, export: &Arc<ExportShared>, link: &Arc<Link>) ->
         };
         match requests.handle_request() {
             Ok(()) => backend_channel.into_iter().for_each(|channel| link.set_backend_channel(channel)),
-            Err(Error::Disconnected) => return Err(End::Closed),
+            // Also when it was killed while we answered.
+            Err(Error::Disconnected | Error::SocketBroken(_)) => return Err(End::Closed),
             Err(error) if lock(&device).may_go_on(&header, &error) => {
                 tracing::error!(export = %export.id, request = %header, %error, "vhost-user request failed");
             }

@@ -112,11 +112,12 @@ impl Daemon {
 
     fn complete(&mut self, heads: &[u16]) {
         self.busy.retain(|head| !heads.contains(head));
-        self.tracker.begin_batch(heads);
-        self.world.borrow_mut().used.extend(heads);
-        self.world.borrow_mut().remember();
-        let used_idx = self.world.borrow().used_idx();
-        self.tracker.end_batch(heads, used_idx);
+        let world = self.world.clone();
+        let used_idx = world.borrow().used_idx().wrapping_add(u16::try_from(heads.len()).unwrap());
+        self.tracker.publish(heads, used_idx, || {
+            world.borrow_mut().used.extend(heads);
+            world.borrow_mut().remember();
+        });
     }
 }
 
@@ -274,15 +275,16 @@ fn mapped_area_has_the_documented_layout_and_survives_its_maker() {
     for head in [2, 7] {
         region.mark(head);
     }
-    region.begin_batch(&[7]);
     let mut bytes = vec![0; 192];
-    file.read_exact_at(&mut bytes, 192).unwrap();
+    region.publish(&[7], 0, || file.read_exact_at(&mut bytes, 192).unwrap());
     let number = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
     assert_eq!(bytes[..8], [0; 8], "features");
     assert_eq!([number(8), number(10), number(12), number(14)], [1, 8, 7, 65535]);
     let (entry2, entry7) = (&bytes[48..64], &bytes[128..144]);
     assert_eq!((entry2[0], entry2[8]), (1, 0));
     assert_eq!((entry7[0], entry7[8]), (1, 1));
+    file.read_exact_at(&mut bytes, 192).unwrap();
+    assert_eq!((bytes[128], bytes[14]), (0, 0), "marked no more, and used_idx is the new one");
     drop((region, area));
 
     let area = InflightArea::map(&file, 0, len, 3, 8, &fault).unwrap();

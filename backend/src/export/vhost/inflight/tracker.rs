@@ -71,19 +71,15 @@ impl<C: Cells> Tracker<C> {
         self.cells.set_u8(entry(head) + INFLIGHT, 1);
     }
 
-    /// Links the `heads` that the next store to `used.idx` announces; before that store.
+    /// Announces that `heads` are done: `show` stores `used_idx` to `used.idx`, between the two steps around it.
     #[inline]
-    pub fn begin_batch(&mut self, heads: &[u16]) {
+    pub fn publish(&mut self, heads: &[u16], used_idx: u16, show: impl FnOnce()) {
         for head in heads {
             let last = self.cells.get_u16(LAST_BATCH_HEAD);
             self.cells.set_u16(entry(*head) + NEXT, last);
             self.cells.set_u16(LAST_BATCH_HEAD, *head);
         }
-    }
-
-    /// Unmarks the same `heads` once `used.idx` has become `used_idx`.
-    #[inline]
-    pub fn end_batch(&mut self, heads: &[u16], used_idx: u16) {
+        show();
         for head in heads {
             self.cells.set_u8(entry(*head) + INFLIGHT, 0);
         }
@@ -126,7 +122,7 @@ impl<C: Cells> Tracker<C> {
         self.cells.set_u16(VERSION, CURRENT_VERSION);
     }
 
-    /// Does what [`Tracker::end_batch`] did not come to.
+    /// Does what [`Tracker::publish`] did not come to.
     fn finish_batch(&mut self, batch_len: u16, used_idx: u16) {
         let mut head = self.cells.get_u16(LAST_BATCH_HEAD);
         for _ in 0..batch_len {

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Address, FileOffset, GuestAddress, GuestMemoryMmap};
 
-use super::tests::{DATA, Driver, EVENT_IDX, INDIRECT, INDIRECT_DESC, MEMORY_LEN, NEXT, RawDesc, WRITE};
+use super::driver::{DATA, Driver, EVENT_IDX, INDIRECT, INDIRECT_DESC, MEMORY_LEN, NEXT, RawDesc, WRITE};
 use super::*;
 
 const SIZE: u16 = 16;

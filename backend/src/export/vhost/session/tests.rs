@@ -1,210 +1,21 @@
 //! Sessions over a real socket: crate `vhost`'s front-end on one side, real queue threads on the other.
 
+mod guest;
+
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd};
-use std::thread::JoinHandle;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use rustix::event::Timespec;
-use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserInflight};
-use vhost::vhost_user::{Frontend, VhostUserFrontend, VhostUserProtocolFeatures};
-use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserInflight};
+use vhost::vhost_user::{VhostUserFrontend, VhostUserProtocolFeatures};
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::super::config::PROTOCOL_FEATURES;
-use super::super::options::{Address, Polling, VhostOptions};
-use super::super::ring::tests::{DATA, Driver, NEXT, WRITE};
-use super::*;
-use crate::graph::Graph;
-use crate::io::Workers;
-use crate::node::NodeOptions;
-use crate::node::options::{DriverOptions, NullOptions};
-
-const SIZE: u16 = 16;
-const VERSION_1: u64 = 1 << 32;
-const FLUSH: u64 = 1 << 9;
-const CONFIG_WCE: u64 = 1 << 11;
-const STATUS: u64 = DATA + 0x8000;
-const OK: u8 = 0;
-const UNANSWERED: u8 = 0xff;
-
-/// An export of a `null-co` node.
-struct Export {
-    shared: Arc<ExportShared>,
-    link: Arc<Link>,
-}
-
-impl Export {
-    fn new(latency: Duration) -> Export {
-        Export::with(latency, false)
-    }
-
-    fn with(latency: Duration, writethrough: bool) -> Export {
-        let graph = Graph::new();
-        let latency_ns = latency.as_nanos().try_into().unwrap();
-        let null = NullOptions { size: 1 << 30, read_zeroes: true, latency_ns };
-        let node = NodeOptions { node_name: Some("disk".into()), ..NodeOptions::new(DriverOptions::Null(null)) };
-        let options = VhostOptions {
-            id: "export".into(),
-            node: graph.open(&node).unwrap(),
-            writable: true,
-            writethrough,
-            address: Address::Path { path: "unused".into(), mode: 0o600, group: None },
-            logical_block_size: 512,
-            num_queues: 2,
-            serial: None,
-            polling: Polling { max_ns: 0 },
-            cpus: Vec::new(),
-        };
-        let shared = ExportShared::new(&options, graph, Workers::new(), Arc::new(|_| {})).unwrap();
-        Export { shared: Arc::new(shared), link: Arc::default() }
-    }
-
-    /// A session, and a front-end that has negotiated.
-    fn connect(&self) -> Guest {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let (export, link) = (self.shared.clone(), self.link.clone());
-        let session = std::thread::spawn(move || serve(theirs, &export, &link));
-        let mut frontend = Frontend::from_stream(ours.try_clone().unwrap(), 2);
-        frontend.set_owner().unwrap();
-        let features = frontend.get_features().unwrap();
-        let protocol = frontend.get_protocol_features().unwrap();
-        frontend.set_protocol_features(protocol).unwrap();
-        frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
-        frontend.set_features(features & (PROTOCOL_FEATURES | VERSION_1 | FLUSH | CONFIG_WCE)).unwrap();
-        let event = || EventFd::new(EFD_NONBLOCK).unwrap();
-        Guest {
-            frontend,
-            socket: ours,
-            session: Some(session),
-            driver: Driver::new(SIZE),
-            kick: event(),
-            call: event(),
-            err: event(),
-            next: 0,
-        }
-    }
-}
-
-/// A front-end and the driver in its guest.
-struct Guest {
-    frontend: Frontend,
-    socket: UnixStream,
-    session: Option<JoinHandle<()>>,
-    driver: Driver,
-    kick: EventFd,
-    call: EventFd,
-    err: EventFd,
-    next: u16,
-}
-
-impl Guest {
-    fn region(&self, file: &impl AsRawFd) -> VhostUserMemoryRegionInfo {
-        let spec = self.driver.region();
-        VhostUserMemoryRegionInfo {
-            guest_phys_addr: spec.guest_addr,
-            memory_size: spec.len,
-            userspace_addr: spec.user_addr,
-            mmap_offset: spec.file_offset,
-            mmap_handle: file.as_raw_fd(),
-        }
-    }
-
-    fn set_memory(&mut self) {
-        let file = self.driver.clone_file();
-        self.frontend.set_mem_table(&[self.region(&file)]).unwrap();
-    }
-
-    fn addresses(&self) -> VringConfigData {
-        let config = self.driver.config(0);
-        VringConfigData {
-            queue_max_size: SIZE,
-            queue_size: SIZE,
-            flags: 0,
-            desc_table_addr: config.desc,
-            used_ring_addr: config.used,
-            avail_ring_addr: config.avail,
-            log_addr: None,
-        }
-    }
-
-    fn set_ring(&mut self, base: u16) {
-        self.frontend.set_vring_num(0, SIZE).unwrap();
-        self.frontend.set_vring_base(0, base).unwrap();
-        self.frontend.set_vring_addr(0, &self.addresses()).unwrap();
-        self.frontend.set_vring_err(0, &self.err).unwrap();
-        self.frontend.set_vring_call(0, &self.call).unwrap();
-        self.frontend.set_vring_kick(0, &self.kick).unwrap();
-        // Every (re)start rings once, in case the last back-end did not come to it.
-        assert!(readable(&self.call, 1000));
-        self.call.read().unwrap();
-    }
-
-    /// Everything a driver needs, and the ring enabled.
-    fn set_up(&mut self) {
-        self.set_memory();
-        self.set_ring(0);
-        self.frontend.set_vring_enable(0, true).unwrap();
-    }
-
-    /// Makes a read of one block available and kicks; returns where its status will be.
-    fn submit(&mut self) -> u64 {
-        let head = self.next % SIZE / 4 * 4;
-        self.next += 4;
-        let status = STATUS + u64::from(head);
-        self.driver.put(DATA, &[0; 16]);
-        self.driver.put(status, &[UNANSWERED]);
-        self.driver.put_desc(head, (DATA, 16, NEXT, head + 1));
-        self.driver.put_desc(head + 1, (DATA + 0x1000, 512, NEXT | WRITE, head + 2));
-        self.driver.put_desc(head + 2, (status, 1, WRITE, 0));
-        self.driver.offer(head);
-        self.kick.write(1).unwrap();
-        status
-    }
-
-    fn status(&self, at: u64) -> u8 {
-        self.driver.get::<1>(at)[0]
-    }
-
-    /// Waits for the notification of one request.
-    fn answered(&mut self, at: u64) -> bool {
-        let rang = readable(&self.call, 2000);
-        if rang {
-            self.call.read().unwrap();
-        }
-        rang && self.status(at) == OK
-    }
-
-    /// Closes the connection; returns when the session has ended.
-    fn leave(&mut self) {
-        self.socket.shutdown(std::net::Shutdown::Both).unwrap();
-        self.session_ended();
-    }
-
-    fn session_ended(&mut self) {
-        self.session.take().unwrap().join().unwrap();
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
-        if let Some(session) = self.session.take() {
-            let _ = session.join();
-        }
-    }
-}
-
-fn readable(fd: &impl AsRawFd, ms: i64) -> bool {
-    // SAFETY: the descriptor is open while it is borrowed.
-    #[allow(unsafe_code)]
-    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd.as_raw_fd()) };
-    let timeout = Timespec { tv_sec: ms / 1000, tv_nsec: ms % 1000 * 1_000_000 };
-    rustix::event::poll(&mut [PollFd::new(&fd.as_fd(), PollFlags::IN)], Some(&timeout)).unwrap() > 0
-}
-
-const SHORT: Duration = Duration::ZERO;
-const LONG: Duration = Duration::from_millis(400);
+use super::super::ring::driver::{DATA, NEXT, WRITE};
+use guest::{CONFIG_WCE, Export, FLUSH, Guest, LONG, OK, SHORT, SIZE, UNANSWERED, VERSION_1, rang};
 
 #[test]
 fn request_is_served_once_the_ring_is_known_and_enabled() {
@@ -216,7 +27,7 @@ fn request_is_served_once_the_ring_is_known_and_enabled() {
         assert!(guest.answered(status));
     }
     assert_eq!(guest.driver.used_idx(), 40);
-    assert!(!readable(&guest.err, 0));
+    assert!(!rang(&guest.err, 0));
 }
 
 #[test]
@@ -239,13 +50,13 @@ fn kick_before_enable_is_not_lost() {
     guest.set_memory();
     guest.set_ring(0);
     let status = guest.submit();
-    assert!(!readable(&guest.call, 50), "a disabled ring is not served");
+    assert!(!rang(&guest.call, 50), "a disabled ring is not served");
     guest.frontend.set_vring_enable(0, true).unwrap();
     assert!(guest.answered(status));
     guest.frontend.set_vring_enable(0, false).unwrap();
     std::thread::sleep(Duration::from_millis(20));
     let status = guest.submit();
-    assert!(!readable(&guest.call, 50), "nor one that is disabled again");
+    assert!(!rang(&guest.call, 50), "nor one that is disabled again");
     guest.frontend.set_vring_enable(0, true).unwrap();
     assert!(guest.answered(status));
 }
@@ -278,7 +89,7 @@ fn vring_base_is_answered_when_the_queue_is_drained() {
     let late = guest.submit();
     std::thread::sleep(LONG * 2);
     assert_eq!(guest.status(late), UNANSWERED, "a stopped ring is not served");
-    let _ = guest.call.read();
+    let _ = rang(&guest.call, 0);
     guest.set_ring(2);
     assert!(guest.answered(late));
     assert_eq!(guest.frontend.get_vring_base(0).unwrap(), 3);
@@ -411,7 +222,7 @@ fn memory_regions_come_and_go_while_the_ring_runs() {
     let status = guest.submit();
     assert!(guest.answered(status));
     assert!(!read_into_high(&mut guest));
-    assert!(readable(&guest.err, 1000), "its status cannot be written");
+    assert!(rang(&guest.err, 1000), "its status cannot be written");
 }
 
 #[test]
@@ -434,7 +245,7 @@ fn broken_ring_stops_its_queue_and_not_the_session() {
     guest.set_up();
     guest.driver.set_avail_idx(SIZE + 1);
     guest.kick.write(1).unwrap();
-    assert!(readable(&guest.err, 2000));
+    assert!(rang(&guest.err, 2000));
     assert_eq!(guest.frontend.get_queue_num().unwrap(), 2);
     assert_eq!(guest.frontend.get_vring_base(0).unwrap(), 0);
 }
@@ -447,7 +258,7 @@ fn ring_outside_memory_is_refused_and_the_session_goes_on() {
     guest.frontend.set_vring_addr(0, &guest.addresses()).unwrap();
     guest.frontend.set_vring_err(0, &guest.err).unwrap();
     assert!(guest.frontend.set_vring_kick(0, &guest.kick).is_err(), "there is no memory yet");
-    assert!(readable(&guest.err, 0));
+    assert!(rang(&guest.err, 0));
     guest.set_up();
     let status = guest.submit();
     assert!(guest.answered(status));
@@ -480,7 +291,7 @@ fn reset_stops_the_rings_and_keeps_the_connection() {
     guest.frontend.reset_device().unwrap();
     assert_eq!(guest.status(status), OK, "the reset was answered before the I/O ended");
     assert_eq!(guest.frontend.get_vring_base(0).unwrap(), 0);
-    let _ = guest.call.read();
+    let _ = rang(&guest.call, 0);
     guest.frontend.set_features(PROTOCOL_FEATURES | VERSION_1).unwrap();
     guest.driver.set_avail_idx(0);
     guest.driver.set_used_idx(0);
@@ -506,7 +317,6 @@ fn requests_in_flight_are_noted_and_done_by_the_next_session() {
     guest.leave();
 
     // What a daemon that was killed would have left: head 8 fetched and not answered.
-    use std::os::unix::fs::FileExt;
     file.write_all_at(&[1], 16 + 8 * 16).unwrap();
     let mut next = export.connect();
     std::mem::swap(&mut next.driver, &mut guest.driver);
