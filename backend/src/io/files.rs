@@ -20,6 +20,8 @@ pub struct FileInfo {
     pub fd: Arc<OwnedFd>,
     /// A block device: discards and zeroes are ioctls.
     pub block_device: bool,
+    /// Opened with O_DIRECT: what is submitted starts the device.
+    pub direct: bool,
     /// The file lives in memory (tmpfs) and its file system has no asynchronous path: io_uring would hand each
     /// operation to a worker thread, which costs more than the copy. Such operations run at once, by plain system call.
     pub in_memory: bool,

@@ -23,6 +23,9 @@ use std::time::Instant;
 const SQ_ENTRIES: u32 = 256;
 /// Operations in flight; completions can then never overflow the ring.
 const CAPACITY: usize = 2048;
+/// Direct operations handed to the kernel at first in a turn, to start the device; each hand-over doubles the next. A
+/// batch submitted as one is prepared whole, at about 2 us an operation, while the device stands still.
+const FIRST_BURST: u32 = 2;
 /// Marks the user data of a watch.
 const WATCH: u64 = 1 << 63;
 /// User data of requests whose completion says nothing.
@@ -53,6 +56,7 @@ pub struct Uring {
     workers: Arc<Workers>,
     random: fastrand::Rng,
     submits: u32,
+    burst: u32,
 }
 
 impl Uring {
@@ -76,6 +80,7 @@ impl Uring {
             workers,
             random: fastrand::Rng::new(),
             submits: 0,
+            burst: FIRST_BURST,
             inbox: inbox.clone(),
         };
         uring.watch(inbox.bell(), Token(NOBODY));
@@ -103,7 +108,12 @@ impl Uring {
         let slot = self.in_flight[index as usize].insert(InFlight { op, token });
         // The segments live in the slab's operation, which stays until its completion.
         let entry = entry::build(&slot.op, target).user_data(u64::from(index));
+        let starts_device = info.direct;
         self.push(entry);
+        if starts_device && self.submits >= self.burst {
+            self.burst = self.burst.saturating_mul(2);
+            self.enter(Wait::No);
+        }
     }
 
     fn push(&mut self, entry: io_uring::squeue::Entry) {
@@ -244,6 +254,7 @@ impl Io for Uring {
             self.enter(wait);
             self.reap();
         }
+        self.burst = FIRST_BURST;
         self.start_waiting();
         self.slots.drop_closed(&self.ring);
         if completed.is_empty() {

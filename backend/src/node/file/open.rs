@@ -30,7 +30,7 @@ impl File {
         let (memory_alignment, alignment) = if direct { alignments(&fd, block_device) } else { (1, 1) };
         let fd = Arc::new(fd);
         let in_memory = !direct && is_in_memory(&fd);
-        let id = table.insert(FileInfo { fd: fd.clone(), block_device, in_memory });
+        let id = table.insert(FileInfo { fd: fd.clone(), block_device, direct, in_memory });
         let length = length(&fd).map_err(fail)?;
         let lock = (options.locking != Locking::Off && !node.force_share)
             .then(|| Lock::new(fd.clone(), path.clone(), options.locking == Locking::On));

@@ -13,7 +13,6 @@ use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use virtio_bindings::bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH};
 
 /// Requests started per turn, so that completions are published in between.
 const REQUESTS_PER_TURN: usize = 128;
@@ -52,8 +51,6 @@ pub(super) struct Active {
     stopping: bool,
     broken: bool,
     unpublished: bool,
-    /// The driver knows of no cache, so there must be none (virtio 1.2, section 5.2.5).
-    ignorant_of_cache: bool,
     last_report: Option<u64>,
 }
 
@@ -64,8 +61,6 @@ impl Active {
         export: &Arc<ExportShared>,
         reactor: &Reactor,
     ) -> Result<Self, RingError> {
-        let knows_cache = (1 << VIRTIO_BLK_F_FLUSH) | (1 << VIRTIO_BLK_F_CONFIG_WCE);
-        let ignorant_of_cache = start.config.features & knows_cache == 0;
         let slots = u32::from(start.config.size);
         let ring = Ring::new(start.memory, start.config, start.inflight)?;
         let mut active = Self {
@@ -85,7 +80,6 @@ impl Active {
             stopping: false,
             broken: false,
             unpublished: false,
-            ignorant_of_cache,
             last_report: None,
         };
         active.ring.suppress_kicks();
@@ -126,7 +120,7 @@ impl Active {
         Limits {
             writable: self.export.writable,
             block_size: u64::from(self.export.logical_block_size),
-            stable: self.ignorant_of_cache || !self.export.has_write_cache(),
+            stable: !self.export.has_write_cache(),
         }
     }
 
