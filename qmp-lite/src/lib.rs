@@ -6,6 +6,7 @@
 
 pub mod block;
 pub mod chardev;
+pub mod client;
 pub mod command;
 pub mod context;
 pub mod dispatch;
