@@ -15,7 +15,7 @@ mod worker;
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,10 +27,10 @@ use tidemark_frontend::{Device, DeviceOptions, Notify};
 use self::report::Report;
 use self::serving::Serving;
 use self::stripe::Stripe;
-use self::worker::{BUFFER_LEN, Outcome, Worker};
+use self::worker::{BUFFER_LEN, Outcome, Stop, Worker};
 
-/// How long the killed process may be away before the run counts as failed.
-const RECONNECT_DEADLINE: Duration = Duration::from_secs(20);
+/// One attempt to connect; in between it is seen whether the process still lives.
+const CONNECT_ATTEMPT: Duration = Duration::from_millis(200);
 /// How often progress is shown and the clock looked at.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -66,10 +66,12 @@ pub fn run(options: DemoOptions) -> Result<()> {
     let program = std::env::current_exe().context("cannot find this program")?;
     let dir = tempfile::Builder::new().prefix("tidemark-demo-").tempdir().context("cannot create a directory")?;
     let done = run_in(&program, dir.path(), &options);
-    let log = std::fs::read_to_string(dir.path().join(serving::LOG)).unwrap_or_default();
+    if done.is_err() {
+        let log = std::fs::read_to_string(dir.path().join(serving::LOG)).unwrap_or_default();
+        eprintln!("log of the serving process:\n{log}");
+    }
     finish(dir, options.keep);
-    let report = done.with_context(|| format!("log of the serving process:\n{log}"))?;
-    report.print()
+    done?.print()
 }
 
 fn finish(dir: TempDir, keep: bool) {
@@ -84,10 +86,12 @@ fn run_in(program: &Path, dir: &Path, options: &DemoOptions) -> Result<Report> {
     let size = u64::from(options.size) << 20;
     println!("disk of {} MiB, {} queues, depth {}, seed {seed}", options.size, options.queues, options.depth);
     let disk = dir.join("disk.raw");
-    let file = File::create_new(&disk).with_context(|| format!("cannot create {}", disk.display()))?;
-    file.set_len(size).with_context(|| format!("cannot size {}", disk.display()))?;
+    let sized = File::create_new(&disk).and_then(|file| file.set_len(size));
+    sized.with_context(|| format!("cannot create {}", disk.display()))?;
     let mut serving = Serving::start(program, dir, &disk)?;
-    let mut device = Device::connect(serving.socket(), device_options(options)).context("connecting as a guest")?;
+    let socket = serving.socket().to_owned();
+    let mut device =
+        serving.until_reached(|| Device::connect(&socket, device_options(options))).context("connecting as a guest")?;
     let capacity = device.config()?.capacity_bytes();
     ensure!(capacity == size, "the device has {capacity} bytes, the disk {size}");
     ensure!(device.inflight().is_some(), "the serving process does not track requests in flight");
@@ -106,7 +110,7 @@ fn run_in(program: &Path, dir: &Path, options: &DemoOptions) -> Result<Report> {
 
 fn device_options(options: &DemoOptions) -> DeviceOptions {
     let per_queue = u64::from(options.depth) * u64::from(BUFFER_LEN) + (1 << 20);
-    DeviceOptions { connect_timeout: RECONNECT_DEADLINE, ..DeviceOptions::default() }
+    DeviceOptions { connect_timeout: CONNECT_ATTEMPT, ..DeviceOptions::default() }
         .with_queues(options.queues, 256)
         .with_notify(Notify::Wait)
         .with_memory(((16 << 20) + u64::from(options.queues) * per_queue).next_multiple_of(1 << 20))
@@ -140,7 +144,7 @@ fn load(
     serving: &mut Serving,
     options: &DemoOptions,
 ) -> Result<(Vec<Outcome>, Crash)> {
-    let stop = AtomicBool::new(false);
+    let stop = Stop::default();
     let in_flight: Vec<_> = workers.iter().map(Worker::in_flight).collect();
     thread::scope(|scope| {
         let stop = &stop;
@@ -149,39 +153,48 @@ fn load(
         let crash = conduct(device, serving, options, stop, || {
             in_flight.iter().map(|count| count.load(Ordering::Relaxed)).sum()
         });
-        stop.store(true, Ordering::Relaxed);
-        let mut outcomes = Vec::new();
-        for thread in threads {
-            let Ok(outcome) = thread.join() else { bail!("a queue's thread panicked") };
-            outcomes.push(outcome?);
+        if crash.is_err() {
+            stop.abandon();
+        } else {
+            stop.finish();
         }
-        Ok((outcomes, crash?))
+        let joined = threads.into_iter().map(|thread| match thread.join() {
+            Ok(outcome) => outcome,
+            Err(_) => bail!("a queue's thread panicked"),
+        });
+        let outcomes: Vec<Result<Outcome>> = joined.collect();
+        // The first cause: a worker that failed ends the load early, a process that is gone makes workers give up.
+        let crash = crash?;
+        let outcomes = outcomes.into_iter().collect::<Result<_>>()?;
+        Ok((outcomes, crash.context("the load ended before the kill")?))
     })
 }
 
-/// Watches the clock; kills and restarts at half time.
+/// Watches the clock; kills and restarts at half time. `None` if a worker ended the load before.
 fn conduct(
     device: &mut Device,
     serving: &mut Serving,
     options: &DemoOptions,
-    stop: &AtomicBool,
+    stop: &Stop,
     in_flight: impl Fn() -> u64,
-) -> Result<Crash> {
+) -> Result<Option<Crash>> {
     let bar = ProgressBar::new(u64::from(options.seconds) * 1000);
     bar.set_style(ProgressStyle::with_template("{msg:34} {wide_bar} {percent:>3} %")?);
     bar.set_message("reading, writing, verifying");
     let (start, total) = (Instant::now(), Duration::from_secs(u64::from(options.seconds)));
     let mut crash = None;
-    while start.elapsed() < total && !stop.load(Ordering::Relaxed) {
+    while start.elapsed() < total && !stop.is_set() {
         if crash.is_none() && start.elapsed() >= total / 2 {
             bar.set_message("killed; serving again");
             crash = Some(kill_and_resume(device, serving, &in_flight)?);
         }
+        serving.ensure_running()?;
+        ensure!(!device.is_closed(), "the serving process hung up");
         bar.set_position(u64::try_from(start.elapsed().as_millis())?);
         thread::sleep(TICK);
     }
     bar.finish_and_clear();
-    crash.context("the load ended before the kill")
+    Ok(crash)
 }
 
 fn kill_and_resume(device: &mut Device, serving: &mut Serving, in_flight: impl Fn() -> u64) -> Result<Crash> {
@@ -189,6 +202,6 @@ fn kill_and_resume(device: &mut Device, serving: &mut Serving, in_flight: impl F
     serving.kill()?;
     let in_flight = in_flight();
     serving.start_again()?;
-    device.reconnect().context("connecting to the restarted process")?;
+    serving.until_reached(|| device.reconnect()).context("connecting to the restarted process")?;
     Ok(Crash { in_flight, outage: killed.elapsed() })
 }

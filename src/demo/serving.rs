@@ -7,9 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use tidemark_frontend::Error;
 
 /// Name of the file that takes what the child prints.
 pub const LOG: &str = "serve.log";
+/// How long it may take until it listens: after a kill the kernel may hold the dead one's locks for a while.
+const START_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a clean end may take.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -42,14 +45,37 @@ impl Serving {
         &self.socket
     }
 
+    /// Makes sure that it lives.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn ensure_running(&mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("the serving process ended by itself: {status}");
+        }
+        Ok(())
+    }
+
+    /// Tries to connect until it works, as long as the process lives and does not take too long.
+    ///
+    /// # Errors
+    /// If it ended, nobody listened before the deadline, or anything but connecting failed.
+    pub fn until_reached<T>(&mut self, mut connect: impl FnMut() -> Result<T, Error>) -> Result<T> {
+        let deadline = Instant::now() + START_DEADLINE;
+        loop {
+            match connect() {
+                Err(Error::Connect { .. }) if Instant::now() < deadline => self.ensure_running()?,
+                done => return Ok(done?),
+            }
+        }
+    }
+
     /// Kills it as nothing in it can notice (SIGKILL).
     ///
     /// # Errors
     /// If it had ended by itself.
     pub fn kill(&mut self) -> Result<()> {
-        if let Some(status) = self.child.try_wait()? {
-            bail!("the serving process ended by itself: {status}");
-        }
+        self.ensure_running()?;
         self.spent += cpu_time(self.child.id())?;
         self.child.kill().context("cannot kill the serving process")?;
         self.child.wait()?;

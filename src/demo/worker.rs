@@ -47,6 +47,31 @@ pub fn latency_histogram() -> Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 600_000_000_000, 3)?)
 }
 
+/// How workers are told to end.
+#[derive(Default)]
+pub struct Stop {
+    finish: AtomicBool,
+    abandon: AtomicBool,
+}
+
+impl Stop {
+    /// Nothing new; what is in flight is waited for.
+    pub fn finish(&self) {
+        self.finish.store(true, Ordering::Relaxed);
+    }
+
+    /// Nobody serves any more: what is in flight is given up.
+    pub fn abandon(&self) {
+        self.abandon.store(true, Ordering::Relaxed);
+        self.finish();
+    }
+
+    /// Whether the end has come.
+    pub fn is_set(&self) -> bool {
+        self.finish.load(Ordering::Relaxed)
+    }
+}
+
 /// A queue, its buffers and its stripe.
 pub struct Worker {
     queue: Queue,
@@ -121,25 +146,26 @@ impl Worker {
     ///
     /// # Errors
     /// If a request fails or does not complete, or a block differs.
-    pub fn run(mut self, stop: &AtomicBool) -> Result<Outcome> {
+    pub fn run(mut self, stop: &Stop) -> Result<Outcome> {
         let index = self.queue.index();
         let done = self.work(stop).with_context(|| format!("queue {index}"));
         if done.is_err() {
-            stop.store(true, Ordering::Relaxed);
+            stop.finish();
         }
         done.map(|()| self.outcome)
     }
 
-    fn work(&mut self, stop: &AtomicBool) -> Result<()> {
+    fn work(&mut self, stop: &Stop) -> Result<()> {
         let mut last_progress = Instant::now();
         loop {
-            let stopping = stop.load(Ordering::Relaxed);
+            let stopping = stop.is_set();
             while !stopping && !self.bufs.is_empty() && self.start_one()? {}
             self.queue.publish()?;
             self.in_flight.store(u64::from(self.queue.in_flight()), Ordering::Relaxed);
             if stopping && self.queue.in_flight() == 0 {
                 return Ok(());
             }
+            ensure!(!stop.abandon.load(Ordering::Relaxed), "given up");
             if self.queue.wait(TURN)? {
                 last_progress = Instant::now();
             }
