@@ -90,6 +90,8 @@ struct Span {
 pub struct MemTable {
     regions: Vec<Arc<Region>>,
     spans: Vec<Span>,
+    /// First address and length of each mapping, sorted.
+    hosts: Vec<(usize, u64)>,
     fault: Arc<MemoryFault>,
 }
 
@@ -103,7 +105,7 @@ impl MemTable {
     /// A table without regions. `fault` hears about mappings whose file was truncated.
     #[must_use]
     pub fn empty(fault: Arc<MemoryFault>) -> MemTable {
-        MemTable { regions: Vec::new(), spans: Vec::new(), fault }
+        MemTable { regions: Vec::new(), spans: Vec::new(), hosts: Vec::new(), fault }
     }
 
     /// Maps `regions`, which may come in any order.
@@ -155,8 +157,10 @@ impl MemTable {
         refuse_overlap(&regions, |spec| spec.user_addr)?;
         regions.sort_by_key(|r| r.spec.guest_addr);
         refuse_overlap(&regions, |spec| spec.guest_addr)?;
-        let spans = regions.iter().map(|r| r.span()).collect();
-        Ok(MemTable { regions, spans, fault })
+        let spans: Vec<Span> = regions.iter().map(|r| r.span()).collect();
+        let mut hosts: Vec<_> = spans.iter().map(|span| (span.host.as_ptr().addr(), span.len)).collect();
+        hosts.sort_unstable();
+        Ok(MemTable { regions, spans, hosts, fault })
     }
 
     /// What hears about truncated memory files; shared with the tables made from this one.
@@ -236,11 +240,11 @@ impl MemTable {
     #[must_use]
     #[inline]
     pub fn contains(&self, segment: Segment) -> bool {
-        let start = segment.start.as_ptr().addr();
-        self.spans.iter().any(|span| {
-            let offset = start.wrapping_sub(span.host.as_ptr().addr()) as u64;
-            offset < span.len && segment.len as u64 <= span.len - offset
-        })
+        let addr = segment.start.as_ptr().addr();
+        let index = self.hosts.partition_point(|(start, _)| *start <= addr);
+        let Some((start, len)) = index.checked_sub(1).and_then(|index| self.hosts.get(index)) else { return false };
+        let offset = (addr - start) as u64;
+        offset < *len && segment.len as u64 <= *len - offset
     }
 }
 
