@@ -1,5 +1,6 @@
 //! A daemon under test: started with the same options whichever it is, stopped with its handle.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -40,6 +41,7 @@ impl Daemon {
             .args(["--blockdev", blockdev, "--export", &export])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .stderr(File::create(dir.path().join("log"))?)
             .spawn()
             .context("cannot run taskset")?;
         let options = DeviceOptions { connect_timeout: Duration::from_secs(5), ..DeviceOptions::default() }
@@ -54,7 +56,8 @@ impl Daemon {
             Err(error) => {
                 child.kill()?;
                 child.wait()?;
-                Err(error).with_context(|| format!("{} --blockdev {blockdev}", program.display()))
+                let log = std::fs::read_to_string(dir.path().join("log")).unwrap_or_default();
+                Err(error).with_context(|| format!("{} --blockdev {blockdev}\n{log}", program.display()))
             }
         }
     }

@@ -100,6 +100,7 @@ pub fn print_summary(rows: &[Row], idle: &[Idle]) {
     if rows.iter().any(|row| row.tidemark_counters.by_strace) {
         println!("system calls were counted by strace, which slows the daemon down and lets it batch more");
     }
+    print_queue_cost(rows);
     for idle in idle {
         println!(
             "idle: {:<9} {} clock ticks, {} us of CPU in {:.1} s with a connected guest of 4 queues",
@@ -111,6 +112,18 @@ pub fn print_summary(rows: &[Row], idle: &[Idle]) {
     }
     if rows.iter().any(|row| !median(row.tidemark.iter().map(|sample| sample.iops)).is_95) {
         println!("fewer than 6 rounds: the intervals are whole ranges and cover less than 95 %");
+    }
+}
+
+/// What several queues cost beside one, from rows measured one after the other.
+fn print_queue_cost(rows: &[Row]) {
+    let cpu = |row: &Row| value(&row.tidemark, |sample| sample.cpu_us_per_io);
+    for row in rows.iter().filter(|row| row.case.queues > 1) {
+        let single = Case { queues: 1, ..row.case };
+        let one = rows.iter().find(|row| row.case.to_string() == single.to_string());
+        if let Some((several, one)) = cpu(row).zip(one.and_then(cpu)) {
+            println!("CPU per I/O of {}: {:.2} of what one queue costs", row.case, several / one);
+        }
     }
 }
 
