@@ -1,24 +1,28 @@
 //! `tidemark`: one program that serves disks, controls the process that serves them, and shows that it works.
 //!
 //! Puts the parts together and knows the command line; knows no ring, no image format and no JSON. With a subcommand it
-//! is for people ([`serve`], [`ctl`]); with options alone it is a daemon in the manner of `qemu-storage-daemon`
+//! is for people ([`serve`], [`ctl`], [`demo`]); with options alone it is a daemon in the manner of `qemu-storage-daemon`
 //! ([`daemon`]). Whatever fails before it runs is one message on standard error and exit status 1.
 
 mod cli;
+mod ctl;
 mod daemon;
+mod demo;
 mod image;
 mod lifetime;
 mod logging;
 mod serve;
 
-use cli::Invocation;
+use cli::Command;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let outcome = match cli::parse(&arguments) {
-        Invocation::Serve(options) => serve::run(options),
-        Invocation::Daemon => return daemon::run(&arguments),
+        Some(Command::Serve(options)) => serve::run(&options),
+        Some(Command::Ctl(options)) => ctl::run(&options),
+        Some(Command::Demo(options)) => demo::run(options),
+        None => return daemon::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

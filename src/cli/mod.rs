@@ -4,50 +4,40 @@
 
 pub mod scan;
 
+use crate::ctl::CtlOptions;
+use crate::demo::DemoOptions;
 use crate::serve::ServeOptions;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser};
 use std::ffi::OsString;
 
-/// What the program was asked to be.
-pub enum Invocation {
-    /// `tidemark serve`.
-    Serve(ServeOptions),
-    /// Options without a subcommand.
-    Daemon,
-}
-
+/// Serves virtual machine disks over vhost-user with io_uring.
+///
+/// Without a subcommand tidemark is a daemon with the options of qemu-storage-daemon; `tidemark --help` lists them.
 #[derive(Parser)]
-#[command(name = "tidemark", version, about)]
-struct People {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
+#[command(name = "tidemark", version)]
+pub enum Command {
     /// Serve disks to virtual machines.
-    Serve(ServeOptions),
+    Serve(Box<ServeOptions>),
+    /// Control a daemon: one QMP command, or a prompt.
+    Ctl(CtlOptions),
+    /// Show on a temporary disk that it works: load, a crash in the middle, every byte verified.
+    Demo(DemoOptions),
 }
 
-/// Reads the command line as far as it is for people. Errors and help end the process, as clap does it.
-pub fn parse(arguments: &[OsString]) -> Invocation {
-    match arguments.first() {
-        Some(first) if is_subcommand(first) => {}
-        _ => return Invocation::Daemon,
+/// The subcommand, if there is one. Its errors and help end the process, as clap does it, with status 1 for errors.
+pub fn parse(arguments: &[OsString]) -> Option<Command> {
+    let first = arguments.first()?;
+    let is_known = |name: &str| name == "help" || Command::command().find_subcommand(name).is_some();
+    if !first.to_str().is_some_and(is_known) {
+        return None;
     }
     let program = OsString::from("tidemark");
-    match People::try_parse_from(std::iter::once(&program).chain(arguments)) {
-        Ok(People { command: Command::Serve(options) }) => Invocation::Serve(options),
+    match Command::try_parse_from(std::iter::once(&program).chain(arguments)) {
+        Ok(command) => Some(command),
         Err(error) => {
             // Nobody is left to be told when standard error is closed.
             let _ = error.print();
             std::process::exit(error.exit_code().min(1))
         }
     }
-}
-
-fn is_subcommand(argument: &OsString) -> bool {
-    use clap::CommandFactory;
-    let known = People::command();
-    argument == "help" || argument.to_str().is_some_and(|name| known.find_subcommand(name).is_some())
 }

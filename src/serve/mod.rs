@@ -22,14 +22,14 @@ use tidemark_backend::export::vhost::{Address, VhostOptions};
 ///
 /// # Errors
 /// Anything that keeps one of the disks from being served; none is served then.
-pub fn run(options: ServeOptions) -> anyhow::Result<()> {
+pub fn run(options: &ServeOptions) -> anyhow::Result<()> {
     logging::start(options.log_level);
     let disks = options.disks()?;
     let dispatcher = Dispatcher::new(Context::new());
     let quit = dispatcher.context().quit.clone();
     lifetime::obey_signals(quit.clone())?;
     let monitor = options.qmp.as_deref().map(|path| control::start(path, dispatcher.clone())).transpose()?;
-    let served = disks.iter().try_for_each(|disk| add(dispatcher.context(), disk, &options));
+    let served = disks.iter().try_for_each(|disk| add(dispatcher.context(), disk, options));
     if served.is_ok() {
         quit.wait();
     }
