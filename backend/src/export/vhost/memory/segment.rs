@@ -74,7 +74,20 @@ fn window(segments: &[Segment], mut skip: usize, mut limit: usize) -> impl Itera
 impl MemTable {
     /// Copies guest memory into `buf`: the bytes of `segments` that follow the first `skip`. Returns how many there
     /// were, at most `buf.len()`; stops at a segment that is not memory of this table.
+    #[inline]
     pub fn read(&self, segments: &[Segment], skip: usize, buf: &mut [u8]) -> usize {
+        if let ([first, ..], 0) = (segments, skip)
+            && first.len >= buf.len()
+            && self.contains(*first)
+        {
+            // SAFETY: `contains` says that the segment is mapped by this table, and it is as long as `buf`.
+            unsafe { copy(first.start.as_ptr(), buf.as_mut_ptr(), buf.len()) };
+            return buf.len();
+        }
+        self.read_pieces(segments, skip, buf)
+    }
+
+    fn read_pieces(&self, segments: &[Segment], skip: usize, buf: &mut [u8]) -> usize {
         let mut done = 0;
         for part in window(segments, skip, buf.len()).take_while(|part| self.contains(*part)) {
             // SAFETY: `contains` says that the part is mapped by this table; `window` yields `buf.len()` bytes at most.

@@ -101,16 +101,26 @@ impl Chain {
         if memory.read(&self.readable, 0, buf) < buf.len() {
             return false;
         }
-        let mut left = buf.len();
-        while let Some(first) = self.readable.first_mut().filter(|_| left > 0) {
-            let cut = left.min(first.len);
-            *first = skip(*first, cut);
-            left -= cut;
-            if first.len == 0 {
-                self.readable.remove(0);
-            }
+        // Most drivers give the header a descriptor of its own.
+        match self.readable.as_slice() {
+            [only] if only.len == buf.len() => self.readable.clear(),
+            _ => self.cut_readable(buf.len()),
         }
         true
+    }
+
+    fn cut_readable(&mut self, mut left: usize) {
+        let mut whole = 0;
+        for segment in &mut self.readable {
+            let cut = left.min(segment.len);
+            *segment = skip(*segment, cut);
+            left -= cut;
+            if segment.len > 0 {
+                break;
+            }
+            whole += 1;
+        }
+        self.readable.drain(..whole);
     }
 
     /// Cuts the status byte off the writable bytes and returns where it is; `None` when nothing is writable.
