@@ -8,6 +8,7 @@ mod cli;
 mod ctl;
 mod daemon;
 mod demo;
+mod grown;
 mod image;
 mod lifetime;
 mod logging;

@@ -32,12 +32,12 @@ const READ_BYTES: usize = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// There is no connection.
-    #[error("cannot connect to '{path}': {}", errno_text(source))]
+    #[error("cannot connect to '{path}': {}", errno_text(reason))]
     Connect {
         /// The socket.
         path: String,
         /// The system's reason.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The server does not greet.
     #[error("'{0}' does not greet like a QMP server; it may be busy with another client")]
@@ -84,7 +84,7 @@ impl Client {
     /// [`ClientError::Connect`], [`ClientError::NoGreeting`].
     pub fn connect(path: &Path, event: impl Fn(&str) + Send + 'static) -> Result<Self, ClientError> {
         let shown = path.display().to_string();
-        let failed = |source| ClientError::Connect { path: shown.clone(), source };
+        let failed = |reason| ClientError::Connect { path: shown.clone(), reason };
         let socket = UnixStream::connect(path).map_err(failed)?;
         let reading = socket.try_clone().map_err(failed)?;
         let (sender, replies) = channel();

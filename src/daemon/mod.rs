@@ -11,7 +11,7 @@ mod options;
 mod pidfile;
 mod program;
 
-use crate::{lifetime, logging};
+use crate::{grown, lifetime, logging};
 use background::Background;
 use monitors::Monitors;
 use options::Id;
@@ -130,6 +130,7 @@ fn start_and_wait(arguments: &[String], early: Early, background: Background) ->
     let dispatcher = Dispatcher::new(Context::new());
     let quit = dispatcher.context().quit.clone();
     lifetime::obey_signals(quit.clone()).map_err(|error| Refusal::from(error).report(None))?;
+    grown::watch(&dispatcher.context().graph);
     let mut monitors = Monitors::new(dispatcher.clone());
     let started = start(arguments, &early, &dispatcher, &mut monitors).and_then(|pidfile| {
         background.ready().map_err(|error| Refusal::from(error).report(None))?;

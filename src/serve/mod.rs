@@ -10,7 +10,7 @@ mod options;
 
 pub use options::ServeOptions;
 
-use crate::{image, lifetime, logging};
+use crate::{grown, image, lifetime, logging};
 use anyhow::Context as _;
 use disk::Disk;
 use qmp_lite::context::Context;
@@ -28,6 +28,7 @@ pub fn run(options: &ServeOptions) -> anyhow::Result<()> {
     let dispatcher = Dispatcher::new(Context::new());
     let quit = dispatcher.context().quit.clone();
     lifetime::obey_signals(quit.clone())?;
+    grown::watch(&dispatcher.context().graph);
     let monitor = options.qmp.as_deref().map(|path| control::start(path, dispatcher.clone())).transpose()?;
     let served = disks.iter().try_for_each(|disk| add(dispatcher.context(), disk, options));
     if served.is_ok() {
