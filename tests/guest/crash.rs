@@ -71,6 +71,21 @@ fn ten_crashes_with_slow_reads_and_fast_writes_are_a_pause_to_the_guest() {
 }
 
 #[test]
+fn slow_reads_are_slow_to_the_guest_and_writes_are_not() {
+    let storage = Storage::SlowReads(Duration::from_millis(200));
+    on_guest(Disk { storage, ..Disk::new(16 * MIB) }, |guest, _| {
+        // Fields 4 and 8: milliseconds the requests took, all reads and all writes together.
+        let reads = guest.number("awk '{ print $4 }' /sys/block/vda/stat");
+        guest.run("dd if=/dev/vda of=/dev/null bs=4k count=5 iflag=direct");
+        let reads = guest.number("awk '{ print $4 }' /sys/block/vda/stat") - reads;
+        guest.run("dd if=/dev/zero of=/dev/vda bs=4k count=5 oflag=direct");
+        let writes = guest.number("awk '{ print $8 }' /sys/block/vda/stat");
+        assert!(reads >= 1000, "five reads took {reads} ms");
+        assert!(writes < 1000, "five writes took {writes} ms");
+    });
+}
+
+#[test]
 fn a_back_end_that_was_away_for_seconds_is_waited_for() {
     on_guest(Disk::new(32 * MIB), |guest, backend| {
         guest.spawn(&fio(512, "--rw=randwrite --size=32M --iodepth=16"));
