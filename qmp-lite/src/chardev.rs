@@ -62,7 +62,7 @@ impl Chardev {
                 chardev.file = Some(path.into());
             }
             if options.wait {
-                eprintln!("info: waiting for a connection on chardev {}", chardev.id);
+                tracing::info!("waiting for a connection on chardev {}", chardev.id);
                 let client = chardev.accept();
                 chardev.first = Mutex::new(client);
             }

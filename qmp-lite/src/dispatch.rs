@@ -2,6 +2,9 @@
 //!
 //! Knows the table of commands and that they run one at a time; knows no connection.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
@@ -47,10 +50,12 @@ impl Dispatcher {
         self.run(name, Input::new(&arguments, mode), Origin::CommandLine)
     }
 
-    /// Ends all exports, with their events, and closes all nodes. Safe to repeat.
+    /// Ends all exports, with their events, and closes all nodes. No command is run afterwards, and
+    /// the daemon is asked to end. Safe to repeat.
     pub fn close(&self) {
         let _running = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         self.context.close();
+        self.context.quit.request();
     }
 
     fn run(&self, name: &str, input: Input<'_>, origin: Origin) -> Result<Value, QmpError> {
@@ -59,6 +64,9 @@ impl Dispatcher {
             return Err(QmpError::command_not_found(text));
         };
         let _running = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.context.quit.is_requested() {
+            return Err(QmpError::generic("The daemon is ending"));
+        }
         (command.run)(&Context { origin, ..self.context.clone() }, input)
     }
 }

@@ -22,7 +22,7 @@ qapi_struct! {
         "ro" ro: bool,
         /// The driver.
         "drv" drv: String,
-        /// How many backing images lie below. Always 0.
+        /// How many filters lie between the node and its image; always 0 if the list is flat.
         "backing_file_depth" backing_file_depth: i64,
         /// Whether the node is active. Always true.
         "active" active: bool,
@@ -62,6 +62,8 @@ qapi_struct! {
         "actual-size" actual_size: Option<u64>,
         /// The size of the disk in bytes.
         "virtual-size" virtual_size: u64,
+        /// The image below a filter.
+        "backing-image" backing_image: Option<Box<ImageInfo>>,
     }
 }
 
@@ -94,14 +96,13 @@ qapi_struct! {
 }
 
 /// What is to be told of a node.
-pub(super) fn block_device(node: &Arc<Node>) -> BlockDeviceInfo {
-    let filename = filename(node);
+pub(super) fn block_device(node: &Arc<Node>, flat: bool) -> BlockDeviceInfo {
     BlockDeviceInfo {
-        file: filename.clone(),
+        file: filename(node),
         node_name: Some(node.name().to_owned()),
         ro: node.is_read_only(),
         drv: node.driver_name().to_owned(),
-        backing_file_depth: 0,
+        backing_file_depth: if flat { 0 } else { depth(node) },
         active: true,
         encrypted: false,
         detect_zeroes: match node.detect_zeroes() {
@@ -115,12 +116,7 @@ pub(super) fn block_device(node: &Arc<Node>) -> BlockDeviceInfo {
         iops: 0,
         iops_rd: 0,
         iops_wr: 0,
-        image: ImageInfo {
-            filename,
-            format: node.driver_name().to_owned(),
-            actual_size: actual_size(node),
-            virtual_size: node.length(),
-        },
+        image: image(node, flat),
         cache: BlockdevCacheInfo { writeback: true, direct: node.cache_direct(), no_flush: node.cache_no_flush() },
         write_threshold: 0,
     }
@@ -133,8 +129,31 @@ pub(super) fn block(export: &ExportInfo) -> BlockInfo {
         kind: "unknown".to_owned(),
         removable: false,
         locked: false,
-        inserted: Some(block_device(&export.node)),
+        inserted: Some(block_device(&export.node, false)),
     }
+}
+
+fn image(node: &Node, flat: bool) -> ImageInfo {
+    let below = filtered(node).filter(|_| !flat);
+    ImageInfo {
+        filename: filename(node),
+        format: node.driver_name().to_owned(),
+        actual_size: actual_size(node),
+        virtual_size: node.length(),
+        backing_image: below.map(|below| Box::new(image(below, flat))),
+    }
+}
+
+/// The node below a filter, which shows the same disk.
+fn filtered(node: &Node) -> Option<&Arc<Node>> {
+    match node.driver() {
+        Driver::BlkDebug(filter) => Some(filter.child()),
+        Driver::File(_) | Driver::Null(_) | Driver::Raw(_) => None,
+    }
+}
+
+fn depth(node: &Node) -> i64 {
+    filtered(node).map_or(0, |below| 1 + depth(below))
 }
 
 /// The file below a node, written as QEMU writes it for filters.
@@ -148,14 +167,16 @@ fn filename(node: &Node) -> String {
     }
 }
 
-/// The space that the file below a node takes up; 0 without a file, as for QEMU's null driver.
+/// The space that the file below a node takes up; 0 without a file, as for QEMU's null driver. A
+/// filter has none of its own.
 fn actual_size(node: &Node) -> Option<u64> {
-    match (node.driver(), node.child()) {
-        (Driver::File(file), _) => {
+    match node.driver() {
+        Driver::File(file) => {
             let stat = rustix::fs::fstat(file.fd()).ok()?;
             Some(u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512))
         }
-        (_, Some(child)) => actual_size(child),
-        (_, None) => Some(0),
+        Driver::Raw(raw) => actual_size(raw.child()),
+        Driver::Null(_) => Some(0),
+        Driver::BlkDebug(_) => None,
     }
 }

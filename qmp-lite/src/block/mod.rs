@@ -60,7 +60,7 @@ qapi_struct! {
 qapi_struct! {
     /// Arguments of `query-named-block-nodes`.
     pub struct QueryNamedBlockNodes "query-named-block-nodes-arg" {
-        /// Leave out information about backing images. There is none in either case.
+        /// Leave out information about the images below filters. Off if absent.
         "flat" flat: Option<bool>,
     }
 }
@@ -89,12 +89,11 @@ pub(crate) fn node(context: &Context, name: &str) -> Result<Arc<Node>, QmpError>
 
 impl From<GraphError> for QmpError {
     fn from(error: GraphError) -> Self {
-        let hint = match &error {
-            GraphError::Locked(conflict) => Some(conflict.hint()),
-            _ => None,
-        };
-        let error = Self::generic(error.to_string());
-        hint.into_iter().fold(error, Self::with_hint)
+        let text = Self::generic(error.to_string());
+        match error {
+            GraphError::Locked(conflict) => text.with_hint(conflict.hint()),
+            _ => text,
+        }
     }
 }
 
@@ -135,9 +134,12 @@ fn resized_node(context: &Context, arguments: &BlockResize) -> Result<Arc<Node>,
     }
 }
 
-/// Backing images do not exist yet, so `flat` makes no difference.
-fn query_named_block_nodes(context: &Context, _: QueryNamedBlockNodes) -> Result<Vec<BlockDeviceInfo>, QmpError> {
-    Ok(context.graph.nodes().iter().rev().map(|node| info::block_device(node)).collect())
+fn query_named_block_nodes(
+    context: &Context,
+    arguments: QueryNamedBlockNodes,
+) -> Result<Vec<BlockDeviceInfo>, QmpError> {
+    let flat = arguments.flat.unwrap_or(false);
+    Ok(context.graph.nodes().iter().rev().map(|node| info::block_device(node, flat)).collect())
 }
 
 fn query_block(context: &Context, _: Empty) -> Result<Vec<BlockInfo>, QmpError> {

@@ -18,8 +18,11 @@ use crate::dispatch::Dispatcher;
 use crate::session::Session;
 use crate::wire::{Reader, to_line, to_pretty_lines};
 
-/// How long a client that has ended its requests may take to read the next part of what is left.
-const DRAIN: Duration = Duration::from_secs(1);
+/// How long a send may wait before the state of the connection is looked at again.
+const SEND: Duration = Duration::from_secs(1);
+
+/// How long a client whose requests have ended may take to read what is left.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 64 << 10;
@@ -36,7 +39,7 @@ impl Connection {
     /// # Errors
     /// If it is no socket.
     pub(super) fn new(socket: OwnedFd, pretty: bool) -> io::Result<Self> {
-        set_socket_timeout(&socket, Timeout::Send, Some(DRAIN))?;
+        set_socket_timeout(&socket, Timeout::Send, Some(SEND))?;
         let socket = Arc::new(socket);
         let print = if pretty { to_pretty_lines } else { to_line };
         let given_up = socket.clone();
@@ -77,7 +80,8 @@ impl Connection {
                 Ok(_) | Err(_) => break,
             };
             reader.feed(buffer.get(..len).unwrap_or_default(), |request| {
-                if !open || stopping.load(Ordering::Acquire) {
+                // What follows a `quit` is not answered.
+                if !open || stopping.load(Ordering::Acquire) || dispatcher.context().quit.is_requested() {
                     return;
                 }
                 let was_negotiated = session.is_negotiated();
@@ -95,15 +99,16 @@ impl Connection {
         while let Some(text) = self.outbox.next() {
             let mut rest = text.as_bytes();
             while !rest.is_empty() {
+                let overdue = self.outbox.hurrying().is_some_and(|since| since > LINGER);
                 match send(&self.socket, rest, SendFlags::NOSIGNAL) {
-                    Ok(len) => {
+                    Ok(len) if !overdue => {
                         rest = rest.get(len..).unwrap_or_default();
                         self.outbox.sent(len);
                     }
                     Err(Errno::INTR) => {}
                     // Nothing was read for a while. That is the client's right until it is over.
-                    Err(Errno::AGAIN) if !self.outbox.is_hurrying() => {}
-                    Err(_) => {
+                    Err(Errno::AGAIN) if self.outbox.hurrying().is_none() => {}
+                    Ok(_) | Err(_) => {
                         self.outbox.close();
                         hang_up(&self.socket, Shutdown::Both);
                         return;

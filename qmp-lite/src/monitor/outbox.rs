@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -35,8 +36,8 @@ struct State {
     texts: VecDeque<String>,
     bytes: usize,
     phase: Phase,
-    /// The connection is to end soon: replies no longer wait for room.
-    hurrying: bool,
+    /// Since when the connection is to end: replies no longer wait for room.
+    hurrying: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,7 +62,7 @@ impl Outbox {
     pub(super) fn reply(&self, reply: &Value) -> bool {
         let text = (self.print)(reply);
         let mut state = self.lock();
-        while state.phase == Phase::Open && !state.hurrying && state.bytes > REPLY_BYTES {
+        while state.phase == Phase::Open && state.hurrying.is_none() && state.bytes > REPLY_BYTES {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.phase == Phase::Closed {
@@ -98,7 +99,7 @@ impl Outbox {
 
     /// No more requests are read; the reply to the one that is running is still awaited.
     pub(super) fn hurry(&self) {
-        self.lock().hurrying = true;
+        self.lock().hurrying.get_or_insert_with(Instant::now);
         self.changed.notify_all();
     }
 
@@ -107,6 +108,7 @@ impl Outbox {
         let mut state = self.lock();
         if state.phase == Phase::Open {
             state.phase = Phase::Finishing;
+            state.hurrying.get_or_insert_with(Instant::now);
         }
         self.changed.notify_all();
     }
@@ -119,10 +121,9 @@ impl Outbox {
         self.changed.notify_all();
     }
 
-    /// Whether the connection is to end soon.
-    pub(super) fn is_hurrying(&self) -> bool {
-        let state = self.lock();
-        state.hurrying || state.phase != Phase::Open
+    /// How long the connection has been about to end, if it is.
+    pub(super) fn hurrying(&self) -> Option<Duration> {
+        self.lock().hurrying.map(|since| since.elapsed())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

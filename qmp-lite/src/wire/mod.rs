@@ -14,7 +14,7 @@ mod tests;
 
 pub use print::{to_line, to_pretty_lines};
 
-use serde_json::Value;
+pub use serde_json::Value;
 
 use crate::error::QmpError;
 use lexer::Lexer;

@@ -1,0 +1,9 @@
+//! The program from its command line: what it does with it, what it leaves behind, how it ends.
+
+mod background;
+mod control;
+mod grown;
+mod options;
+mod process;
+mod serve;
+mod socket;

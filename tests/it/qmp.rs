@@ -1,0 +1,9 @@
+//! QMP over the daemon's real monitor, beside `qemu-storage-daemon` and with clients nobody here wrote.
+
+mod arguments;
+mod commands;
+mod daemon;
+mod errors;
+mod options;
+mod python;
+mod schema;

@@ -1,0 +1,84 @@
+//! What commands do, as a management client sees it.
+
+use std::os::unix::net::UnixStream;
+
+use qmp_lite::wire::Value;
+
+use super::daemon::{Client, Daemon, TIDEMARK};
+
+/// A daemon with a node `disk` on its image and an export `vda` of it.
+fn exported() -> (Daemon, Client) {
+    let mut daemon = Daemon::start(
+        TIDEMARK,
+        &[
+            "--blockdev",
+            "driver=raw,node-name=disk,file.driver=file,file.filename=DIR/disk.img",
+            "--export",
+            "vhost-user-blk,id=vda,node-name=disk,addr.type=unix,addr.path=DIR/vda.sock,writable=on",
+        ],
+    );
+    let client = daemon.negotiate();
+    (daemon, client)
+}
+
+fn names(list: &Value, member: &str) -> Vec<String> {
+    let name = |entry: &Value| entry[member].as_str().expect("a name").to_owned();
+    list.as_array().expect("a list").iter().map(name).collect()
+}
+
+#[test]
+fn quit_ends_exports_first_then_answers_then_exits() {
+    let (mut daemon, client) = exported();
+    let mut second = UnixStream::connect(daemon.dir().join("vda.sock"));
+    let replies = client.ask_last("{'execute': 'quit', 'id': 1}{'execute': 'query-version'}");
+    assert_eq!(replies[0]["event"], "BLOCK_EXPORT_DELETED");
+    assert_eq!(replies[0]["data"]["id"], "vda");
+    assert_eq!(replies[1]["id"], 1);
+    assert!(replies[1].get("return").is_some());
+    assert_eq!(replies.len(), 2, "nothing is answered after quit");
+    assert!(daemon.wait().success());
+    assert!(!daemon.dir().join("qmp.sock").exists(), "the monitor's socket is gone");
+    assert!(second.as_mut().is_ok(), "the export could be connected to");
+}
+
+#[test]
+fn nodes_and_exports_of_the_command_line_are_listed() {
+    let (_daemon, mut client) = exported();
+    let nodes = client.succeed("{'execute': 'query-named-block-nodes'}");
+    assert_eq!(names(&nodes, "drv"), ["raw", "file"]);
+    assert_eq!(nodes[0]["node-name"], "disk");
+    assert_eq!(nodes[0]["image"]["virtual-size"], 1 << 20);
+    assert_eq!(nodes[1]["image"]["actual-size"], 0, "the image is one hole");
+    let exports = client.succeed("{'execute': 'query-block-exports'}");
+    assert_eq!(names(&exports, "id"), ["vda"]);
+    assert_eq!(exports[0]["node-name"], "disk");
+    let devices = client.succeed("{'execute': 'query-block'}");
+    assert_eq!(names(&devices, "device"), ["vda"]);
+    let nodes = client.succeed("{'execute': 'query-blockstats', 'arguments': {'query-nodes': true}}");
+    assert_eq!(nodes.as_array().expect("a list").len(), 2);
+}
+
+#[test]
+fn a_node_can_be_resized_by_its_name_and_by_its_export() {
+    let (daemon, mut client) = exported();
+    let len = || std::fs::metadata(daemon.dir().join("disk.img")).unwrap().len();
+    client.succeed("{'execute': 'block_resize', 'arguments': {'node-name': 'disk', 'size': 2097152}}");
+    assert_eq!(len(), 2 << 20);
+    client.succeed("{'execute': 'block_resize', 'arguments': {'device': 'vda', 'size': 4194304}}");
+    assert_eq!(len(), 4 << 20);
+    let nodes = client.succeed("{'execute': 'query-named-block-nodes'}");
+    assert_eq!(nodes[0]["image"]["virtual-size"], 4 << 20);
+}
+
+#[test]
+fn removed_exports_and_nodes_leave_nothing_behind() {
+    let (daemon, mut client) = exported();
+    client.succeed("{'execute': 'block-export-del', 'arguments': {'id': 'vda'}}");
+    assert!(!daemon.dir().join("vda.sock").exists());
+    client.succeed("{'execute': 'blockdev-del', 'arguments': {'node-name': 'disk'}}");
+    assert_eq!(client.succeed("{'execute': 'query-named-block-nodes'}").as_array().map(Vec::len), Some(0));
+    assert_eq!(names(&Value::Array(client.events().to_vec()), "event"), ["BLOCK_EXPORT_DELETED"]);
+    client.succeed(
+        "{'execute': 'blockdev-add', 'arguments': {'driver': 'file', 'node-name': 'disk', 'filename': 'DIR/disk.img'}}",
+    );
+}
