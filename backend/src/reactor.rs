@@ -141,11 +141,16 @@ impl Reactor {
         !self.tasks.is_empty() || !self.handle.0.spawned.borrow().is_empty()
     }
 
+    /// Whether a task is ready to run: whoever steps several reactors in one thread must not take this one for asleep.
+    pub fn has_ready_tasks(&self) -> bool {
+        self.tasks.has_ready() || !self.handle.0.spawned.borrow().is_empty()
+    }
+
     /// One turn: runs ready tasks, submits, sleeps as `wait` allows if nothing is to be done (neither here nor by
     /// `pending`, the root's own last look), and hands the root its completions.
     pub fn turn(&mut self, wait: Wait, pending: impl Fn() -> bool, mut root: impl FnMut(Done)) {
-        self.run_tasks();
-        let wait = self.earliest(wait);
+        // A task that has run may have ended something the root waits for: it must not sleep on that.
+        let wait = if self.run_tasks() { Wait::No } else { self.earliest(wait) };
         if wait == Wait::No {
             self.poll(wait);
         } else {
@@ -193,17 +198,20 @@ impl Reactor {
         };
         if token.0 < OWN {
             // Cookies are u32 by construction.
-            root(Done { cookie: (token.0 & u64::from(u32::MAX)) as u32, op, result });
+            root(Done { cookie: u32::try_from(token.0).unwrap_or(u32::MAX), op, result });
         } else if let Some(op) = op {
             self.handle.0.waiting.borrow_mut().finish(token, op, result);
         }
     }
 
-    fn run_tasks(&mut self) {
+    /// Runs tasks until none is ready; whether any was.
+    fn run_tasks(&mut self) -> bool {
+        let mut ran = false;
         loop {
             let spawned = std::mem::take(&mut *self.handle.0.spawned.borrow_mut());
             self.tasks.add(spawned);
-            let Some((id, mut task, waker)) = self.tasks.next_ready() else { return };
+            let Some((id, mut task, waker)) = self.tasks.next_ready() else { return ran };
+            ran = true;
             match task.as_mut().poll(&mut Context::from_waker(&waker)) {
                 std::task::Poll::Ready(()) => self.tasks.end(id),
                 std::task::Poll::Pending => self.tasks.keep(id, task),

@@ -9,12 +9,12 @@ mod files;
 mod inherited;
 pub mod lock;
 mod op;
-#[cfg(feature = "sim")]
+#[cfg(any(test, feature = "sim"))]
 pub mod sim;
 mod uring;
 mod workers;
 
-pub use buf::{Buf, Memory, Segment};
+pub use buf::{Buf, Memory, Segment, byte_count};
 pub use files::{FileId, FileInfo, FileTable};
 pub use inherited::take_inherited;
 pub use op::{Completion, Op, OpKind, Token};

@@ -5,7 +5,10 @@
 //! kernel dropped then cannot be known, so no later write or flush is acknowledged.
 
 mod bounce;
+mod flush;
 mod open;
+#[cfg(any(test, feature = "sim"))]
+mod sim;
 mod zero;
 
 use super::{Kind, Map, Outcome, Request};
@@ -34,6 +37,7 @@ pub struct File {
     memory_alignment: u32,
     lock: Option<Lock>,
     ranges: RangeLock,
+    flushes: flush::Flushes,
     poisoned: AtomicBool,
     cannot_unmap: AtomicBool,
     cannot_zero: AtomicBool,
@@ -131,24 +135,12 @@ impl File {
     }
 
     async fn write(&self, io: &Handle, request: Request) -> Outcome {
-        let _range = match self.reads_before_writing() {
-            true => Some(self.ranges.lock(self.blocks(&request)).await),
-            false => None,
-        };
+        let _range = self.hold_blocks(request.offset, request.len).await;
         if !self.is_aligned(&request) {
             return self.write_bounced(io, request).await;
         }
         let (op, result) = io.run(Op::write(self.id, request.offset, request.memory, request.fua)).await;
         (op.memory, result)
-    }
-
-    async fn flush(&self, io: &Handle) -> Result<(), IoError> {
-        let (_, result) = io.run(Op::bare(OpKind::Flush, self.id, 0, 0)).await;
-        if let Err(error) = result {
-            self.poisoned.store(true, Ordering::Relaxed);
-            tracing::error!(file = %self.path, %error, "flush failed: the file takes no more writes");
-        }
-        result
     }
 
     async fn stable_if(&self, io: &Handle, fua: bool, result: Result<(), IoError>) -> Result<(), IoError> {

@@ -51,6 +51,11 @@ impl Queue {
         &self.mail
     }
 
+    /// Whether a command or a task waits for the next step, so that whoever steps several queues in one thread knows.
+    pub fn has_work(&self) -> bool {
+        self.mail.is_filled() || self.reactor.has_ready_tasks()
+    }
+
     /// One round: commands, fetch, submit and complete, publish; sleeps if there is nothing to do. False once it was
     /// told to end and has drained its ring.
     pub fn step(&mut self) -> bool {

@@ -2,8 +2,9 @@
 
 use super::File;
 use crate::error::IoError;
-use crate::io::{Buf, Memory, Op};
+use crate::io::{Buf, Memory, Op, byte_count};
 use crate::node::{Outcome, Request};
+use crate::range_lock::Guard;
 use crate::reactor::Handle;
 use std::ops::Range;
 
@@ -11,18 +12,26 @@ use std::ops::Range;
 const PIECE: u64 = 1 << 20;
 
 impl File {
-    /// The whole blocks a request touches.
-    pub(super) fn blocks(&self, request: &Request) -> Range<u64> {
+    /// The whole blocks that a range touches.
+    fn blocks(&self, offset: u64, len: u64) -> Range<u64> {
         let align = u64::from(self.alignment);
-        let end = request.offset.saturating_add(request.len);
-        request.offset / align * align..end.div_ceil(align).saturating_mul(align)
+        let end = offset.saturating_add(len);
+        offset / align * align..end.div_ceil(align).saturating_mul(align)
+    }
+
+    /// Where writes may have to read what they overwrite: keeps all others out of the blocks of a range.
+    pub(super) async fn hold_blocks(&self, offset: u64, len: u64) -> Option<Guard<'_>> {
+        match self.reads_before_writing() {
+            true => Some(self.ranges.lock(self.blocks(offset, len)).await),
+            false => None,
+        }
     }
 
     /// A request's blocks in pieces.
     fn pieces(&self, request: &Request) -> impl Iterator<Item = Range<u64>> + use<> {
-        let all = self.blocks(request);
+        let all = self.blocks(request.offset, request.len);
         // PIECE is a multiple of any alignment storage has.
-        (all.start..all.end).step_by(PIECE as usize).map(move |start| start..all.end.min(start + PIECE))
+        (all.start..all.end).step_by(byte_count(PIECE)).map(move |start| start..all.end.min(start + PIECE))
     }
 
     pub(super) async fn read_bounced(&self, io: &Handle, mut request: Request) -> Outcome {
@@ -49,7 +58,7 @@ impl File {
                 return (request.memory, result);
             }
             let (at, skip) = overlap(&piece, request.offset);
-            let until = (end.min(piece.end) - piece.start) as usize;
+            let until = byte_count(end.min(piece.end) - piece.start);
             request.memory.copy_to(at, &mut buf.as_mut_slice()[skip..until]);
             let (_, result) = io.run(Op::write(self.id, piece.start, Memory::from(buf), request.fua)).await;
             if result.is_err() {
@@ -69,10 +78,10 @@ impl File {
 }
 
 fn new_buf(piece: &Range<u64>) -> Buf {
-    Buf::new((piece.end - piece.start) as usize)
+    Buf::new(byte_count(piece.end - piece.start))
 }
 
 /// Where a piece starts in a request's memory, and how much of the piece lies before the request.
 fn overlap(piece: &Range<u64>, offset: u64) -> (u64, usize) {
-    (piece.start.saturating_sub(offset), offset.saturating_sub(piece.start) as usize)
+    (piece.start.saturating_sub(offset), byte_count(offset.saturating_sub(piece.start)))
 }

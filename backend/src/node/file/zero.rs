@@ -13,9 +13,7 @@ const PIECE: u64 = 1 << 20;
 impl File {
     /// Makes a range read as zeroes.
     pub(super) async fn zero(&self, io: &Handle, offset: u64, len: u64, unmap: bool) -> Result<(), IoError> {
-        if unmap
-            && let Some(result) = self.attempt(io, OpKind::Zero { unmap }, offset, len, &self.cannot_unmap).await
-        {
+        if unmap && let Some(result) = self.attempt(io, OpKind::Zero { unmap }, offset, len, &self.cannot_unmap).await {
             return result;
         }
         let keep = OpKind::Zero { unmap: false };
@@ -44,6 +42,8 @@ impl File {
         if !whole || cannot.load(Ordering::Relaxed) {
             return None;
         }
+        // A write that has read the block it is part of would write back what is being zeroed.
+        let _range = self.hold_blocks(offset, len).await;
         let (_, result) = io.run(Op::bare(kind, self.id, offset, len)).await;
         if result == Err(IoError::Unsupported) {
             cannot.store(true, Ordering::Relaxed);
