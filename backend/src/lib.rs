@@ -3,14 +3,24 @@
 //! The only crate with `unsafe`, and only in the files that deal with memory others can see. Knows no JSON and no QMP.
 //! Modules from bottom to top; none uses one that stands below it in this list:
 //! `error`, `io`, `mailbox`, `reactor`, `range_lock`, `node`, `graph`, `event`, `export`.
+//!
+//! Under `--cfg loom` only the mailbox is built: the rest hands std's `Arc` around.
 
+#[cfg(not(loom))]
 pub mod error;
+#[cfg(not(loom))]
 pub mod event;
+#[cfg(not(loom))]
 pub mod export;
+#[cfg(not(loom))]
 pub mod graph;
+#[cfg(not(loom))]
 pub mod io;
 pub mod mailbox;
+#[cfg(not(loom))]
 pub mod node;
+#[cfg(not(loom))]
 mod range_lock;
+#[cfg(not(loom))]
 pub mod reactor;
 mod sync;

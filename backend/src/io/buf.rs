@@ -9,6 +9,14 @@ use std::any::Any;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
+/// A number of bytes of memory as `usize`.
+///
+/// # Panics
+/// If it does not fit, which on 64-bit systems (the only ones with io_uring worth serving) it always does.
+pub fn byte_count(len: u64) -> usize {
+    usize::try_from(len).expect("addresses have 64 bits")
+}
+
 /// One contiguous piece; the layout is that of `struct iovec`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -204,7 +212,7 @@ impl Memory {
                 return;
             }
             // SAFETY: `at` is inside the segment.
-            visit(unsafe { segment.start.as_ptr().add(at as usize) }, part as usize);
+            visit(unsafe { segment.start.as_ptr().add(byte_count(at)) }, byte_count(part));
             len -= part;
             at = 0;
         }

@@ -164,7 +164,7 @@ impl Lock {
 
     fn is_locked(&self, byte: i64) -> bool {
         let mut ask = range(byte, libc::F_WRLCK);
-        self.control(libc::F_OFD_GETLK, &mut ask).is_ok() && ask.l_type != libc::F_UNLCK as i16
+        self.control(libc::F_OFD_GETLK, &mut ask).is_ok() && ask.l_type != short(libc::F_UNLCK)
     }
 
     fn set(&self, byte: i64, kind: i32) -> io::Result<()> {
@@ -194,7 +194,12 @@ fn bytes((held, unshared): (u8, u8)) -> impl Iterator<Item = i64> {
 }
 
 fn range(byte: i64, kind: i32) -> libc::flock {
-    libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: byte, l_len: 1, l_pid: 0 }
+    libc::flock { l_type: short(kind), l_whence: short(libc::SEEK_SET), l_start: byte, l_len: 1, l_pid: 0 }
+}
+
+/// The constants of struct flock are all below ten.
+fn short(constant: i32) -> i16 {
+    i16::try_from(constant).unwrap_or(i16::MAX)
 }
 
 fn no_locks_here(error: &io::Error) -> bool {

@@ -10,6 +10,7 @@ mod setup;
 mod slots;
 
 use super::workers::{Inbox, Workers};
+use super::buf::byte_count;
 use super::{Completion, FileTable, Io, Op, OpKind, Token, Wait};
 use crate::error::{GraphError, IoError};
 use io_uring::{IoUring, opcode, types};
@@ -22,7 +23,7 @@ use std::time::Instant;
 /// Submission entries: what one turn of one queue can produce before an extra enter is needed.
 const SQ_ENTRIES: u32 = 256;
 /// Operations in flight; completions can then never overflow the ring.
-const CAPACITY: usize = 2048;
+const CAPACITY: u32 = 2048;
 /// Direct operations handed to the kernel at first in a turn, to start the device; each hand-over doubles the next. A
 /// batch submitted as one is prepared whole, at about 2 us an operation, while the device stands still.
 const FIRST_BURST: u32 = 2;
@@ -65,7 +66,7 @@ impl Uring {
     /// # Errors
     /// [`GraphError::Uring`] when the kernel refuses; the text names the sysctl or seccomp rule to look at.
     pub fn new(files: Arc<FileTable>, workers: Arc<Workers>) -> Result<Self, GraphError> {
-        let ring = setup::build(SQ_ENTRIES, CAPACITY as u32 * 2).map_err(setup::explain)?;
+        let ring = setup::build(SQ_ENTRIES, CAPACITY * 2).map_err(setup::explain)?;
         let slots = Slots::new(&ring, files);
         let inbox = Arc::new(Inbox::new().map_err(setup::explain)?);
         let mut uring = Self {
@@ -73,7 +74,7 @@ impl Uring {
             started: Instant::now(),
             slots,
             in_flight: (0..CAPACITY).map(|_| None).collect(),
-            free: (0..CAPACITY as u32).rev().collect(),
+            free: (0..CAPACITY).rev().collect(),
             waiting: VecDeque::new(),
             done: Vec::new(),
             watches: Vec::new(),
@@ -160,17 +161,18 @@ impl Uring {
                 continue;
             }
             if data & WATCH != 0 {
-                self.report((data & !WATCH) as usize, io_uring::cqueue::more(flags));
+                self.report(byte_count(data & !WATCH), io_uring::cqueue::more(flags));
                 continue;
             }
             let result = if result < 0 { Err(IoError::from_errno(-result)) } else { Ok(result.unsigned_abs().into()) };
-            self.complete(data as usize, result);
+            // What is not of a watch is an index of `in_flight`.
+            self.complete(u32::try_from(data).unwrap_or(u32::MAX), result);
         }
     }
 
-    fn complete(&mut self, index: usize, result: Result<u64, IoError>) {
-        let Some(InFlight { op, token }) = self.in_flight.get_mut(index).and_then(Option::take) else { return };
-        self.free.push(index as u32);
+    fn complete(&mut self, index: u32, result: Result<u64, IoError>) {
+        let Some(InFlight { op, token }) = self.in_flight.get_mut(index as usize).and_then(Option::take) else { return };
+        self.free.push(index);
         self.finish(op, token, result);
     }
 
@@ -204,7 +206,7 @@ impl Uring {
 
     fn take_worker_results(&mut self) {
         for (index, result) in self.inbox.take() {
-            self.complete(index as usize, result.map(|()| 0));
+            self.complete(index, result.map(|()| 0));
         }
     }
 

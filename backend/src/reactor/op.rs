@@ -2,7 +2,7 @@
 
 use super::{Handle, OWN};
 use crate::error::IoError;
-use crate::io::{Op, Token};
+use crate::io::{Op, Token, byte_count};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -41,7 +41,7 @@ impl Waiting {
 
     /// Keeps the result for the task and wakes it; an orphan's result is dropped with its memory.
     pub(super) fn finish(&mut self, token: Token, op: Op, result: Result<(), IoError>) {
-        let slot = (token.0 & !OWN) as usize;
+        let slot = byte_count(token.0 & !OWN);
         match std::mem::replace(&mut self.slots[slot], Slot::Ended((op, result))) {
             Slot::Waits(waker) => waker.wake(),
             _ => drop(self.release(slot)),

@@ -16,6 +16,11 @@ use super::tracker::{Cells, DESC_LEN, HEADER_LEN, Tracker};
 
 /// Regions start at multiples of a cache line, so that no two queues write the same one.
 const REGION_ALIGN: u64 = 64;
+/// Bytes behind the regions that are ours: a note to the next process.
+const NOTE_LEN: u64 = 64;
+/// The note: what the driver chose for `wce`. Nobody else's bytes look like it by chance.
+const NOTE_WCE_OFF: u64 = u64::from_le_bytes(*b"TMwce=0\0");
+const NOTE_WCE_ON: u64 = u64::from_le_bytes(*b"TMwce=1\0");
 
 /// One queue's region of an [`InflightArea`].
 pub type InflightRegion = Tracker<Mapped>;
@@ -26,13 +31,41 @@ pub struct InflightArea {
     mapping: Mapping,
     queues: u16,
     queue_size: u16,
+    /// Where the note is, if the area has room for it.
+    note_at: Option<u64>,
 }
 
 impl InflightArea {
     /// The length in bytes of an area for `queues` queues of `queue_size` entries.
     #[must_use]
     pub fn len_for(queues: u16, queue_size: u16) -> u64 {
-        u64::from(queues) * region_len(queue_size)
+        regions_len(queues, queue_size) + NOTE_LEN
+    }
+
+    /// What the driver last chose for `wce`, as far as this area knows. A front-end does not repeat it to the next
+    /// process, but a guest that was told of no cache goes on without flushing.
+    #[must_use]
+    pub fn driver_wce(&self) -> Option<bool> {
+        match self.note()?.load(Ordering::Acquire) {
+            NOTE_WCE_OFF => Some(false),
+            NOTE_WCE_ON => Some(true),
+            _ => None,
+        }
+    }
+
+    /// Keeps the driver's choice for the next process.
+    pub fn set_driver_wce(&self, wce: bool) {
+        if let Some(note) = self.note() {
+            note.store(if wce { NOTE_WCE_ON } else { NOTE_WCE_OFF }, Ordering::Release);
+        }
+    }
+
+    /// The cell behind the regions; an area made by another back-end has none.
+    fn note(&self) -> Option<&AtomicU64> {
+        let offset = usize::try_from(self.note_at?).ok()?;
+        // SAFETY: `map` has found room for the cell there; regions are multiples of 64 bytes long, so it is aligned, and
+        // every bit pattern is a valid number.
+        Some(unsafe { self.mapping.start().add(offset).cast().as_ref() })
     }
 
     /// A new area and the file it is in, which cannot be resized by anyone. It starts at offset 0 and has
@@ -68,12 +101,13 @@ impl InflightArea {
         queue_size: u16,
         fault: &Arc<MemoryFault>,
     ) -> Result<Arc<InflightArea>, InflightError> {
-        let len = Self::len_for(queues, queue_size);
-        if len == 0 || len > size || !offset.is_multiple_of(REGION_ALIGN) {
+        let regions = regions_len(queues, queue_size);
+        if regions == 0 || regions > size || !offset.is_multiple_of(REGION_ALIGN) {
             return Err(InflightError::BadLayout { size, offset, queues, queue_size });
         }
-        let mapping = Mapping::of_file(file, offset, len, fault)?;
-        Ok(Arc::new(InflightArea { mapping, queues, queue_size }))
+        let note_at = (size - regions >= NOTE_LEN).then_some(regions);
+        let mapping = Mapping::of_file(file, offset, regions + note_at.map_or(0, |_| NOTE_LEN), fault)?;
+        Ok(Arc::new(InflightArea { mapping, queues, queue_size, note_at }))
     }
 
     /// The region of queue `index`.
@@ -95,6 +129,10 @@ impl InflightArea {
     fn used_len(&self) -> usize {
         HEADER_LEN + usize::from(self.queue_size) * DESC_LEN
     }
+}
+
+fn regions_len(queues: u16, queue_size: u16) -> u64 {
+    u64::from(queues) * region_len(queue_size)
 }
 
 fn region_len(queue_size: u16) -> u64 {

@@ -268,7 +268,7 @@ fn mapped_area_has_the_documented_layout_and_survives_its_maker() {
     let fault = MemoryFault::new().unwrap();
     let (area, file) = InflightArea::create(3, 8, &fault).unwrap();
     let len = InflightArea::len_for(3, 8);
-    assert_eq!((len, file.metadata().unwrap().len()), (3 * 192, len));
+    assert_eq!((len, file.metadata().unwrap().len()), (3 * 192 + 64, len));
     assert!(file.set_len(1).is_err(), "nobody may take the memory away");
     let mut region = area.region(1).unwrap();
     assert_eq!(region.recover(8, 65535).unwrap(), Recovery::Fresh);
@@ -302,10 +302,25 @@ fn area_that_is_too_small_is_refused() {
     let len = InflightArea::len_for(2, 8);
     assert!(map(0, len, 2, 8).is_ok());
     assert!(map(64, len - 64, 1, 8).is_ok());
-    assert!(matches!(map(0, len - 1, 2, 8), Err(InflightError::BadLayout { .. })));
+    assert!(map(0, 2 * 192, 2, 8).is_ok(), "without room for a note");
+    assert!(matches!(map(0, 2 * 192 - 1, 2, 8), Err(InflightError::BadLayout { .. })));
     assert!(matches!(map(0, len, 2, 16), Err(InflightError::BadLayout { .. })));
     assert!(matches!(map(8, len, 1, 8), Err(InflightError::BadLayout { .. })));
     assert!(matches!(map(0, len, 0, 8), Err(InflightError::BadLayout { .. })));
     assert!(matches!(map(64, len, 2, 8), Err(InflightError::Map(_))), "the file is shorter");
     assert!(matches!(map(u64::MAX - 63, len, 2, 8), Err(InflightError::Map(_))));
+}
+
+#[test]
+fn next_process_learns_what_the_driver_chose_for_its_cache() {
+    let fault = MemoryFault::new().unwrap();
+    let (area, file) = InflightArea::create(2, 8, &fault).unwrap();
+    let reopened = |size| InflightArea::map(&file, 0, size, 2, 8, &fault).unwrap().driver_wce();
+    let len = InflightArea::len_for(2, 8);
+    assert_eq!(reopened(len), None);
+    for wce in [false, true] {
+        area.set_driver_wce(wce);
+        assert_eq!(reopened(len), Some(wce));
+    }
+    assert_eq!(reopened(2 * 192), None, "an area of another back-end has no room for it");
 }

@@ -6,7 +6,7 @@ use super::super::ring::{Chain, Popped, Ring, RingError};
 use super::super::shared::ExportShared;
 use super::{KICK, RingStart};
 use crate::error::IoError;
-use crate::io::{Memory, Op, Segment};
+use crate::io::{Memory, Op, Segment, byte_count};
 use crate::node::{Kind, Map, Outcome, Request};
 use crate::reactor::{Done, Handle, Reactor};
 use std::cell::RefCell;
@@ -179,7 +179,7 @@ impl Active {
     fn get_id(&mut self, head: u16, status: Segment, table: &MemTable, mut memory: Memory) -> u64 {
         let serial = &self.export.serial;
         let len = memory.len().min(serial.len() as u64);
-        memory.copy_from(0, &serial[..len as usize]);
+        memory.copy_from(0, &serial[..byte_count(len)]);
         self.keep_spare(memory);
         self.answer(head, status, table, Status::Ok, len);
         0

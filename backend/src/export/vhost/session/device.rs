@@ -268,6 +268,7 @@ impl VhostUserBackendReqHandlerMut for Device {
             Some(true) if self.export.writethrough => Err(refuse("the export is writethrough")),
             Some(wce) => {
                 self.driver_wce = Some(wce);
+                self.inflight.iter().for_each(|area| area.set_driver_wce(wce));
                 self.update_write_cache();
                 Ok(())
             }
@@ -280,6 +281,7 @@ impl VhostUserBackendReqHandlerMut for Device {
             return Err(refuse(format!("no in-flight area for {queues} queues of {size}")));
         }
         let (area, file) = InflightArea::create(queues, size, &self.fault).map_err(refuse)?;
+        self.driver_wce.iter().for_each(|wce| area.set_driver_wce(*wce));
         self.inflight = Some(area);
         Ok((VhostUserInflight::new(InflightArea::len_for(queues, size), 0, queues, size), file))
     }
@@ -287,7 +289,10 @@ impl VhostUserBackendReqHandlerMut for Device {
     fn set_inflight_fd(&mut self, area: &VhostUserInflight, file: File) -> Result<()> {
         let VhostUserInflight { mmap_size, mmap_offset, num_queues, queue_size } = *area;
         let area = InflightArea::map(&file, mmap_offset, mmap_size, num_queues, queue_size, &self.fault);
-        self.inflight = Some(area.map_err(refuse)?);
+        let area = area.map_err(refuse)?;
+        self.driver_wce = self.driver_wce.or(area.driver_wce());
+        self.inflight = Some(area);
+        self.update_write_cache();
         Ok(())
     }
 

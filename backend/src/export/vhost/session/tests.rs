@@ -183,6 +183,24 @@ fn write_cache_is_what_driver_and_operator_agree_on() {
     assert!(!has_cache(&export));
 }
 
+/// A front-end does not repeat SET_CONFIG after a reconnect, and a guest that was told of no cache does not flush.
+#[test]
+fn cache_that_a_driver_has_switched_off_stays_off_for_the_next_process() {
+    let wanted = VhostUserInflight { num_queues: 2, queue_size: SIZE, ..VhostUserInflight::default() };
+    let export = Export::new(SHORT);
+    let mut guest = export.connect();
+    let (area, file) = guest.frontend.get_inflight_fd(&wanted).unwrap();
+    guest.frontend.set_config(32, VhostUserConfigFlags::empty(), &[0]).unwrap();
+    guest.leave();
+
+    let export = Export::new(SHORT);
+    let mut next = export.connect();
+    assert!(export.shared.has_write_cache());
+    next.frontend.set_inflight_fd(&area, file.as_raw_fd()).unwrap();
+    next.frontend.set_features(PROTOCOL_FEATURES | VERSION_1 | FLUSH | CONFIG_WCE).unwrap();
+    assert!(!export.shared.has_write_cache());
+}
+
 #[test]
 fn features_that_were_not_offered_are_refused() {
     let export = Export::new(SHORT);
