@@ -167,7 +167,9 @@ fn read(mut socket: UnixStream, replies: &Sender<Value>, event: &impl Fn(&str)) 
     }
 }
 
+/// JSON for people and pipes: no carriage returns, and nothing on a line of its own in what is empty.
 fn print(value: &Value, pretty: bool) -> String {
-    let print = if pretty { to_pretty_lines } else { to_line };
-    print(value).trim_end().to_owned()
+    let is_empty = value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty);
+    let print = if pretty && !is_empty { to_pretty_lines } else { to_line };
+    print(value).replace('\r', "").trim_end().to_owned()
 }

@@ -64,7 +64,13 @@ fn talk(terminal: &mut Terminal, client: &mut Client, server: &Introspection) ->
             Some((word, _)) if word == "exit" => return Ok(()),
             Some((word, about)) if word == "help" => help(server, about)?,
             Some((command, arguments)) => match execute(client, command, arguments, server) {
-                Ok(text) => writeln!(std::io::stdout(), "{text}")?,
+                Ok(text) => {
+                    writeln!(std::io::stdout(), "{text}")?;
+                    // There is nobody left to talk to.
+                    if command == "quit" {
+                        return Ok(());
+                    }
+                }
                 Err(error @ (ClientError::Refused { .. } | ClientError::Argument(_))) => eprintln!("{error}"),
                 Err(error) => return Err(error.into()),
             },

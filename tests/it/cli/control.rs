@@ -168,7 +168,8 @@ fn the_prompt_shows_events_as_they_come() {
     terminal.expect("tidemark> ");
     assert!(place.run(TIDEMARK, &["ctl", "other", "block-export-del", "id=e"]).status.success());
     terminal.expect("BLOCK_EXPORT_DELETED");
-    // The end of the daemon is the end of the prompt, with the event and the reply before.
+    // The end of the daemon is the end of the prompt, after the reply.
     terminal.press("quit\r");
     terminal.expect("{}");
+    assert!(terminal.child.wait().unwrap().success());
 }
