@@ -166,6 +166,9 @@ impl Graph {
                 (Driver::BlkDebug(BlkDebug::new(child, debug)?), length)
             }
         };
+        if opened.iter().any(|child| child.name() == name) {
+            return Err(GraphError::NameTaken(name));
+        }
         let node = Arc::new(Node::new(name, root, options, length, driver));
         node.child().into_iter().for_each(|child| child.adopt());
         opened.push(node.clone());
@@ -181,9 +184,7 @@ impl Graph {
         opened: &mut Vec<Arc<Node>>,
     ) -> Result<Arc<Node>, GraphError> {
         match reference {
-            ChildRef::Name(name) => {
-                names.get(name).cloned().ok_or_else(|| GraphError::ChildNotFound(name.clone()))
-            }
+            ChildRef::Name(name) => names.get(name).cloned().ok_or_else(|| GraphError::ChildNotFound(name.clone())),
             ChildRef::Inline(options) => self.build(&inherited(options, parent), false, names, opened),
         }
     }

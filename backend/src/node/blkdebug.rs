@@ -1,7 +1,8 @@
 //! Driver `blkdebug`: a filter that fails requests by rule, as QEMU's does, and delays them (`x-delay-ns`).
 //!
-//! Rules are armed by events. `none` arms from the start; `read_aio` and `write_aio` come from a `raw` node above, others
-//! from the formats that have them. A rule armed by an event replaces those armed by the event before.
+//! Rules are armed by events. `none` arms from the start; `pwritev`, `pwritev_zero` and `pwritev_done` are the filter's
+//! own; `read_aio`, `write_aio`, `flush_to_os` and `flush_to_disk` come from a `raw` node above, others from the formats
+//! that have them. A rule armed by an event replaces those armed by the event before.
 
 mod config;
 
@@ -12,15 +13,16 @@ use crate::reactor::Handle;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Kinds a rule without `iotype` applies to.
-const DEFAULT_TYPES: [IoType; 5] =
-    [IoType::Read, IoType::Write, IoType::WriteZeroes, IoType::Discard, IoType::Flush];
+const DEFAULT_TYPES: [IoType; 5] = [IoType::Read, IoType::Write, IoType::WriteZeroes, IoType::Discard, IoType::Flush];
 
 #[derive(Debug)]
 struct State {
     state: i64,
-    inject: Vec<InjectError>,
+    /// `None` in place of a rule that is used up.
+    inject: Vec<Option<InjectError>>,
     set_state: Vec<SetState>,
-    armed: Vec<InjectError>,
+    /// Indices of the rules that the last event armed.
+    armed: Vec<usize>,
 }
 
 /// A filter with rules.
@@ -40,6 +42,7 @@ impl BlkDebug {
         if let Some(path) = &options.config {
             config::read(path, &mut inject, &mut set_state)?;
         }
+        let inject = inject.into_iter().map(Some).collect();
         let state = State { state: 1, inject, set_state, armed: Vec::new() };
         let filter = Self { child, delay: options.delay, state: Mutex::new(state) };
         filter.event("none");
@@ -56,9 +59,11 @@ impl BlkDebug {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = state.state;
         let applies = |event: &str, wanted: Option<i64>| event == name && wanted.is_none_or(|state| state == now);
-        let armed: Vec<_> = state.inject.iter().filter(|rule| applies(&rule.event, rule.state)).cloned().collect();
-        let next = state.set_state.iter().filter(|rule| applies(&rule.event, rule.state)).map(|rule| rule.new_state);
-        let next = next.last();
+        let rules = state.inject.iter().enumerate().filter_map(|(index, rule)| Some((index, rule.as_ref()?)));
+        let armed: Vec<_> =
+            rules.filter(|(_, rule)| applies(&rule.event, rule.state)).map(|(index, _)| index).collect();
+        // Of several the first one counts, as in QEMU.
+        let next = state.set_state.iter().find(|rule| applies(&rule.event, rule.state)).map(|rule| rule.new_state);
         if !armed.is_empty() {
             state.armed = armed;
         }
@@ -67,6 +72,19 @@ impl BlkDebug {
 
     pub(super) async fn handle(&self, io: &Handle, request: Request) -> Outcome {
         let kind = io_type(request.kind);
+        match kind {
+            IoType::Write => self.event("pwritev"),
+            IoType::WriteZeroes => self.event("pwritev_zero"),
+            _ => {}
+        }
+        let outcome = self.filtered(io, request, kind).await;
+        if matches!(kind, IoType::Write | IoType::WriteZeroes) {
+            self.event("pwritev_done");
+        }
+        outcome
+    }
+
+    async fn filtered(&self, io: &Handle, request: Request, kind: IoType) -> Outcome {
         if let Some(error) = self.hit(kind, request.offset, request.len) {
             return (request.memory, Err(error));
         }
@@ -91,12 +109,13 @@ impl BlkDebug {
             let at = rule.sector.map(|sector| sector.saturating_mul(512));
             kind_fits && at.is_none_or(|at| at >= offset && at < offset.saturating_add(len))
         };
-        let index = state.armed.iter().position(meets)?;
-        let rule = match state.armed[index].once {
-            true => state.armed.remove(index),
-            false => state.armed[index].clone(),
-        };
-        Some(IoError::from_errno(rule.errno))
+        let State { armed, inject, .. } = &mut *state;
+        let index =
+            armed.iter().find(|index| inject.get(**index).is_some_and(|rule| rule.as_ref().is_some_and(meets)))?;
+        let rule = inject.get_mut(*index)?;
+        let errno = rule.as_ref().map(|rule| rule.errno).filter(|errno| *errno != 0)?;
+        rule.take_if(|rule| rule.once);
+        Some(IoError::from_errno(errno))
     }
 }
 

@@ -331,3 +331,6 @@ impl std::fmt::Debug for Node {
         write!(f, "Node({} {})", self.name, self.driver_name())
     }
 }
+
+#[cfg(test)]
+mod tests;

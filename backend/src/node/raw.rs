@@ -5,7 +5,7 @@
 
 use super::{Driver, Kind, Map, Node, Outcome, Request};
 use crate::error::{GraphError, IoError};
-use crate::io::{Buf, Memory};
+use crate::io::{Buf, Memory, byte_count};
 use crate::node::options::RawOptions;
 use crate::reactor::Handle;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ impl Raw {
         let size = options.size.unwrap_or(rest);
         if size > rest {
             return fail(format!(
-                "The sum of offset ({}) and size ({size}) has to be smaller or equal to the actual size of the \
+                "The sum of offset ({}) and size ({size}) has to be smaller or equal to the  actual size of the \
                  containing file ({real})",
                 options.offset
             ));
@@ -115,6 +115,7 @@ impl Raw {
             match request.kind {
                 Kind::Read => filter.event("read_aio"),
                 Kind::Write => filter.event("write_aio"),
+                Kind::Flush => ["flush_to_os", "flush_to_disk"].into_iter().for_each(|event| filter.event(event)),
                 _ => {}
             }
         }
@@ -123,8 +124,9 @@ impl Raw {
 
     /// Checks a private copy of the first sector and writes that copy: the guest may change its own meanwhile.
     async fn write_guarded(&self, io: &Handle, mut request: Request) -> Outcome {
-        let mut head = Buf::new(PROBED as usize);
-        let (from, len) = (request.offset as usize, request.len.min(PROBED - request.offset));
+        let mut head = Buf::new(byte_count(PROBED));
+        let len = request.len.min(PROBED - request.offset);
+        let part = byte_count(request.offset)..byte_count(request.offset + len);
         if len < PROBED {
             let read = Request { kind: Kind::Read, fua: false, offset: 0, len: PROBED, memory: Memory::from(head) };
             let (memory, result) = self.child.handle(io, self.below(read)).await;
@@ -133,7 +135,7 @@ impl Raw {
                 (_, result) => return (request.memory, result.and(Err(IoError::Io))),
             }
         }
-        request.memory.copy_to(0, &mut head.as_mut_slice()[from..from + len as usize]);
+        request.memory.copy_to(0, &mut head.as_mut_slice()[part.clone()]);
         if has_image_magic(head.as_slice()) {
             tracing::warn!(
                 node = self.child.name(),
@@ -142,8 +144,8 @@ impl Raw {
             );
             return (request.memory, Err(IoError::Permission));
         }
-        let mut first = Buf::new(len as usize);
-        first.as_mut_slice()[..len as usize].copy_from_slice(&head.as_slice()[from..from + len as usize]);
+        let mut first = Buf::new(part.len());
+        first.as_mut_slice().copy_from_slice(&head.as_slice()[part]);
         let write =
             Request { kind: Kind::Write, fua: request.fua, offset: request.offset, len, memory: Memory::from(first) };
         if let (_, Err(error)) = self.child.handle(io, self.below(write)).await {

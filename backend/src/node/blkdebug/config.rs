@@ -11,8 +11,11 @@ use std::path::Path;
 /// Names the file and the line that makes no sense.
 pub fn read(path: &Path, inject: &mut Vec<InjectError>, set_state: &mut Vec<SetState>) -> Result<(), GraphError> {
     let shown = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| GraphError::File { what: "Could not read blkdebug config file", path: shown.clone(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| GraphError::File {
+        what: "Could not read blkdebug config file",
+        path: shown.clone(),
+        source,
+    })?;
     for section in sections(&text).map_err(|line| bad(&shown, line, "expected [section] or key = \"value\""))? {
         let line = section.line;
         match section.name {

@@ -101,7 +101,7 @@ fn check_kind(fd: &OwnedFd, options: &FileOptions, path: &str) -> Result<FileTyp
     let fail = |source: rustix::io::Errno| GraphError::Open { path: path.to_owned(), source: source.into() };
     let kind = FileType::from_raw_mode(rustix::fs::fstat(fd).map_err(fail)?.st_mode);
     let (driver, wanted) = match options.device {
-        true => ("host_device", "a block or character device"),
+        true => ("host_device", "either a character or block device"),
         false => ("file", "a regular file"),
     };
     let fits = match options.device {

@@ -2,7 +2,7 @@
 
 use super::File;
 use crate::error::IoError;
-use crate::io::{Buf, Memory, Op, OpKind};
+use crate::io::{Buf, Memory, Op, OpKind, byte_count};
 use crate::node::{Kind, Request};
 use crate::reactor::Handle;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,7 +57,7 @@ impl File {
         let mut at = offset;
         while at < end {
             let part = (end - at).min(PIECE);
-            let memory = Memory::from(Buf::new(part as usize));
+            let memory = Memory::from(Buf::new(byte_count(part)));
             let request = Request { kind: Kind::Write, fua: false, offset: at, len: part, memory };
             self.write(io, request).await.1?;
             at += part;

@@ -1,0 +1,10 @@
+//! What every node promises, over the simulated kernel; `bench` is where they stand.
+
+mod bench;
+mod blkdebug;
+mod direct;
+mod flush;
+mod graph;
+mod lock;
+mod raw;
+mod zero;

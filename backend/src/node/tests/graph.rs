@@ -1,0 +1,95 @@
+//! Opening and closing nodes by name, with the texts of QEMU.
+
+use super::bench::{Bench, file_options};
+use crate::node::NodeOptions;
+use crate::node::options::{BlkDebugOptions, ChildRef, Delays, DriverOptions, FileOptions, NullOptions, RawOptions};
+use std::path::Path;
+
+fn null(name: Option<&str>) -> NodeOptions {
+    let null = NullOptions { size: 1 << 20, read_zeroes: false, latency_ns: 0 };
+    NodeOptions { node_name: name.map(Into::into), ..NodeOptions::new(DriverOptions::Null(null)) }
+}
+
+fn over(name: &str, child: ChildRef) -> NodeOptions {
+    let raw = RawOptions { file: child, offset: 0, size: None, guard_format: false };
+    NodeOptions { node_name: Some(name.into()), ..NodeOptions::new(DriverOptions::Raw(raw)) }
+}
+
+#[test]
+fn names_are_unique_and_well_formed() {
+    let graph = Bench::new(1, &[], 1).graph;
+    let refused = |options| graph.open(&options).unwrap_err().to_string();
+    graph.open(&null(Some("a"))).unwrap();
+    assert_eq!(refused(null(None)), "'node-name' must be specified for the root node");
+    assert_eq!(refused(null(Some("a b"))), "Invalid node-name: 'a b'");
+    assert_eq!(refused(null(Some(&"a".repeat(32)))), format!("Invalid node-name: '{}'", "a".repeat(32)));
+    assert_eq!(refused(null(Some("a"))), "Duplicate nodes with node-name='a'");
+    assert_eq!(refused(over("b", ChildRef::Inline(Box::new(null(Some("b")))))), "Duplicate nodes with node-name='b'");
+    assert_eq!(refused(over("b", ChildRef::Name("c".into()))), "Cannot find device='c' nor node-name='c'");
+    assert_eq!(graph.nodes().len(), 1);
+}
+
+#[test]
+fn a_node_closes_when_nobody_uses_it_and_takes_its_inline_children_along() {
+    let graph = Bench::new(1, &[], 1).graph;
+    graph.open(&null(Some("base"))).unwrap();
+    graph.open(&over("top", ChildRef::Name("base".into()))).unwrap();
+    graph.open(&over("other", ChildRef::Inline(Box::new(null(Some("inner")))))).unwrap();
+    let refused = |name: &str| graph.close(name).unwrap_err().to_string();
+    assert_eq!(refused("base"), "Node base is in use");
+    assert_eq!(refused("inner"), "Node inner is not owned by the monitor");
+    assert_eq!(refused("none"), "Failed to find node with node-name='none'");
+    let node = graph.find("top").unwrap();
+    node.acquire(true).unwrap();
+    assert_eq!(refused("top"), "Node top is in use");
+    node.release(true);
+    drop(node);
+    graph.close("top").unwrap();
+    graph.close("base").unwrap();
+    graph.close("other").unwrap();
+    assert!(graph.nodes().is_empty());
+}
+
+#[test]
+fn files_that_cannot_be_opened_are_named_with_the_reason() {
+    let bench = Bench::new(1, &[], 1);
+    let directory = tempfile::tempdir().unwrap();
+    let path = bench.image.path();
+    let missing = directory.path().join("none");
+    let open = |path: &Path, device| {
+        let options = file_options(path);
+        let DriverOptions::File(file) = options.driver.clone() else { unreachable!("made so") };
+        let driver = DriverOptions::File(FileOptions { device, ..file });
+        bench.graph.open(&NodeOptions { driver, ..options }).unwrap_err().to_string()
+    };
+    assert_eq!(open(&missing, false), format!("Could not open '{}': No such file or directory", missing.display()));
+    let directory = directory.path();
+    assert_eq!(open(directory, false), format!("Could not open '{}': Is a directory", directory.display()));
+    let wanted = "either a character or block device";
+    assert_eq!(open(path, true), format!("'host_device' driver requires '{}' to be {wanted}", path.display()));
+    let debug = BlkDebugOptions {
+        image: ChildRef::Inline(Box::new(null(None))),
+        config: Some(missing.clone()),
+        inject_error: Vec::new(),
+        set_state: Vec::new(),
+        delay: Delays::default(),
+    };
+    let options = NodeOptions { node_name: Some("d".into()), ..NodeOptions::new(DriverOptions::BlkDebug(debug)) };
+    let text = bench.graph.open(&options).unwrap_err().to_string();
+    assert!(text.contains(&missing.display().to_string()) && text.ends_with("No such file or directory"), "{text}");
+}
+
+#[test]
+fn resizing_goes_down_to_the_file_and_tells_who_listens() {
+    let bench = Bench::new(1, &[0; 8192], 1);
+    let told = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let list = told.clone();
+    bench.graph.on_resize(Box::new(move |node| list.lock().unwrap().push((node.name().to_owned(), node.length()))));
+    let file = NodeOptions { node_name: Some("file".into()), ..file_options(bench.image.path()) };
+    let top = bench.graph.open(&over("top", ChildRef::Inline(Box::new(file)))).unwrap();
+    bench.graph.resize(&top, 16384).unwrap();
+    assert_eq!(bench.image.as_file().metadata().unwrap().len(), 16384);
+    assert_eq!(*told.lock().unwrap(), [("file".to_owned(), 16384), ("top".to_owned(), 16384)]);
+    let null = bench.graph.open(&null(Some("null"))).unwrap();
+    assert!(bench.graph.resize(&null, 4096).is_err());
+}
