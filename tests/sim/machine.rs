@@ -108,7 +108,8 @@ impl Machine {
         let flags = [scenario.event_idx, scenario.indirect, scenario.waits_for_calls];
         let guest = |_| GuestQueue::new(&self.memory, [&mut low, &mut high], size, flags);
         self.guests = (0..queues).map(guest).collect();
-        self.area = scenario.inflight.then(|| InflightArea::create(queues, size, &MemoryFault::new().unwrap()).unwrap().1);
+        self.area =
+            scenario.inflight.then(|| InflightArea::create(queues, size, &MemoryFault::new().unwrap()).unwrap().1);
         self.start_process();
     }
 
