@@ -63,6 +63,8 @@ pub struct GuestQueue {
     pub kick: Arc<OwnedFd>,
     /// Rung by the device.
     pub call: Arc<OwnedFd>,
+    /// Rung by the device when it gives the queue up.
+    pub error: Arc<OwnedFd>,
 }
 
 fn bell() -> Arc<OwnedFd> {
@@ -94,6 +96,7 @@ impl GuestQueue {
             waits_for_calls,
             kick: bell(),
             call: bell(),
+            error: bell(),
         }
     }
 
@@ -169,6 +172,11 @@ impl GuestQueue {
         taken
     }
 
+    /// Makes a request available that does not exist.
+    pub fn send_nonsense(&mut self) {
+        self.offer(self.layout().size);
+    }
+
     fn offer(&mut self, head: u16) {
         let old = self.avail;
         self.avail = old.wrapping_add(1);
@@ -232,7 +240,8 @@ fn pieces(addr: u64, len: usize, flags: u16, random: &mut fastrand::Rng) -> Vec<
     cuts.windows(2).map(piece).collect()
 }
 
-fn take_signal(fd: &OwnedFd) -> bool {
+/// Whether an eventfd was written to since the last look.
+pub fn take_signal(fd: &OwnedFd) -> bool {
     let mut polled = [PollFd::new(fd, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     rustix::event::poll(&mut polled, Some(&now)).unwrap() > 0 && rustix::io::read(fd, &mut [0; 8]).is_ok()

@@ -3,18 +3,20 @@
 //! Invariants it checks besides the oracle's: every request ends exactly once and with the status it must have; nobody
 //! sleeps while there is work; after a ring was given back nothing of it is in flight.
 
-use crate::guest::{DATA, Ended, GuestQueue};
-use crate::oracle::{End, Oracle, SECTOR};
-use crate::process::{Process, RingState, SERIAL};
-use crate::request::{Action, IO_ERROR, OK, Parcel};
+mod fate;
+mod judge;
+
+use crate::guest::{DATA, GuestQueue};
+use crate::oracle::{Oracle, SECTOR};
+use crate::process::{Process, RingState};
+use crate::request::{Action, Parcel};
 use crate::scenario::Scenario;
 use std::fs::File;
-use std::sync::mpsc::channel;
 use tempfile::NamedTempFile;
 use tidemark_backend::export::vhost::inflight::InflightArea;
 use tidemark_backend::export::vhost::memory::MemoryFault;
 use tidemark_backend::export::vhost::queue::Letter;
-use tidemark_backend::io::sim::{Faults, World};
+use tidemark_backend::io::sim::World;
 use tidemark_frontend::{Arena, GuestMemory, RegionSpec};
 
 /// Turns without any request ending after which a run hangs.
@@ -165,12 +167,11 @@ impl Machine {
         let Some(process) = &self.process else { return Vec::new() };
         let at_work = |index: &usize| {
             let served = &process.queues[*index];
-            let waits = match served.state {
+            match served.state {
                 RingState::Running => served.enabled && self.guests[*index].in_flight() > 0,
                 RingState::Starting(_) | RingState::Stopping(_) => true,
                 RingState::Stopped(_) => false,
-            };
-            waits
+            }
         };
         (0..self.guests.len()).filter(at_work).collect()
     }
@@ -240,170 +241,9 @@ impl Machine {
         Ok(())
     }
 
-    fn judge(&mut self, ended: Ended) -> Result<(), String> {
-        let Ended { parcel, start, status, used_len, data } = ended;
-        if let Action::Malformed(expected) = parcel.action {
-            return demand(status == expected && used_len == 1, || format!("should be status {expected}"));
-        }
-        let well = status == OK;
-        self.report.failed += u64::from(!well);
-        demand(well || status == IO_ERROR && self.may_fail(&parcel.action), || "nothing explains the error".into())?;
-        let written = if well { parcel.in_len + 1 } else { 1 };
-        demand(used_len as usize == written, || format!("used length {used_len}"))?;
-        match parcel.action {
-            Action::Read(range) => {
-                let checked = if well { self.oracle.check_read(start, range.start, &data) } else { Ok(()) };
-                self.oracle.end_read(start);
-                return checked;
-            }
-            Action::Write(range, _) | Action::Zero(range) => {
-                let stable = self.scenario.is_stable();
-                let end = if well { End::Done { stable } } else { End::Perhaps };
-                self.oracle.end_change(range, start, end);
-            }
-            Action::Discard(range) => self.oracle.end_change(range, start, End::Perhaps),
-            Action::Flush if well => self.oracle.end_flush(start),
-            Action::GetId => {
-                let found = data.strip_prefix(SERIAL.as_bytes());
-                let padded = found.is_some_and(|rest| rest.iter().all(|byte| *byte == 0));
-                return demand(padded, || format!("serial {data:?}"));
-            }
-            Action::Flush | Action::Malformed(_) => {}
-        }
-        Ok(())
-    }
-
-    /// Whether a fault that is switched on explains an error of this action.
-    fn may_fail(&self, action: &Action) -> bool {
-        let faults: &Faults = &self.scenario.faults;
-        let write = faults.write_error + faults.no_space + faults.flush_error;
-        let extra = if self.scenario.is_direct() { faults.read_error } else { 0 };
-        match action {
-            Action::Read(_) => faults.read_error > 0,
-            Action::Write(..) | Action::Zero(_) => write + extra > 0,
-            Action::Discard(_) => self.scenario.unmap && write > 0,
-            Action::Flush => faults.flush_error > 0,
-            Action::GetId | Action::Malformed(_) => false,
-        }
-    }
-
-    /// What a front-end, an operator or fate may do at any moment.
-    fn interfere(&mut self) -> Result<(), String> {
-        let [stop, memory, disable, kill, power] = self.scenario.chances;
-        let index = self.random.usize(0..self.guests.len());
-        let mut happens = |chance: u16| self.random.u16(0..4096) < chance;
-        let (stop, memory, disable) = (happens(stop), happens(memory), happens(disable));
-        let (kill, power, resume) = (happens(kill), happens(power), happens(200));
-        if stop {
-            self.stop_ring(index);
-        }
-        if let (true, Some(process)) = (memory, &self.process) {
-            let (reply, _) = channel();
-            let letter = Letter::Memory(process.map(&self.memory), reply);
-            process.queues[index].queue.mail().send(letter);
-        }
-        if let (true, Some(process)) = (disable, &mut self.process) {
-            process.queues[index].enabled = false;
-            process.queues[index].queue.mail().send(Letter::Enabled(false));
-        }
-        if kill {
-            self.kill();
-            self.start_process();
-        }
-        if power {
-            self.cut_power()?;
-            self.boot();
-        }
-        if resume {
-            self.resume();
-        }
-        Ok(())
-    }
-
-    fn stop_ring(&mut self, index: usize) {
-        let Some(process) = &mut self.process else { return };
-        let served = &mut process.queues[index];
-        if matches!(served.state, RingState::Running) {
-            let (reply, answer) = channel();
-            served.queue.mail().send(Letter::Stop(reply));
-            served.state = RingState::Stopping(answer);
-            self.report.stops += 1;
-        }
-    }
-
-    /// Starts what was stopped and enables what was disabled.
-    fn resume(&mut self) {
-        let Some(process) = &mut self.process else { return };
-        for index in 0..self.guests.len() {
-            let served = &mut process.queues[index];
-            if !served.enabled {
-                served.enabled = true;
-                served.queue.mail().send(Letter::Enabled(true));
-            }
-            if let RingState::Stopped(base) = served.state {
-                process.start_ring(index, &self.scenario, &self.guests[index], &self.memory, base);
-            }
-        }
-    }
-
-    fn read_replies(&mut self) -> Result<(), String> {
-        let Some(process) = &mut self.process else { return Ok(()) };
-        for (served, guest) in process.queues.iter_mut().zip(&self.guests) {
-            match &served.state {
-                RingState::Starting(answer) => {
-                    if let Ok(result) = answer.try_recv() {
-                        result.map_err(|error| format!("a ring is refused: {error}"))?;
-                        served.state = RingState::Running;
-                    }
-                }
-                RingState::Stopping(answer) => {
-                    let Ok(base) = answer.try_recv() else { continue };
-                    let (used, left) = (guest.used_idx(), self.world.in_flight(served.port));
-                    demand(used == base && left == 0, || {
-                        format!("ring given back at {base} with {used} used and {left} operations under way")
-                    })?;
-                    served.state = RingState::Stopped(base);
-                }
-                RingState::Stopped(base) if guest.used_idx() != *base => {
-                    return Err(format!("a ring that was given back at {base} has {} used", guest.used_idx()));
-                }
-                RingState::Running | RingState::Stopped(_) => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn kill(&mut self) {
-        self.process = None;
-        self.report.kills += 1;
-        if self.scenario.faults.flush_error > 0 {
-            self.oracle.doubt();
-        }
-    }
-
-    fn cut_power(&mut self) -> Result<(), String> {
-        let Some(process) = self.process.take() else { return Ok(()) };
-        let file = process.file;
-        drop(process);
-        self.world.crash();
-        self.report.power_cuts += 1;
-        let content = self.disk(file);
-        self.oracle.check_power_cut(&content).map_err(|why| format!("after a power cut: {why}"))
-    }
-
     fn disk(&self, file: tidemark_backend::io::FileId) -> Vec<u8> {
         let start = usize::try_from(self.scenario.window()).unwrap();
         self.world.content(file)[start..start + self.scenario.sectors * SECTOR].to_vec()
-    }
-
-    /// Reads the whole disk once nothing is under way.
-    fn check_disk(&mut self) -> Result<(), String> {
-        let Some(process) = &self.process else { return Ok(()) };
-        let content = self.disk(process.file);
-        let start = self.oracle.begin_read();
-        let checked = self.oracle.check_read(start, 0, &content);
-        self.oracle.end_read(start);
-        checked.map_err(|why| format!("at the end: {why}"))
     }
 
     /// Tells every queue to end; all must.

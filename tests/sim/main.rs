@@ -3,6 +3,7 @@
 //! `SEEDS=n` runs that many seeds instead of 20 seconds' worth, `START=s` begins with seed s. A failing seed is printed
 //! with the command that replays it.
 
+mod broken;
 mod guest;
 mod machine;
 mod oracle;

@@ -133,7 +133,7 @@ impl Process {
             memory: table,
             kick: (!scenario.without_kicks).then(|| guest.kick.clone()),
             call: Some(guest.call.clone()),
-            err: None,
+            err: Some(guest.error.clone()),
             inflight: self.area.as_ref().map(|area| area.region(number).unwrap()),
             enabled: true,
         };
