@@ -52,7 +52,7 @@ pub fn parse(text: &str, implied: Option<&str>) -> Result<Value, QmpError> {
 }
 
 /// The key at the start of `text` and what follows its `=`.
-fn key<'a>(text: &'a str) -> Result<(Vec<&'a str>, &'a str), QmpError> {
+fn key(text: &str) -> Result<(Vec<&str>, &str), QmpError> {
     let len = text.find(['=', ',']).unwrap_or(text.len());
     let (key, rest) = text.split_at(len);
     let parts = fragments(key)?;

@@ -9,8 +9,8 @@ mod inline;
 mod setup;
 mod slots;
 
-use super::workers::{Inbox, Workers};
 use super::buf::byte_count;
+use super::workers::{Inbox, Workers};
 use super::{Completion, FileTable, Io, Op, OpKind, Token, Wait};
 use crate::error::{GraphError, IoError};
 use io_uring::{IoUring, opcode, types};
@@ -171,7 +171,9 @@ impl Uring {
     }
 
     fn complete(&mut self, index: u32, result: Result<u64, IoError>) {
-        let Some(InFlight { op, token }) = self.in_flight.get_mut(index as usize).and_then(Option::take) else { return };
+        let Some(InFlight { op, token }) = self.in_flight.get_mut(index as usize).and_then(Option::take) else {
+            return;
+        };
         self.free.push(index);
         self.finish(op, token, result);
     }

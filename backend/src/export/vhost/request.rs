@@ -78,12 +78,7 @@ pub struct Limits {
 ///
 /// # Errors
 /// The status for a request that is malformed, not allowed or unknown.
-pub fn parse(
-    chain: &mut Chain,
-    table: &MemoryPin,
-    limits: Limits,
-    spare: Vec<Segment>,
-) -> Result<Command, Status> {
+pub fn parse(chain: &mut Chain, table: &MemoryPin, limits: Limits, spare: Vec<Segment>) -> Result<Command, Status> {
     let mut header = [0u8; 16];
     if !chain.cut_header(table, &mut header) {
         return Err(Status::IoError);
@@ -100,9 +95,7 @@ pub fn parse(
             transfer(Kind::Write, sector, memory, limits)
         }
         VIRTIO_BLK_T_FLUSH => Ok(Command::Node(bare(Kind::Flush, false, 0, 0))),
-        VIRTIO_BLK_T_GET_ID => {
-            chain.take_writable(table, spare).map(Command::GetId).ok_or(Status::IoError)
-        }
+        VIRTIO_BLK_T_GET_ID => chain.take_writable(table, spare).map(Command::GetId).ok_or(Status::IoError),
         VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES | VIRTIO_BLK_T_OUT if !limits.writable => Err(Status::IoError),
         kind @ (VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES) => {
             range(kind == VIRTIO_BLK_T_DISCARD, chain, table, limits)
