@@ -1,4 +1,7 @@
 //! The real daemon from outside: its protocols, beside the programs it stands in for.
 
+// The exception for tests covers the test functions alone, and not what they call.
+#![allow(clippy::unwrap_used)]
+
 mod cli;
 mod qmp;

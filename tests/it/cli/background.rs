@@ -26,7 +26,8 @@ fn a_daemon_in_the_background_is_ready_when_the_command_returns() {
             let target = fs::read_link(format!("{process}/fd/{stream}")).unwrap();
             assert_eq!(target, Path::new("/dev/null"), "{program}: descriptor {stream}");
         }
-        assert_eq!(rustix::process::getsid(Some(pid)).unwrap() == rustix::process::getsid(None).unwrap(), false);
+        let [its, ours] = [Some(pid), None].map(|pid| rustix::process::getsid(pid).unwrap());
+        assert_ne!(its, ours);
         kill_process(pid, Signal::TERM).unwrap();
         wait_until("the end of the daemon", || !place.file("pid").exists());
         wait_until("the end of its socket", || !place.file("blk").exists());

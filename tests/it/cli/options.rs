@@ -54,7 +54,7 @@ fn a_locked_image_is_refused_with_qemus_two_lines() {
     let export = format!("{EXPORT},writable=on");
     let _daemon = place.start(TIDEMARK, &["--blockdev", node, "--export", &export]);
     place.wait_for_listener("blk");
-    let other = export.replace("blk,", "blk,").replace("path=blk", "path=other");
+    let other = export.replace("path=blk", "path=other");
     let message = place.refusal(&["--blockdev", node, "--export", &other]);
     let expected = format!(
         "tidemark: --export {other}: Failed to get \"write\" lock\nIs another process using the image [disk]?\n"
