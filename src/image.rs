@@ -119,8 +119,8 @@ impl Image {
         }
         if self.format.is_none() && begins_with_qcow2(&mut file).with_context(|| format!("cannot read '{path}'"))? {
             bail!(
-                "'{path}' looks like a qcow2 image; say --format qcow2 to serve the disk in it, or --format raw to serve \
-                 the file as it is"
+                "'{path}' looks like a qcow2 image; say --format raw to serve the bytes of the file themselves \
+                 (--format qcow2, the disk in it, is not supported yet)"
             );
         }
         Ok(kind.is_block_device())
@@ -155,6 +155,6 @@ fn begins_with_qcow2(file: &mut File) -> io::Result<bool> {
 /// The block size to show to guests: what the storage writes in one go, if the disk is made of such pieces.
 pub fn logical_block_size(node: &Node) -> u32 {
     let wanted = node.request_alignment().max(512);
-    let fits = wanted.is_power_of_two() && node.length() % u64::from(wanted) == 0;
+    let fits = wanted.is_power_of_two() && node.length().is_multiple_of(u64::from(wanted));
     if fits { wanted } else { 512 }
 }
