@@ -3,13 +3,13 @@
 //! `SEEDS=n` runs that many seeds instead of 20 seconds' worth, `START=s` begins with seed s. A failing seed is printed
 //! with the command that replays it.
 
-mod broken;
 mod guest;
 mod machine;
 mod oracle;
 mod process;
 mod request;
 mod scenario;
+mod trouble;
 
 use machine::{Machine, Report};
 use scenario::Scenario;

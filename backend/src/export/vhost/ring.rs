@@ -329,6 +329,13 @@ impl Ring {
         self.used_idx
     }
 
+    /// Whether requests that the last process left undone have yet to be fetched again.
+    #[must_use]
+    #[inline]
+    pub fn has_recovered(&self) -> bool {
+        !self.resubmit.is_empty()
+    }
+
     /// How many requests were fetched and are not published as used.
     #[must_use]
     pub fn outstanding(&self) -> u16 {

@@ -90,12 +90,12 @@ impl Active {
     /// Starts what is available, up to a turn's worth. True if anything was.
     pub(super) fn fetch(&mut self, reactor: &Reactor) -> bool {
         self.take_ended();
-        if !self.can_fetch() {
+        if !self.may_pop() {
             return false;
         }
         let (mut requests, mut bytes) = (0, 0);
         let limits = self.limits();
-        while requests < REQUESTS_PER_TURN && bytes < BYTES_PER_TURN && !self.free.is_empty() {
+        while requests < REQUESTS_PER_TURN && bytes < BYTES_PER_TURN && !self.free.is_empty() && self.may_pop() {
             if reactor.handle().room() == 0 {
                 break;
             }
@@ -336,7 +336,17 @@ impl Active {
 
     /// Whether no request is in flight or unpublished.
     pub(super) fn is_drained(&self) -> bool {
-        self.free.len() == self.pending.len() && !self.has_unpublished()
+        self.free.len() == self.pending.len() && !self.has_unpublished() && !self.must_recover()
+    }
+
+    /// Whether a stopping ring has requests left that the last process had fetched: the index that the stop answers
+    /// is past them, so they are in flight, even if they were not fetched again yet.
+    fn must_recover(&self) -> bool {
+        self.stopping && !self.broken && self.ring.has_recovered()
+    }
+
+    fn may_pop(&self) -> bool {
+        self.can_fetch() || self.must_recover()
     }
 
     /// Lets go of the ring; returns the next available index.
