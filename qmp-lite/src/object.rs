@@ -121,8 +121,8 @@ fn object_del(context: &Context, arguments: ObjectDel) -> Result<Empty, QmpError
     }
 }
 
-/// Object names are not limited in length, unlike node names.
-fn is_identifier(id: &str) -> bool {
+/// Whether a name has the form that names of objects and nodes have. Those of objects may be of any length.
+pub(crate) fn is_identifier(id: &str) -> bool {
     id.starts_with(|first: char| first.is_ascii_alphabetic())
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }

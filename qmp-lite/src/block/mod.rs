@@ -13,11 +13,13 @@ pub use options::{BlockdevOptions, BlockdevRef};
 use std::sync::Arc;
 
 use tidemark_backend::error::GraphError;
+use tidemark_backend::node::options::{ChildRef, DriverOptions};
 use tidemark_backend::node::{Node, NodeOptions};
 
 use crate::command::declare_commands;
 use crate::context::Context;
 use crate::error::QmpError;
+use crate::object::is_identifier;
 use crate::schema::{Empty, qapi_struct};
 use info::{BlockDeviceInfo, BlockInfo};
 use stats::BlockStats;
@@ -73,6 +75,9 @@ qapi_struct! {
     }
 }
 
+/// The longest name of a node, as in QEMU.
+const NODE_NAME_BYTES: usize = 31;
+
 /// The text for a name that is neither a device's nor a node's.
 fn not_found(device: &str, node_name: &str) -> QmpError {
     let text = format!("Cannot find device='{device}' nor node-name='{node_name}'");
@@ -92,6 +97,9 @@ impl From<GraphError> for QmpError {
         let text = Self::generic(error.to_string());
         match error {
             GraphError::Locked(conflict) => text.with_hint(conflict.hint()),
+            GraphError::NameInvalid(name) if name.len() > NODE_NAME_BYTES && is_identifier(&name) => {
+                Self::generic("Node name too long")
+            }
             _ => text,
         }
     }
@@ -99,8 +107,26 @@ impl From<GraphError> for QmpError {
 
 fn blockdev_add(context: &Context, options: BlockdevOptions) -> Result<Empty, QmpError> {
     let options = NodeOptions::try_from(options)?;
+    check_force_share(&options, false)?;
     context.graph.open(&options)?;
     Ok(Empty {})
+}
+
+/// Whoever takes no image lock must not write. A node defined inside a read-only one is read-only too.
+fn check_force_share(options: &NodeOptions, read_only: bool) -> Result<(), QmpError> {
+    let read_only = read_only || options.read_only;
+    if options.force_share && !read_only {
+        return Err(QmpError::generic("force-share=on can only be used with read-only images"));
+    }
+    let child = match &options.driver {
+        DriverOptions::Raw(raw) => Some(&raw.file),
+        DriverOptions::BlkDebug(debug) => Some(&debug.image),
+        DriverOptions::File(_) | DriverOptions::Null(_) => None,
+    };
+    match child {
+        Some(ChildRef::Inline(options)) => check_force_share(options, read_only),
+        Some(ChildRef::Name(_)) | None => Ok(()),
+    }
 }
 
 fn blockdev_del(context: &Context, arguments: BlockdevDel) -> Result<Empty, QmpError> {

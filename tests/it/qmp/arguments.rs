@@ -107,7 +107,7 @@ const VALUES: [(&str, &str); 18] = [
 ];
 
 /// Accepted here although QEMU refuses it: every value of `aio` means io_uring, which needs no O_DIRECT.
-const MORE: [&str; 1] = ["blockdev-add 'file' aio 'native'"];
+const MORE: [&str; 2] = ["blockdev-add 'file' aio 'native'", "blockdev-add 'host_device' aio 'native'"];
 
 /// One way to give an argument.
 struct Variation {
