@@ -2,6 +2,7 @@
 //!
 //! `SEEDS=n` runs that many seeds instead of 20 seconds' worth, `START=s` begins with seed s. A failing seed is printed
 //! with the command that replays it.
+#![allow(clippy::unwrap_used, reason = "a failed step of a test is a failed test")]
 
 mod guest;
 mod machine;
