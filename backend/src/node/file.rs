@@ -101,7 +101,9 @@ impl File {
         let kind = match request.kind {
             Kind::Read => OpKind::Read,
             Kind::Write if self.poisoned.load(Ordering::Relaxed) => return Map::Ended(Err(IoError::Io)),
-            Kind::Write if !self.reads_before_writing() => OpKind::Write { stable: request.fua },
+            Kind::Write if !self.reads_before_writing() && (self.direct || !request.fua) => {
+                OpKind::Write { stable: request.fua }
+            }
             _ => return Map::Task,
         };
         if self.is_aligned(request) { Map::File { file: self.id, offset: request.offset, kind } } else { Map::Task }
@@ -113,6 +115,7 @@ impl File {
         }
         match request.kind {
             Kind::Read => self.read(io, request).await,
+            Kind::Write if request.fua && !self.direct => self.write_then_flush(io, request).await,
             Kind::Write => self.write(io, request).await,
             Kind::Flush => (request.memory, self.flush(io).await),
             Kind::Zero { unmap } => {
@@ -141,6 +144,13 @@ impl File {
         }
         let (op, result) = io.run(Op::write(self.id, request.offset, request.memory, request.fua)).await;
         (op.memory, result)
+    }
+
+    /// A stable write of cached data would, if it fails, use up the one report the kernel makes of data it has lost,
+    /// whoever's it was; a flush of ours poisons the file then.
+    async fn write_then_flush(&self, io: &Handle, request: Request) -> Outcome {
+        let (memory, result) = self.write(io, Request { fua: false, ..request }).await;
+        (memory, self.stable_if(io, true, result).await)
     }
 
     async fn stable_if(&self, io: &Handle, fua: bool, result: Result<(), IoError>) -> Result<(), IoError> {
