@@ -18,6 +18,18 @@ fn after_a_failed_flush_no_write_and_no_flush_succeeds_and_reads_do() {
     assert_eq!(bench.read(&node, 0, 512), Ok(vec![2; 512]));
 }
 
+/// The kernel tells of lost data once: whoever hears of it must not keep it from those who flush later.
+#[test]
+fn a_stable_write_of_cached_data_that_fails_ends_all_promises_too() {
+    let mut bench = Bench::new(1, &[1; 8192], 1).with_faults(Faults { flush_error: 1024, ..Faults::default() });
+    let node = bench.file(None);
+    assert_eq!(bench.write(&node, 0, &[2; 512]), Ok(()));
+    let stable = crate::node::Request { fua: true, ..super::bench::write(4096, &[3; 512]) };
+    assert_eq!(bench.run(&node, stable).1, Err(IoError::Io));
+    bench.world.set_faults(Faults::default());
+    assert_eq!(bench.bare(&node, Kind::Flush, 0, 0), Err(IoError::Io), "the first write is not stable");
+}
+
 #[test]
 fn of_two_flushes_side_by_side_none_hides_the_failure_of_the_other() {
     let mut failed = 0;
