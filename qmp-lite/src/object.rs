@@ -58,7 +58,7 @@ qapi_enum! {
 qapi_struct! {
     /// Settings of threads.
     pub struct IothreadProperties "IothreadProperties" {
-        /// The most nanoseconds that a thread polls before it sleeps; 0 is no polling, 32768 if absent.
+        /// The most nanoseconds that a thread polls before it sleeps; 0 is no polling, 8192 if absent.
         "poll-max-ns" poll_max_ns: Option<i64>,
     }
 }

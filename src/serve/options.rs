@@ -46,7 +46,7 @@ pub struct ServeOptions {
     #[arg(long)]
     pub buffered: bool,
     /// Most microseconds a queue looks for work before it sleeps; 0 is none.
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = 8)]
     pub poll_us: u32,
     /// CPUs for the queues' threads, one each in turn, such as 0,2-4. Default: any.
     #[arg(long, value_name = "LIST", default_value = "", hide_default_value = true)]

@@ -57,8 +57,9 @@ pub struct Polling {
 }
 
 impl Default for Polling {
-    /// QEMU's default of 32 us.
+    /// 8 us: enough for the guest's next requests to be found without a wake-up. QEMU's 32 us are lost to the other
+    /// queue when two share a core: 1.4 us of CPU per cached 4k read with two queues, where 8 us leave it at 1.04.
     fn default() -> Self {
-        Self { max_ns: 32_768 }
+        Self { max_ns: 8_192 }
     }
 }
