@@ -4,6 +4,6 @@ mod background;
 mod control;
 mod grown;
 mod options;
-mod process;
+pub mod process;
 mod serve;
 mod socket;

@@ -2,7 +2,7 @@
 
 mod arguments;
 mod commands;
-mod daemon;
+pub mod daemon;
 mod errors;
 mod options;
 mod python;

@@ -62,15 +62,7 @@ impl Daemon {
             assert!(end.is_none(), "it ended with {end:?} instead of opening its monitor");
             thread::sleep(Duration::from_millis(10));
         };
-        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-        let mut client = Client {
-            stream: BufReader::new(stream),
-            dir: self.dir().display().to_string(),
-            asked: 0,
-            events: Vec::new(),
-        };
-        client.greeting();
-        client
+        Client::new(stream, self.dir())
     }
 
     /// A connection that is ready for commands.
@@ -110,6 +102,15 @@ pub struct Client {
 }
 
 impl Client {
+    /// A connection to the monitor of a daemon in `dir`, greeted but not negotiated.
+    pub fn new(stream: UnixStream, dir: &Path) -> Self {
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        let dir = dir.display().to_string();
+        let mut client = Self { stream: BufReader::new(stream), dir, asked: 0, events: Vec::new() };
+        client.greeting();
+        client
+    }
+
     /// Everything the daemon answers to `text`, in order, without events. A last request, which this
     /// adds, tells when that is all.
     pub fn ask(&mut self, text: &str) -> Vec<Value> {

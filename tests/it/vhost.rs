@@ -1,0 +1,18 @@
+//! The disk that the daemon serves, from the guest's side: a vhost-user front-end against the real program.
+
+mod crash;
+mod daemon;
+mod device;
+mod direct;
+mod driver;
+mod failure;
+mod flipped;
+mod guest;
+mod idle;
+mod lifecycle;
+mod load;
+mod malformed;
+mod memory;
+mod messages;
+mod requests;
+mod stop;

@@ -1,0 +1,189 @@
+//! Random reads and writes on several queues of one thread, whose every byte is checked against a model.
+//!
+//! Invariant: no block has two requests in flight, so the model knows what each read must find. The queues themselves
+//! notice a request that completes twice.
+
+use fastrand::Rng;
+use tidemark_frontend::{Completion, Device, GuestBuf, GuestMemory, Queue, Request, Status};
+
+use crate::cli::process::TIMEOUT;
+
+/// Bytes of a block.
+pub const BLOCK: u32 = 4096;
+/// Blocks of the disk that are used, from its start.
+const BLOCKS: usize = 1024;
+/// Requests per queue.
+const DEPTH: u16 = 24;
+
+/// What a slot of a queue is doing.
+#[derive(Clone)]
+struct Busy {
+    serial: u64,
+    block: usize,
+    write: bool,
+    buf: GuestBuf,
+}
+
+/// Queues under load.
+pub struct Load {
+    memory: GuestMemory,
+    queues: Vec<Queue>,
+    bufs: Vec<Vec<GuestBuf>>,
+    busy: Vec<Vec<Busy>>,
+    /// The byte that fills each block, 0 for one never written.
+    model: Vec<u64>,
+    taken: Vec<bool>,
+    rng: Rng,
+    completed: u64,
+    overtaken: u64,
+}
+
+impl Load {
+    /// Starts queues 0 to `count`.
+    pub fn new(device: &mut Device, count: u16, seed: u64) -> Self {
+        let queues: Vec<Queue> = (0..count)
+            .map(|index| {
+                let queue = device.create_queue(index).unwrap();
+                device.start_queue(index).unwrap();
+                queue
+            })
+            .collect();
+        let bufs =
+            (0..count).map(|_| (0..DEPTH).map(|_| device.arena().alloc(BLOCK, 4096).unwrap()).collect()).collect();
+        Self {
+            memory: device.memory(),
+            busy: queues.iter().map(|_| Vec::new()).collect(),
+            queues,
+            bufs,
+            model: vec![0; BLOCKS],
+            taken: vec![false; BLOCKS],
+            rng: Rng::with_seed(seed),
+            completed: 0,
+            overtaken: 0,
+        }
+    }
+
+    /// Takes buffers from other memory from now on.
+    pub fn use_buffers(&mut self, memory: GuestMemory, mut next: impl FnMut() -> GuestBuf) {
+        assert!(self.in_flight() == 0, "buffers are in use");
+        self.memory = memory;
+        self.bufs.iter_mut().flatten().for_each(|buf| *buf = next());
+    }
+
+    /// Submits what fits and takes what completed, until `count` more requests were completed.
+    pub fn steps(&mut self, count: u64) {
+        let target = self.completed + count;
+        while self.completed < target {
+            self.fill();
+            self.take_one();
+        }
+    }
+
+    /// Fills the queues up.
+    pub fn fill(&mut self) {
+        for queue in 0..self.queues.len() {
+            while let Some(buf) = self.bufs[queue].pop() {
+                self.submit(queue, buf);
+            }
+            self.queues[queue].publish().unwrap();
+        }
+    }
+
+    /// Takes what has completed, without waiting.
+    pub fn poll(&mut self) {
+        for queue in 0..self.queues.len() {
+            while let Some(done) = self.queues[queue].pop().unwrap() {
+                self.check(queue, done);
+            }
+        }
+    }
+
+    /// Waits for everything in flight.
+    pub fn drain(&mut self) {
+        while self.in_flight() > 0 {
+            self.take_one();
+        }
+    }
+
+    /// Requests in flight on all queues.
+    pub fn in_flight(&self) -> usize {
+        self.busy.iter().map(Vec::len).sum()
+    }
+
+    /// Requests completed so far.
+    pub fn completed(&self) -> u64 {
+        self.completed
+    }
+
+    /// Completions so far that came before that of a request submitted earlier.
+    pub fn overtaken(&self) -> u64 {
+        self.overtaken
+    }
+
+    /// What a disk of `len` bytes has to hold now.
+    pub fn expected(&self, len: u64) -> Vec<u8> {
+        let mut disk: Vec<u8> = self.model.iter().flat_map(|value| contents(*value)).collect();
+        disk.resize(usize::try_from(len).unwrap(), 0);
+        disk
+    }
+
+    fn take_one(&mut self) {
+        for queue in 0..self.queues.len() {
+            if self.queues[queue].in_flight() > 0 {
+                let waited = self.queues[queue].wait(TIMEOUT).unwrap();
+                assert!(waited, "queue {queue} hangs with {} in flight", self.queues[queue].in_flight());
+                while let Some(done) = self.queues[queue].pop().unwrap() {
+                    self.check(queue, done);
+                }
+            }
+        }
+    }
+
+    fn submit(&mut self, queue: usize, buf: GuestBuf) {
+        let block = loop {
+            let block = self.rng.usize(..BLOCKS);
+            if !std::mem::replace(&mut self.taken[block], true) {
+                break block;
+            }
+        };
+        let write = self.rng.bool();
+        let offset = block as u64 * u64::from(BLOCK);
+        let request = if write {
+            self.model[block] = self.rng.u64(1..);
+            self.memory.write(buf.addr, &contents(self.model[block])).unwrap();
+            Request::Write { offset, data: &[buf] }
+        } else {
+            self.memory.fill(buf, 0xee).unwrap();
+            Request::Read { offset, data: &[buf] }
+        };
+        let token = self.queues[queue].enqueue(&request).unwrap();
+        self.busy[queue].push(Busy { serial: token.serial, block, write, buf });
+    }
+
+    fn check(&mut self, queue: usize, done: Completion) {
+        let busy = &mut self.busy[queue];
+        let position = busy.iter().position(|busy| busy.serial == done.token.serial).unwrap();
+        self.overtaken += u64::from(position > 0);
+        let Busy { block, write, buf, .. } = busy.remove(position);
+        assert_eq!(done.status, Status::Ok, "queue {queue}, block {block}, write: {write}");
+        if !write {
+            let found = self.memory.to_vec(buf).unwrap();
+            assert!(found == contents(self.model[block]), "queue {queue}: block {block} is not what was written");
+        }
+        self.taken[block] = false;
+        self.bufs[queue].push(buf);
+        self.completed += 1;
+    }
+}
+
+fn contents(value: u64) -> Vec<u8> {
+    value.to_le_bytes().repeat(BLOCK as usize / 8)
+}
+
+/// Takes completions, all of them successes, until no more than `left` are in flight.
+pub fn finish(queue: &mut Queue, left: u16) {
+    while queue.in_flight() > left {
+        assert!(queue.wait(TIMEOUT).unwrap(), "{} requests hang", queue.in_flight());
+        queue.poll(|done| assert_eq!(done.status, Status::Ok)).unwrap();
+    }
+}
