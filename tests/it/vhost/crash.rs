@@ -1,4 +1,4 @@
-//! The daemon dies of SIGKILL at random moments: each request completes exactly once, and no byte is lost.
+//! The daemon dies of SIGKILL or is ended at random moments, and another takes over: each request completes exactly once, and no byte is lost.
 
 use std::thread;
 use std::time::Duration;
@@ -12,7 +12,14 @@ use super::load::Load;
 /// Reads are slow and writes are not, so writes overtake them.
 const SLOW_READS: &str = "driver=blkdebug,node-name=n,x-delay-ns.read=15000000,image.driver=file,image.filename=disk";
 
-fn crashes(mut daemon: Daemon, queues: u16, rounds: u32, seed: u64) -> Load {
+/// How a daemon ends before the next one takes over.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Kill,
+    Terminate,
+}
+
+fn restarts(mut daemon: Daemon, end: End, queues: u16, rounds: u32, seed: u64) -> Load {
     let mut rng = Rng::with_seed(seed);
     let mut device = daemon.connect(DeviceOptions::default().with_queues(queues, 64));
     let mut load = Load::new(&mut device, queues, seed);
@@ -20,8 +27,11 @@ fn crashes(mut daemon: Daemon, queues: u16, rounds: u32, seed: u64) -> Load {
         load.steps(rng.u64(1..200));
         load.fill();
         thread::sleep(Duration::from_micros(rng.u64(0..20_000)));
-        daemon.kill();
-        // What was published before the crash, the guest may take during it.
+        match end {
+            End::Kill => daemon.kill(),
+            End::Terminate => daemon.terminate(),
+        }
+        // What was published before, the guest may take meanwhile.
         if rng.bool() {
             load.poll();
             load.fill();
@@ -42,13 +52,18 @@ fn crashes(mut daemon: Daemon, queues: u16, rounds: u32, seed: u64) -> Load {
 
 #[test]
 fn twenty_crashes_with_slow_reads_and_fast_writes_complete_every_request_once() {
-    let load = crashes(Daemon::with_node(SLOW_READS, ""), 2, 20, 1);
+    let load = restarts(Daemon::with_node(SLOW_READS, ""), End::Kill, 2, 20, 1);
     assert!(load.overtaken() > 100, "only {} of {} out of order", load.overtaken(), load.completed());
 }
 
 #[test]
 fn twenty_crashes_of_serve_under_load_complete_every_request_once() {
-    crashes(Daemon::serve(&[]), 4, 20, 2);
+    restarts(Daemon::serve(&[]), End::Kill, 4, 20, 2);
+}
+
+#[test]
+fn ten_orderly_restarts_under_load_complete_every_request_once() {
+    restarts(Daemon::with_node(SLOW_READS, ""), End::Terminate, 2, 10, 4);
 }
 
 #[test]

@@ -104,9 +104,9 @@ impl Daemon {
         assert_eq!(lines(), count, "lines with '{text}' in {}", self.log());
     }
 
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.process.id()
+    /// How many files it has open.
+    pub fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
     }
 
     /// Names of its threads that serve queues.
@@ -144,8 +144,8 @@ impl Daemon {
         self.process.try_wait().unwrap().is_none()
     }
 
-    /// Ends it as an administrator would, which has to be a success; returns the log.
-    pub fn stop(mut self) -> String {
+    /// Ends it as an administrator would, which has to be a success.
+    pub fn terminate(&mut self) {
         assert!(self.is_running(), "it ended by itself: {}", self.log());
         kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
         let mut status = None;
@@ -154,6 +154,11 @@ impl Daemon {
             status.is_some()
         });
         assert!(status.is_some_and(|status| status.success()), "{status:?}: {}", self.log());
+    }
+
+    /// As [`Daemon::terminate`]; returns the log.
+    pub fn stop(mut self) -> String {
+        self.terminate();
         self.log()
     }
 }

@@ -47,6 +47,19 @@ fn a_resize_reaches_the_guest_and_the_new_end_can_be_used() {
 }
 
 #[test]
+fn a_front_end_that_does_not_read_its_channel_does_not_hold_the_monitor_up() {
+    let daemon = Daemon::with_node(FILE, "");
+    let mut guest = Guest::new(&daemon);
+    let mut qmp = daemon.qmp();
+    for round in 0..1000 {
+        let size = DISK + (round % 2) * 512;
+        qmp.succeed(&format!("{{'execute': 'block_resize', 'arguments': {{'node-name': 'n', 'size': {size}}}}}"));
+    }
+    assert_eq!(guest.write(0, &[1; 512]), Status::Ok);
+    assert_eq!(guest.device.config().unwrap().capacity_bytes(), DISK + 512);
+}
+
+#[test]
 fn a_resize_while_nobody_is_connected_is_seen_by_the_next_guest() {
     let daemon = Daemon::serve(&[]);
     drop(Guest::new(&daemon));

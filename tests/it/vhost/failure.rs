@@ -6,12 +6,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use qmp_lite::wire::Value;
-use tidemark_frontend::{Request, Status};
+use rustix::process::Signal;
+use tidemark_frontend::{DeviceOptions, Request, Status};
 
 use super::daemon::{DISK, Daemon, a_moment};
 use super::guest::Guest;
 use super::load::finish;
-use crate::cli::process::{TIDEMARK, wait_until};
+use crate::cli::process::{Place, Running, TIDEMARK, wait_until};
 use crate::qmp::daemon::Client;
 
 fn failing(iotype: &str, errno: u32, more: &str) -> String {
@@ -112,15 +113,15 @@ fn errors_among_many_requests_hit_those_that_failed_only() {
 fn a_full_file_system_is_an_error_until_there_is_room_again() {
     // A file system of 1 MiB that only the daemon sees; the disk on it is sparse and larger.
     let script = "mkdir full && mount -t tmpfs -o size=1m none full && truncate -s 32M full/disk && exec \"$@\"";
-    let place = crate::cli::process::Place::new();
+    let place = Place::new();
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "--mount", "sh", "-ec", script, "sh", TIDEMARK]);
     command.args(["serve", "full/disk:blk", "--qmp", "qmp"]).current_dir(place.path());
-    let daemon = crate::cli::process::Running::spawn(command);
+    let daemon = Running::spawn(command);
     place.wait_for_listener("qmp");
     let mut qmp = Client::new(std::os::unix::net::UnixStream::connect(place.file("qmp")).unwrap(), place.path());
     qmp.ask("{'execute': 'qmp_capabilities'}");
-    let mut guest = Guest::at(&place.file("blk"), tidemark_frontend::DeviceOptions::default());
+    let mut guest = Guest::at(&place.file("blk"), DeviceOptions::default());
     let results: Vec<Status> = (0..16u64).map(|at| guest.write(at << 18, &[7; 1 << 18])).collect();
     let written = results.iter().position(|status| *status != Status::Ok).expect("no room at some time");
     assert!((1..=4).contains(&written), "{results:?}");
@@ -131,7 +132,7 @@ fn a_full_file_system_is_an_error_until_there_is_room_again() {
     assert_eq!(guest.write(1 << 23, &[8; 1 << 18]), Status::Ok, "there is room again");
     assert_eq!(guest.read(1 << 23, 1 << 18), [8; 1 << 18]);
     drop(guest);
-    daemon.end(rustix::process::Signal::TERM);
+    daemon.end(Signal::TERM);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use tidemark_frontend::Status;
 
 use super::daemon::{Daemon, FILE, a_moment};
 use super::guest::Guest;
+use crate::cli::process::wait_until;
 
 const VERSION: u32 = 1;
 const NEED_REPLY: u32 = 8;
@@ -199,6 +200,7 @@ fn still_works(daemon: &mut Daemon, name: &str) {
 fn malformed_messages_end_at_most_their_session() {
     let mut daemon = Daemon::with_node(FILE, "");
     let (file, other) = (memfd(1 << 16), File::open("/dev/null").unwrap());
+    let before = daemon.open_files();
     for (name, bytes, fds) in frames().into_iter().chain(contents(&file, &other)) {
         let mut rude = Rude::new(&daemon);
         rude.send(&bytes, &fds);
@@ -210,6 +212,7 @@ fn malformed_messages_end_at_most_their_session() {
         drop(rude);
         still_works(&mut daemon, name);
     }
+    wait_until("no file of a message is left open", || daemon.open_files() <= before);
     daemon.stop();
 }
 
@@ -236,6 +239,16 @@ fn a_front_end_that_stops_in_the_middle_of_a_message_does_not_keep_the_daemon_fr
     let mut rude = Rude::new(&daemon);
     rude.0.write_all(&message(2, VERSION, &[0; 8])[..5]).unwrap();
     a_moment();
+    daemon.stop();
+}
+
+#[test]
+fn a_front_end_that_reads_no_replies_does_not_keep_the_daemon_from_ending() {
+    let daemon = Daemon::with_node(FILE, "");
+    let mut rude = Rude::new(&daemon);
+    rude.0.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    // Until neither end can write any more.
+    while rude.0.write_all(&message(1, VERSION, &[])).is_ok() {}
     daemon.stop();
 }
 
