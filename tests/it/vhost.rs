@@ -9,6 +9,7 @@ mod failure;
 mod flipped;
 mod guest;
 mod idle;
+mod inflight;
 mod lifecycle;
 mod load;
 mod malformed;

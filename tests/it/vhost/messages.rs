@@ -20,26 +20,29 @@ const VERSION: u32 = 1;
 const NEED_REPLY: u32 = 8;
 
 /// Header and payload (vhost-user, "Message specification").
-fn message(request: u32, flags: u32, payload: &[u8]) -> Vec<u8> {
+pub fn message(request: u32, flags: u32, payload: &[u8]) -> Vec<u8> {
     let size = u32::try_from(payload.len()).unwrap();
     [&request.to_le_bytes()[..], &flags.to_le_bytes(), &size.to_le_bytes(), payload].concat()
 }
 
-fn words(words: &[u64]) -> Vec<u8> {
+/// A payload of 64-bit numbers.
+pub fn words(words: &[u64]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-fn halves(halves: &[u32]) -> Vec<u8> {
+/// A payload of 32-bit numbers.
+pub fn halves(halves: &[u32]) -> Vec<u8> {
     halves.iter().flat_map(|half| half.to_le_bytes()).collect()
 }
 
 /// A memory table's payload: regions of address, size, user address and offset into the file.
-fn table(regions: &[[u64; 4]]) -> Vec<u8> {
+pub fn table(regions: &[[u64; 4]]) -> Vec<u8> {
     let count = u32::try_from(regions.len()).unwrap();
     [halves(&[count, 0]), regions.iter().flat_map(|region| words(region)).collect()].concat()
 }
 
-fn inflight(size: u64, offset: u64, queues: u16, queue_size: u16) -> Vec<u8> {
+/// The payload that describes an in-flight area: bytes, offset, queues, entries.
+pub fn inflight(size: u64, offset: u64, queues: u16, queue_size: u16) -> Vec<u8> {
     [words(&[size, offset]), queues.to_le_bytes().to_vec(), queue_size.to_le_bytes().to_vec(), vec![0; 4]].concat()
 }
 
@@ -70,7 +73,7 @@ impl Rude {
     }
 
     /// Sends bytes and descriptors; the other end may have hung up.
-    fn send(&mut self, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
+    pub fn send(&mut self, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         assert!(fds.is_empty() || control.push(SendAncillaryMessage::ScmRights(fds)));
@@ -87,7 +90,7 @@ impl Rude {
     }
 
     /// Reads until nothing more comes; whether the other end hung up.
-    fn is_hung_up_on(&mut self) -> bool {
+    pub fn is_hung_up_on(&mut self) -> bool {
         let mut bytes = [0; 4096];
         loop {
             match self.0.read(&mut bytes) {
@@ -99,7 +102,8 @@ impl Rude {
     }
 }
 
-fn memfd(len: u64) -> File {
+/// A file of memory.
+pub fn memfd(len: u64) -> File {
     let file = File::from(memfd_create("test", MemfdFlags::CLOEXEC).unwrap());
     file.set_len(len).unwrap();
     file
