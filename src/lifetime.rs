@@ -5,7 +5,7 @@
 
 use anyhow::Context as _;
 use qmp_lite::context::Quit;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use std::sync::Arc;
 
@@ -14,9 +14,11 @@ use std::sync::Arc;
 /// # Errors
 /// The system refuses a handler or a thread.
 pub fn obey_signals(quit: Arc<Quit>) -> anyhow::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot handle signals")?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGXFSZ]).context("cannot handle signals")?;
     let wait = move || {
-        for signal in signals.forever() {
+        // A guest's write past the file size limit (setrlimit(2)) is an error to the guest; the signal is only kept
+        // from ending the process.
+        for signal in signals.forever().filter(|signal| *signal != SIGXFSZ) {
             if quit.is_requested() {
                 // Does not return for these signals.
                 let _ = signal_hook::low_level::emulate_default_handler(signal);

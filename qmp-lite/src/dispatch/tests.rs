@@ -65,7 +65,8 @@ fn descriptors_may_be_named_on_the_command_line_only() {
     let dispatcher = dispatcher();
     let dir = tempfile::tempdir().unwrap();
     let listener = UnixListener::bind(dir.path().join("s")).unwrap();
-    let number = listener.as_raw_fd();
+    // What an inherited descriptor looks like: open, not close-on-exec, and nobody's.
+    let number = std::mem::ManuallyDrop::new(rustix::io::dup(&listener).unwrap()).as_raw_fd();
     succeed(&dispatcher, "blockdev-add", json!({"driver": "null-co", "node-name": "n"}));
     let fd = json!({"type": "fd", "str": number.to_string()});
     let export = json!({"type": "vhost-user-blk", "id": "e", "node-name": "n", "addr": fd});

@@ -136,6 +136,27 @@ fn a_full_file_system_is_an_error_until_there_is_room_again() {
 }
 
 #[test]
+fn a_file_size_limit_is_an_error_to_the_guest_and_not_the_end_of_the_daemon() {
+    let place = Place::new();
+    std::fs::File::options().write(true).open(place.file("disk")).unwrap().set_len(DISK).unwrap();
+    for more in ["--direct", "--buffered"] {
+        let mut command = Command::new("prlimit");
+        command.args(["--fsize=1048576", TIDEMARK, "serve", "disk:blk", "--qmp", "qmp", more]);
+        command.current_dir(place.path());
+        let daemon = Running::spawn(command);
+        place.wait_for_listener("qmp");
+        let mut guest = Guest::at(&place.file("blk"), DeviceOptions::default());
+        assert_eq!(guest.write(1 << 21, &[1; 4096]), Status::IoError, "{more}");
+        assert_eq!(guest.write((1 << 21) + 512, &[1; 512]), Status::IoError, "{more}");
+        assert_eq!(guest.run(&Request::WriteZeroes { offset: 1 << 21, len: 4096, unmap: false }), Status::Ok, "{more}");
+        assert_eq!(guest.write(0, &[2; 4096]), Status::Ok, "{more}");
+        assert_eq!(guest.read(0, 4096), [2; 4096], "{more}");
+        drop(guest);
+        daemon.end(Signal::TERM);
+    }
+}
+
+#[test]
 fn an_image_header_cannot_be_written_to_a_disk_whose_format_nobody_named() {
     let header = [&b"QFI\xfb\0\0\0\x03"[..], &[0; 504]].concat();
     let daemon = Daemon::serve(&[]);
