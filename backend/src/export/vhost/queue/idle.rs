@@ -7,6 +7,9 @@ use crate::io::Wait;
 
 /// What polling starts with, in nanoseconds.
 const FIRST: u64 = 4_096;
+/// A wait of this many times the longest polling is taken for one that polling could have found the end of: it was
+/// measured from the last work to the next fetch, so it holds the wake-up that polling saves.
+const REACH: u64 = 4;
 /// How often a ring without a kick descriptor is looked at, in nanoseconds.
 const WITHOUT_KICKS: u64 = 1_000_000;
 
@@ -53,7 +56,7 @@ impl Idle {
         }
         let idle = now.saturating_sub(since);
         self.window = match idle {
-            _ if idle > self.max => 0,
+            _ if idle > self.max.saturating_mul(REACH) => 0,
             _ if self.window == 0 => FIRST.min(self.max),
             _ => (self.window * 2).min(self.max),
         };
