@@ -48,10 +48,12 @@ impl Background {
         }
         let null = OpenOptions::new().read(true).write(true).open("/dev/null").context("cannot open /dev/null")?;
         std::env::set_current_dir("/").context("cannot change to /")?;
-        rustix::io::write(rustix::stdio::stdin(), b"r").context("the process that started the daemon is gone")?;
+        let starter = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stderr(&null)?;
+        // Last: whoever waits may look at once, and must find a daemon that has let go of everything.
+        rustix::io::write(&starter, b"r").context("the process that started the daemon is gone")?;
         Ok(())
     }
 }
