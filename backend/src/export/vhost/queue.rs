@@ -12,6 +12,7 @@ mod idle;
 pub use handle::{Letter, QueueHandle, RingStart};
 
 use super::shared::ExportShared;
+use crate::io::Wait;
 use crate::mailbox::Mailbox;
 use crate::reactor::{Reactor, Waker};
 use active::Active;
@@ -21,6 +22,9 @@ use std::sync::mpsc::Sender;
 
 /// Cookie of the kick watch; requests have smaller ones.
 const KICK: u32 = 1 << 31;
+
+/// How often a ring without a kick descriptor is looked at, in nanoseconds.
+const WITHOUT_KICKS: u64 = 1_000_000;
 
 /// Commands to a queue.
 pub type Mail = Mailbox<Letter, Waker>;
@@ -62,11 +66,14 @@ impl Queue {
         for letter in self.mail.take() {
             self.obey(letter);
         }
-        let fetched = self.active.as_mut().is_some_and(|active| active.fetch(&self.reactor));
+        let fetched = self.active.as_mut().map_or(0, |active| active.fetch(&self.reactor));
+        if fetched > 0 {
+            self.idle.fetched(fetched, self.reactor.handle().now());
+        }
         if self.finish_stopping() {
             return false;
         }
-        let wait = self.idle.wait(fetched, self.reactor.handle().now(), self.active.as_mut());
+        let wait = self.wait();
         let (mail, active) = (&self.mail, &mut self.active);
         self.reactor.turn(
             wait,
@@ -77,10 +84,27 @@ impl Queue {
                 }
             },
         );
-        if let Some(active) = active {
-            active.publish();
+        let published = self.active.as_mut().map_or(0, Active::publish);
+        if published > 0 {
+            self.idle.published(published, self.reactor.handle().now());
         }
         true
+    }
+
+    /// How this turn may wait. Before it sleeps, the guest is asked for kicks.
+    fn wait(&mut self) -> Wait {
+        let Some(active) = &mut self.active else { return Wait::Forever };
+        let now = self.reactor.handle().now();
+        if active.has_unpublished() {
+            return Wait::No;
+        }
+        if !active.can_fetch() {
+            return Wait::Forever;
+        }
+        if self.idle.polls(now) || active.arm_kicks() {
+            return Wait::No;
+        }
+        if active.has_kick() { Wait::Forever } else { Wait::Until(now.saturating_add(WITHOUT_KICKS)) }
     }
 
     fn obey(&mut self, letter: Letter) {

@@ -309,10 +309,12 @@ impl Ring {
         Ok(self.available()? > 0)
     }
 
-    /// Tells the driver that we look at the ring without being kicked. With EVENT_IDX there is nothing to tell: the
-    /// driver kicks once per [`Ring::arm_kicks`].
+    /// Tells the driver that we look at the ring without being kicked. With EVENT_IDX: by wishing for a kick at an
+    /// index that is past (section 2.7.10).
     pub fn suppress_kicks(&mut self) {
-        if !self.event_idx {
+        if self.event_idx {
+            self.layout.set_avail_event(self.next_avail.wrapping_sub(1));
+        } else {
             self.layout.set_used_flags(layout::NO_NOTIFY);
         }
     }

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// Requests started per turn, so that completions are published in between.
-const REQUESTS_PER_TURN: usize = 128;
+const REQUESTS_PER_TURN: u32 = 128;
 /// Bytes started per turn: cached reads are copied while they are submitted.
 const BYTES_PER_TURN: u64 = 1 << 20;
 /// At most one report of failing I/O in this many nanoseconds; the guest is told of each.
@@ -50,7 +50,10 @@ pub(super) struct Active {
     enabled: bool,
     stopping: bool,
     broken: bool,
-    unpublished: bool,
+    /// Answers the guest was not shown yet.
+    unpublished: u32,
+    /// Whether the guest was asked for kicks.
+    armed: bool,
     last_report: Option<u64>,
 }
 
@@ -79,7 +82,8 @@ impl Active {
             enabled: start.enabled,
             stopping: false,
             broken: false,
-            unpublished: false,
+            unpublished: 0,
+            armed: false,
             last_report: None,
         };
         active.ring.suppress_kicks();
@@ -87,11 +91,11 @@ impl Active {
         Ok(active)
     }
 
-    /// Starts what is available, up to a turn's worth. True if anything was.
-    pub(super) fn fetch(&mut self, reactor: &Reactor) -> bool {
+    /// Starts what is available, up to a turn's worth; returns how many requests that were.
+    pub(super) fn fetch(&mut self, reactor: &Reactor) -> u32 {
         self.take_ended();
         if !self.may_pop() {
-            return false;
+            return 0;
         }
         let (mut requests, mut bytes) = (0, 0);
         let limits = self.limits();
@@ -113,7 +117,7 @@ impl Active {
         if self.ring.memory().is_broken() {
             self.break_down("guest memory was taken away (a memory file was truncated)");
         }
-        requests > 0
+        requests
     }
 
     fn limits(&self) -> Limits {
@@ -224,7 +228,7 @@ impl Active {
     fn answer(&mut self, head: u16, status: Segment, table: &MemTable, value: Status, written: u64) {
         table.write_byte(status, value.byte());
         self.ring.push_used(head, u32::try_from(written + 1).unwrap_or(u32::MAX));
-        self.unpublished = true;
+        self.unpublished += 1;
     }
 
     fn refuse(&mut self, error: &super::super::ring::ChainError) {
@@ -246,16 +250,21 @@ impl Active {
 
     fn keep_spare(&mut self, memory: Memory) {
         let list = memory.into_segments();
-        if list.capacity() > 0 && self.spare.len() < REQUESTS_PER_TURN {
+        if list.capacity() > 0 && self.spare.len() < REQUESTS_PER_TURN as usize {
             self.spare.push(list);
         }
     }
 
-    /// Shows the guest what has ended since the last time, with one notification at most.
-    pub(super) fn publish(&mut self) {
+    /// Shows the guest what has ended since the last time, with one notification at most; returns how many answers.
+    pub(super) fn publish(&mut self) -> u32 {
         self.take_ended();
-        if !std::mem::take(&mut self.unpublished) {
-            return;
+        if std::mem::take(&mut self.armed) {
+            // Before the guest sees an answer: what it sends then is looked for without a kick.
+            self.ring.suppress_kicks();
+        }
+        let count = std::mem::take(&mut self.unpublished);
+        if count == 0 {
+            return 0;
         }
         if self.ring.publish()
             && let Some(call) = &self.call
@@ -263,6 +272,7 @@ impl Active {
             // Fails only when the counter is full: then the front-end has been told.
             let _ = rustix::io::write(call, &1u64.to_ne_bytes());
         }
+        count
     }
 
     fn break_down(&mut self, why: &str) {
@@ -316,11 +326,12 @@ impl Active {
     }
 
     pub(super) fn has_unpublished(&self) -> bool {
-        self.unpublished || !self.ended.borrow().is_empty()
+        self.unpublished > 0 || !self.ended.borrow().is_empty()
     }
 
     /// Asks for kicks; true if there is something to fetch already.
     pub(super) fn arm_kicks(&mut self) -> bool {
+        self.armed = true;
         match self.ring.arm_kicks() {
             Ok(more) => more && !self.free.is_empty(),
             Err(error) => {

@@ -209,7 +209,10 @@ proptest! {
             prop_assert_eq!(a.used_area(), b.used_area());
             ring.suppress_kicks();
             oracle.queue.disable_notification(&oracle.memory).unwrap();
-            prop_assert_eq!(a.used_area(), b.used_area());
+            // With EVENT_IDX the oracle leaves its last wish where it is, and we take ours back: all but the last field.
+            let [ours, theirs] = [&a, &b].map(|driver| driver.used_area());
+            let compared = ours.len() - if event_idx { 2 } else { 0 };
+            prop_assert_eq!(&ours[..compared], &theirs[..compared]);
         }
     }
 }
