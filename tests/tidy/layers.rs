@@ -5,18 +5,21 @@ use crate::source::{code, find_words, leading_name, line_of};
 use crate::tree::{File, manifests, sources};
 
 /// Each crate of the product, and the crates of this workspace it may depend on.
-const CRATES: [(&str, &[&str]); 5] = [
-    ("tidemark", &["qmp-lite", "tidemark-backend", "tidemark-frontend"]),
-    ("qmp-lite", &["tidemark-backend"]),
-    ("tidemark-backend", &[]),
+const CRATES: [(&str, &[&str]); 7] = [
+    ("tidemark", &["qmp-lite", "tidemark-jobs", "tidemark-backend", "tidemark-frontend"]),
+    ("qmp-lite", &["tidemark-jobs", "tidemark-backend"]),
+    ("tidemark-jobs", &["tidemark-backend", "tidemark-cbt"]),
+    ("tidemark-backend", &["tidemark-cbt"]),
+    ("tidemark-cbt", &[]),
     ("tidemark-frontend", &[]),
     ("tidemark-benches", &["tidemark-frontend"]),
 ];
 
 /// The modules of the backend from bottom to top; none uses one that stands after it. Their tests may: what is
 /// simplest to make a case from stands above, often.
-const BACKEND: [&str; 10] =
-    ["sync", "error", "io", "mailbox", "reactor", "range_lock", "node", "graph", "event", "export"];
+const BACKEND: [&str; 12] = [
+    "sync", "error", "io", "mailbox", "reactor", "range_lock", "epoch", "bitmaps", "node", "graph", "event", "export",
+];
 
 /// Who may know JSON.
 const JSON: &str = "qmp-lite";
