@@ -89,8 +89,8 @@ test-docs:
 # A build of its own: the flag reaches every crate.
 .PHONY: test-loom
 test-loom:
-	RUSTFLAGS='--cfg loom' cargo test --locked -p tidemark-backend --lib --target-dir $(OUT)/loom mailbox
-	@$(call ran,'loom models of the mailbox')
+	RUSTFLAGS='--cfg loom' cargo test --locked -p tidemark-backend --lib --target-dir $(OUT)/loom model
+	@$(call ran,'loom models of mailbox and epochs')
 
 .PHONY: bench
 bench:

@@ -2,10 +2,11 @@
 //!
 //! The only crate with `unsafe`, and only in the files that deal with memory others can see. Knows no JSON and no QMP.
 //! Modules from bottom to top; none uses one that stands below it in this list:
-//! `error`, `io`, `mailbox`, `reactor`, `range_lock`, `node`, `graph`, `event`, `export`.
+//! `error`, `io`, `mailbox`, `reactor`, `range_lock`, `epoch`, `bitmaps`, `node`, `graph`, `event`, `export`.
 //!
-//! Under `--cfg loom` only the mailbox is built: the rest hands std's `Arc` around.
+//! Under `--cfg loom` only the mailbox and the epochs are built: the rest hands std's `Arc` around.
 
+pub mod epoch;
 #[cfg(not(loom))]
 pub mod error;
 #[cfg(not(loom))]
