@@ -171,6 +171,11 @@ impl Backend {
         bytes
     }
 
+    /// Lets it serve nothing any more, with what it is doing half done.
+    pub fn freeze(&mut self) {
+        self.process.freeze();
+    }
+
     /// Ends it as a crash would.
     pub fn crash(&mut self) {
         self.process.kill();

@@ -50,6 +50,15 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// Lets it do nothing any more, whatever it is doing.
+    ///
+    /// # Panics
+    ///
+    /// If it has ended.
+    pub fn freeze(&mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::STOP).expect("the program can be signalled");
+    }
+
     /// Asks it to end with SIGTERM and waits for that.
     ///
     /// # Panics

@@ -94,6 +94,7 @@ impl Active {
     /// Starts what is available, up to a turn's worth; returns how many requests that were.
     pub(super) fn fetch(&mut self, reactor: &Reactor) -> u32 {
         self.take_ended();
+        self.disarm_kicks();
         if !self.may_pop() {
             return 0;
         }
@@ -258,14 +259,12 @@ impl Active {
     /// Shows the guest what has ended since the last time, with one notification at most; returns how many answers.
     pub(super) fn publish(&mut self) -> u32 {
         self.take_ended();
-        if std::mem::take(&mut self.armed) {
-            // Before the guest sees an answer: what it sends then is looked for without a kick.
-            self.ring.suppress_kicks();
-        }
         let count = std::mem::take(&mut self.unpublished);
         if count == 0 {
             return 0;
         }
+        // Before the guest sees an answer: what it sends then is looked for without a kick.
+        self.disarm_kicks();
         if self.ring.publish()
             && let Some(call) = &self.call
         {
@@ -338,6 +337,13 @@ impl Active {
                 self.break_down(&error.to_string());
                 false
             }
+        }
+    }
+
+    /// Awake, the queue looks at the ring by itself.
+    fn disarm_kicks(&mut self) {
+        if std::mem::take(&mut self.armed) {
+            self.ring.suppress_kicks();
         }
     }
 
