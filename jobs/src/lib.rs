@@ -1,2 +1,31 @@
 //! Jobs and transactions: what runs beside the guests on their nodes. Knows nodes; knows no exports and no JSON.
+//!
+//! All jobs live on one thread ([`Engine`]); others reach them by mail ([`EngineHandle`]). Modules from bottom to top:
+//! `state`, `error`, `event`, `signal`, `rate`, `job`, `group`, `context`, `query`, `registry`, `lifecycle`, `command`,
+//! `engine`.
 #![forbid(unsafe_code)]
+
+mod command;
+pub mod context;
+pub mod engine;
+pub mod error;
+pub mod event;
+mod group;
+pub mod job;
+mod lifecycle;
+pub mod query;
+mod rate;
+pub mod registry;
+mod signal;
+pub mod state;
+
+pub use command::{Command, Family};
+pub use context::{JobContext, OnError};
+pub use engine::{Answer, Engine, EngineHandle};
+pub use error::{ErrorClass, JobError, JobFailure};
+pub use event::{ErrorAction, JobEvent, JobEventSink, JobFacts, Operation};
+pub use group::Group;
+pub use job::{IoStatus, Job, JobDriver, JobKind, JobOptions, LocalFuture};
+pub use query::{BlockJobInfo, JobInfo};
+pub use registry::Registry;
+pub use state::{Status, Verb};

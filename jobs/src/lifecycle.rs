@@ -1,0 +1,157 @@
+//! From start to end: how a job runs, and how the jobs of a group come to their results together.
+//!
+//! The order of events is QEMU's: `BLOCK_JOB_*` before `concluded`, members of a group newest first.
+
+use crate::context::JobContext;
+use crate::error::JobFailure;
+use crate::event::JobEvent;
+use crate::group::Group;
+use crate::job::Job;
+use crate::registry::Registry;
+use crate::state::Status;
+use std::rc::Rc;
+
+impl Registry {
+    /// Starts a job that was created; its body first runs when the reactor next runs tasks.
+    pub fn start(&self, job: &Rc<Job>) {
+        job.started.set(true);
+        job.busy.set(true);
+        job.resume();
+        job.transit(Status::Running);
+        let (registry, job) = (self.clone(), job.clone());
+        self.io().spawn(async move {
+            let ctx = JobContext::new(job.clone(), registry.io().clone());
+            let result = match ctx.pause_point().await {
+                Ok(()) => job.driver.clone().run(ctx).await,
+                canceled => canceled,
+            };
+            job.ended.set(true);
+            job.busy.set(false);
+            *job.failure.borrow_mut() = result.err();
+            registry.completed(&job).await;
+        });
+    }
+
+    /// Cancels a job in any state; with `force`, it has no result even if it is ready. Returns when a job that does not
+    /// run is concluded, and at once if it runs. A concluded job is dismissed.
+    pub async fn cancel(&self, job: &Rc<Job>, force: bool) {
+        if job.status() == Status::Concluded {
+            return self.forget(job);
+        }
+        job.request_cancel(force);
+        if !job.started.get() {
+            self.completed(job).await;
+        } else if job.ended.get() && job.is_cancelled() {
+            self.abort_group(job).await;
+        }
+    }
+
+    /// Lets the results of a pending job's group take effect.
+    pub(crate) async fn finalize(&self, group: &Group) {
+        group.begin_finalizing();
+        for job in group.jobs() {
+            self.finalize_one(&job).await;
+        }
+        group.end_finalizing();
+    }
+
+    /// Cancels all jobs for good and waits until none is left.
+    pub async fn cancel_all(&self) {
+        while let Some(job) = self.jobs().first().cloned() {
+            job.group.settled().await;
+            if job.status() == Status::Null {
+                continue;
+            }
+            self.cancel(&job, true).await;
+            job.changed.until(|| matches!(job.status(), Status::Concluded | Status::Null)).await;
+        }
+    }
+
+    async fn completed(&self, job: &Rc<Job>) {
+        job.settle_result();
+        if job.failure.borrow().is_some() {
+            self.abort_group(job).await;
+        } else {
+            self.succeeded(job).await;
+        }
+    }
+
+    async fn succeeded(&self, job: &Rc<Job>) {
+        job.transit(Status::Waiting);
+        let jobs = job.group.jobs();
+        if !jobs.iter().all(|member| member.status().is_completed()) {
+            return;
+        }
+        for member in &jobs {
+            member.transit(Status::Pending);
+            if !member.auto_finalize {
+                member.emit(|job| JobEvent::Pending { kind: job.kind, id: job.id.clone() });
+            }
+        }
+        if jobs.iter().all(|member| member.auto_finalize) {
+            self.finalize(&job.group).await;
+        }
+    }
+
+    /// One has failed: no result of the others counts. Whoever comes second leaves it to the first.
+    async fn abort_group(&self, job: &Rc<Job>) {
+        let group = &job.group;
+        if group.aborting.replace(true) {
+            return;
+        }
+        for other in group.jobs().iter().filter(|other| !Rc::ptr_eq(other, job)) {
+            other.request_cancel(true);
+        }
+        while let Some(member) = group.first() {
+            let over = || !member.started.get() || member.status().is_completed();
+            member.changed.until(over).await;
+            self.finalize_one(&member).await;
+        }
+    }
+
+    async fn finalize_one(&self, job: &Rc<Job>) {
+        job.settle_result();
+        if job.failure.borrow().is_none() {
+            job.driver.commit().await;
+        } else {
+            job.driver.abort().await;
+        }
+        job.driver.clean().await;
+        if job.started.get() {
+            job.emit(|job| match job.is_cancelled() {
+                true => JobEvent::Cancelled(job.facts()),
+                false => JobEvent::Completed { job: job.facts(), error: job.error_text() },
+            });
+        }
+        job.group.remove(job);
+        job.transit(Status::Concluded);
+        if job.auto_dismiss || !job.started.get() {
+            self.forget(job);
+        }
+    }
+}
+
+impl Job {
+    /// Notes a cancel and wakes the body. Ends a user's pause: a job cannot be cancelled asleep.
+    fn request_cancel(&self, force: bool) {
+        let force = force || !(self.soft_cancel && self.status().is_ready());
+        if self.user_paused.get() {
+            self.resume_for_user();
+        }
+        if force || !self.ended.get() {
+            self.cancelled.set(true);
+            self.forced.set(self.forced.get() || force);
+        }
+        self.changed.notify();
+    }
+
+    /// A cancelled job has failed, and a failed one aborts.
+    fn settle_result(&self) {
+        if self.is_cancelled() {
+            self.failure.borrow_mut().get_or_insert(JobFailure::CANCELED);
+        }
+        if self.failure.borrow().is_some() {
+            self.transit(Status::Aborting);
+        }
+    }
+}
