@@ -10,3 +10,31 @@
 //!   state afterwards.
 //! * **Journal**: an area's bit is durable before the first write into that area is submitted.
 #![forbid(unsafe_code)]
+
+mod bitmap;
+mod copy_map;
+mod granularity;
+mod sync;
+mod waiters;
+
+pub use bitmap::Bitmap;
+pub use copy_map::{ChunkState, CopyMap};
+pub use granularity::Granularity;
+pub use waiters::Waiters;
+
+/// There is no memory for a bitmap of this size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Cannot allocate memory for a bitmap")]
+pub struct OutOfMemory;
+
+/// `count` zeroes that take up no memory before they are used.
+#[cfg(not(loom))]
+fn zeroed(count: u64) -> Result<Box<[sync::AtomicU64]>, OutOfMemory> {
+    let count = usize::try_from(count).map_err(|_| OutOfMemory)?;
+    bytemuck::allocation::try_zeroed_slice_box(count).map_err(|()| OutOfMemory)
+}
+
+#[cfg(loom)]
+fn zeroed(count: u64) -> Result<Box<[sync::AtomicU64]>, OutOfMemory> {
+    Ok((0..count).map(|_| sync::AtomicU64::new(0)).collect())
+}
