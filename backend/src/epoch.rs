@@ -14,7 +14,7 @@ mod barrier;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
 
 /// What one injector of requests and whoever holds it share. Written by one thread, but for `held` and `epoch`.
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[repr(align(128))]
 pub struct Seat {
     inside: AtomicBool,
@@ -22,13 +22,22 @@ pub struct Seat {
     epoch: AtomicU64,
     /// Changing requests under way, by the epoch's parity.
     changes: [AtomicU64; 2],
+    wake: Option<Wake>,
 }
+
+/// Wakes the thread of a seat if it sleeps.
+pub type Wake = Box<dyn Fn() + Send + Sync>;
 
 impl Seat {
     /// A seat nobody holds.
-    pub fn new() -> Arc<Self> {
+    pub fn new(wake: Option<Wake>) -> Arc<Self> {
         barrier::prepare();
-        Arc::default()
+        Arc::new(Self { wake, ..Self::default() })
+    }
+
+    /// Has its thread look at its epoch soon, even if it sleeps.
+    pub fn nudge(&self) {
+        self.wake.iter().for_each(|wake| wake());
     }
 
     /// Begins the stamp section. False if the seat is held: try again.
@@ -81,7 +90,6 @@ pub fn parity(epoch: u64) -> usize {
 }
 
 /// Nobody of these seats is in the stamp section, nor comes in, until this is released or dropped.
-#[derive(Debug)]
 pub struct Hold(Vec<Arc<Seat>>);
 
 impl Hold {
@@ -127,7 +135,7 @@ impl Drop for Hold {
 }
 
 /// The time in which requests from before a hold may still be under way.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Grace(Vec<Arc<Seat>>);
 
 impl Grace {

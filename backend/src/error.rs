@@ -115,6 +115,9 @@ pub enum GraphError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// No memory for bitmaps.
+    #[error(transparent)]
+    OutOfMemory(#[from] tidemark_cbt::OutOfMemory),
     /// An operation the driver does not have.
     #[error("Driver '{driver}' of node '{node}' does not support {what}")]
     Unsupported {

@@ -4,10 +4,12 @@
 
 use crate::error::GraphError;
 use crate::io::FileTable;
+use crate::node::copy_before_write::{Filter, SnapshotAccess};
 use crate::node::options::{ChildRef, DriverOptions, NullOptions};
 use crate::node::{BlkDebug, Driver, File, Node, NodeOptions, Null, Raw};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tidemark_cbt::Bitmap;
 
 type Names = BTreeMap<String, Arc<Node>>;
 
@@ -104,7 +106,7 @@ impl Graph {
                 self.resize(filter.child(), size)?;
                 size
             }
-            Driver::Null(_) => {
+            Driver::Null(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => {
                 return Err(GraphError::Options("Image format driver does not support resize".into()));
             }
         };
@@ -125,7 +127,8 @@ impl Graph {
                 self.refresh_length(filter.child());
                 Some(filter.child().length())
             }
-            Driver::Raw(_) | Driver::Null(_) => None,
+            // A point in time keeps its length.
+            Driver::Raw(_) | Driver::Null(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => None,
         };
         if let Some(length) = found
             && length > node.length()
@@ -164,6 +167,18 @@ impl Graph {
                 let child = self.child(&debug.image, options, names, opened)?;
                 let length = child.length();
                 (Driver::BlkDebug(BlkDebug::new(child, debug)?), length)
+            }
+            DriverOptions::CopyBeforeWrite(copy) => {
+                let source = self.child(&copy.file, options, names, opened)?;
+                let target = self.child(&copy.target, options, names, opened)?;
+                let access = copy.bitmap.as_ref().map(|(node, name)| access(names, node, name, source.length()));
+                let filter = Filter::new(&source, &target, access.transpose()?, copy.copying)?;
+                (Driver::CopyBeforeWrite(filter), source.length())
+            }
+            DriverOptions::SnapshotAccess(file) => {
+                let child = self.child(file, options, names, opened)?;
+                let length = child.length();
+                (Driver::SnapshotAccess(SnapshotAccess::new(&child)?), length)
             }
         };
         if opened.iter().any(|child| child.name() == name) {
@@ -222,6 +237,23 @@ impl Graph {
     fn order(&self) -> MutexGuard<'_, Vec<String>> {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a bitmap marks now, for a point in time of a node of `len` bytes.
+fn access(names: &Names, node: &str, name: &str, len: u64) -> Result<Bitmap, GraphError> {
+    let node = names.get(node).ok_or_else(|| GraphError::Options(format!("Node '{node}' not found")))?;
+    let marked = node.points().tracking().content(name);
+    let marked = marked.ok_or_else(|| GraphError::Options(format!("Dirty bitmap '{name}' not found")))?;
+    if marked.len() != len {
+        return Err(GraphError::Options(format!(
+            "Cannot create block-copy-state: Failed to merge bitmap '{name}' to internal copy-bitmap: Bitmaps are of \
+             different sizes (destination size is {len}, source size is {}) and can't be merged",
+            marked.len()
+        )));
+    }
+    let access = Bitmap::new(len, marked.granularity())?;
+    access.merge(&marked);
+    Ok(access)
 }
 
 fn null_driver(options: &NullOptions) -> Result<(Driver, u64), GraphError> {

@@ -6,6 +6,8 @@
 //!
 //! Under `--cfg loom` only the mailbox and the epochs are built: the rest hands std's `Arc` around.
 
+#[cfg(not(loom))]
+pub mod bitmaps;
 pub mod epoch;
 #[cfg(not(loom))]
 pub mod error;

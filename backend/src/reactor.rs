@@ -194,6 +194,10 @@ impl Reactor {
                 Ok(op) => return self.handle.0.io.borrow_mut().submit(op, token),
                 Err((op, result)) => (Some(op), result),
             },
+            (Some(mut op), Ok(code)) if matches!(op.kind, OpKind::Extent { .. }) => {
+                op.set_extent(code);
+                (Some(op), Ok(()))
+            }
             (op, result) => (op, result.map(|_| ())),
         };
         if token.0 < OWN {

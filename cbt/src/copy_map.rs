@@ -57,6 +57,11 @@ impl CopyMap {
         self.len
     }
 
+    /// Whether nothing is owed.
+    pub fn is_empty(&self) -> bool {
+        self.undone.load(Ordering::SeqCst) == 0
+    }
+
     /// Bytes of a chunk.
     pub fn chunk(&self) -> Granularity {
         self.chunk

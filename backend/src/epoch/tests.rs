@@ -81,7 +81,7 @@ mod steps {
 
     #[test]
     fn a_hold_waits_for_whoever_is_inside_and_for_nobody_else() {
-        let seat = Seat::new();
+        let seat = Seat::new(None);
         assert!(seat.enter());
         assert!(begin(&seat).is_none(), "inside");
         seat.leave();
@@ -96,7 +96,7 @@ mod steps {
 
     #[test]
     fn grace_lasts_until_the_requests_from_before_have_ended() {
-        let seat = Seat::new();
+        let seat = Seat::new(None);
         seat.set_changes(0, 2);
         let grace = begin(&seat).unwrap().release();
         assert_eq!(seat.epoch(), 1);
@@ -110,7 +110,7 @@ mod steps {
 
     #[test]
     fn threads_that_stamp_are_never_inside_a_hold() {
-        let seat = Seat::new();
+        let seat = Seat::new(None);
         let (stop, shared, entered) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
         std::thread::scope(|scope| {
             scope.spawn(|| {

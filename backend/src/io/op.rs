@@ -22,6 +22,12 @@ pub enum OpKind {
         /// The space may be given back.
         unmap: bool,
     },
+    /// Finds out how far from the offset on the file is all data or all hole, at most the operation's length: that is
+    /// its length afterwards. Holes read as zeroes; data may as well.
+    Extent {
+        /// Filled in: whether it is data.
+        data: bool,
+    },
 }
 
 /// One operation on one file, owning its memory until it completes.
@@ -67,6 +73,20 @@ pub struct Completion {
     pub token: Token,
     /// The operation and its memory.
     pub op: Option<Op>,
-    /// Bytes moved (reads and writes; may be short), 0 for other kinds, or why it failed.
+    /// Bytes moved (reads and writes; may be short), 0 for other kinds, or why it failed. For an extent, see
+    /// [`extent_code`].
     pub result: Result<u64, IoError>,
+}
+
+/// How the result of [`OpKind::Extent`] travels: the length, and in the lowest bit whether it is data.
+pub(super) fn extent_code(len: u64, data: bool) -> u64 {
+    len << 1 | u64::from(data)
+}
+
+impl Op {
+    /// Puts what [`extent_code`] says into an extent operation.
+    pub(crate) fn set_extent(&mut self, code: u64) {
+        self.kind = OpKind::Extent { data: code & 1 == 1 };
+        self.len = code >> 1;
+    }
 }

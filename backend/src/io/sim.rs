@@ -241,6 +241,7 @@ fn code(kind: OpKind) -> u64 {
         OpKind::Flush => 3,
         OpKind::Discard => 4,
         OpKind::Zero { unmap } => 5 + u64::from(unmap),
+        OpKind::Extent { .. } => 7,
     }
 }
 

@@ -100,7 +100,11 @@ impl Uring {
         let Some(index) = self.free.pop() else {
             return self.waiting.push_back((op, token));
         };
-        let by_worker = info.block_device && matches!(op.kind, OpKind::Discard | OpKind::Zero { .. });
+        let by_worker = match op.kind {
+            OpKind::Discard | OpKind::Zero { .. } => info.block_device,
+            OpKind::Extent { .. } => true,
+            _ => false,
+        };
         if by_worker {
             self.workers.run(info.clone(), op.kind, op.offset, op.len, self.inbox.clone(), index);
             self.in_flight[index as usize] = Some(InFlight { op, token });
@@ -208,7 +212,7 @@ impl Uring {
 
     fn take_worker_results(&mut self) {
         for (index, result) in self.inbox.take() {
-            self.complete(index, result.map(|()| 0));
+            self.complete(index, result);
         }
     }
 

@@ -1,8 +1,9 @@
-//! Threads for what io_uring lacks or would block on: discard and zero ioctls of block devices.
+//! Threads for what io_uring lacks or would block on: discard and zero ioctls of block devices, looking for holes.
 //!
 //! A worker never sees memory of a request, only a range. Results go to the inbox of the ring that asked.
 #![allow(unsafe_code)]
 
+use super::op::extent_code;
 use super::{FileInfo, OpKind};
 use crate::error::IoError;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -69,7 +70,7 @@ impl Workers {
         loop {
             while let Some(job) = state.jobs.pop_front() {
                 drop(state);
-                let result = run_ioctl(&job);
+                let result = run(&job);
                 job.inbox.put(job.index, result);
                 state = lock(&self.state);
             }
@@ -80,7 +81,29 @@ impl Workers {
     }
 }
 
-fn run_ioctl(job: &Job) -> Result<(), IoError> {
+fn run(job: &Job) -> Result<u64, IoError> {
+    match job.kind {
+        OpKind::Extent { .. } => find_extent(job),
+        _ => run_ioctl(job),
+    }
+}
+
+/// lseek(2) with SEEK_DATA, and with SEEK_HOLE where data begins at once. A file system that cannot tell has data only.
+fn find_extent(job: &Job) -> Result<u64, IoError> {
+    use rustix::fs::{SeekFrom, seek};
+    let [offset, len] = job.range;
+    let end = offset.saturating_add(len);
+    let (data, next) = match seek(&job.file.fd, SeekFrom::Data(offset)) {
+        Ok(found) if found > offset => (false, found),
+        Ok(_) => (true, seek(&job.file.fd, SeekFrom::Hole(offset)).unwrap_or(end)),
+        // Nothing but a hole up to the end of the file.
+        Err(rustix::io::Errno::NXIO) => (false, end),
+        Err(_) => (true, end),
+    };
+    Ok(extent_code(next.clamp(offset, end) - offset, data))
+}
+
+fn run_ioctl(job: &Job) -> Result<u64, IoError> {
     // linux/fs.h: _IO(0x12, 119) and _IO(0x12, 127).
     const BLKDISCARD: libc::Ioctl = 0x1277;
     const BLKZEROOUT: libc::Ioctl = 0x127f;
@@ -92,7 +115,7 @@ fn run_ioctl(job: &Job) -> Result<(), IoError> {
     let fd = job.file.fd.as_fd().as_raw_fd();
     // SAFETY: both take a pointer to two u64 (start, length), which `range` is.
     match unsafe { libc::ioctl(fd, request, job.range.as_ptr()) } {
-        0 => Ok(()),
+        0 => Ok(0),
         _ => Err(std::io::Error::last_os_error().into()),
     }
 }
@@ -100,7 +123,7 @@ fn run_ioctl(job: &Job) -> Result<(), IoError> {
 /// Where workers leave the results for one ring.
 pub struct Inbox {
     bell: Arc<OwnedFd>,
-    results: Mutex<Vec<(u32, Result<(), IoError>)>>,
+    results: Mutex<Vec<(u32, Result<u64, IoError>)>>,
 }
 
 impl Inbox {
@@ -113,11 +136,11 @@ impl Inbox {
         self.bell.clone()
     }
 
-    pub(super) fn take(&self) -> Vec<(u32, Result<(), IoError>)> {
+    pub(super) fn take(&self) -> Vec<(u32, Result<u64, IoError>)> {
         std::mem::take(&mut *lock(&self.results))
     }
 
-    fn put(&self, index: u32, result: Result<(), IoError>) {
+    fn put(&self, index: u32, result: Result<u64, IoError>) {
         lock(&self.results).push((index, result));
         // An eventfd write of 1 fails only when 2^64 of them were never read.
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());

@@ -129,6 +129,15 @@ impl File {
         }
     }
 
+    /// How far the file is all hole or may be data. Block devices cannot tell.
+    pub(super) async fn extent(&self, io: &Handle, offset: u64, len: u64) -> Result<(u64, bool), IoError> {
+        if self.block_device {
+            return Ok((len, true));
+        }
+        let (op, result) = io.run(Op::bare(OpKind::Extent { data: true }, self.id, offset, len)).await;
+        result.map(|()| (op.len, op.kind == OpKind::Extent { data: true }))
+    }
+
     async fn read(&self, io: &Handle, request: Request) -> Outcome {
         if !self.is_aligned(&request) {
             return self.read_bounced(io, request).await;

@@ -5,17 +5,23 @@
 //! Knows no exports and no names of other nodes.
 
 mod blkdebug;
+pub mod copy_before_write;
 pub mod file;
 mod null;
 pub mod options;
+pub mod points;
 mod raw;
+mod root;
+mod view;
 
 pub use options::NodeOptions;
 
 use crate::error::{GraphError, IoError};
 use crate::io::{FileId, Memory, OpKind};
 use crate::reactor::Handle;
+use copy_before_write::{Filter, SnapshotAccess};
 use options::{DetectZeroes, Discard};
+use points::Points;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -24,6 +30,7 @@ pub use blkdebug::BlkDebug;
 pub use file::File;
 pub use null::Null;
 pub use raw::Raw;
+pub use root::{Root, Section, Stamp};
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +78,9 @@ pub type Outcome = (Memory, Result<(), IoError>);
 /// A request under way.
 pub type Running<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
 
+/// A look for zeroes under way: bytes, and whether they may be data.
+pub type Extent<'a> = Pin<Box<dyn Future<Output = Result<(u64, bool), IoError>> + 'a>>;
+
 /// Where a request leads without waiting for anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Map {
@@ -101,6 +111,10 @@ pub enum Driver {
     Null(Null),
     /// Another node, with faults and delays.
     BlkDebug(BlkDebug),
+    /// A filter that keeps a point in time.
+    CopyBeforeWrite(Filter),
+    /// What such a filter keeps.
+    SnapshotAccess(SnapshotAccess),
 }
 
 /// A named block node.
@@ -115,12 +129,18 @@ pub struct Node {
     no_flush: bool,
     length: AtomicU64,
     users: AtomicUsize,
+    points: Points,
     driver: Driver,
 }
 
 impl Node {
     pub(crate) fn new(name: String, root: bool, options: &NodeOptions, length: u64, driver: Driver) -> Self {
         let read_only = options.read_only || matches!(&driver, Driver::File(file) if file.read_only());
+        let points = Points::default();
+        if let Driver::CopyBeforeWrite(filter) = &driver {
+            points.add_copy(filter.copy().clone());
+            points.refresh();
+        }
         Self {
             name,
             root,
@@ -131,6 +151,7 @@ impl Node {
             no_flush: options.cache_no_flush.unwrap_or(false),
             length: AtomicU64::new(length),
             users: AtomicUsize::new(0),
+            points,
             driver,
         }
     }
@@ -192,6 +213,8 @@ impl Node {
             Driver::Raw(_) => "raw",
             Driver::Null(_) => "null-co",
             Driver::BlkDebug(_) => "blkdebug",
+            Driver::CopyBeforeWrite(_) => "copy-before-write",
+            Driver::SnapshotAccess(_) => "snapshot-access",
         }
     }
 
@@ -200,8 +223,15 @@ impl Node {
         match &self.driver {
             Driver::Raw(raw) => Some(raw.child()),
             Driver::BlkDebug(filter) => Some(filter.child()),
+            Driver::CopyBeforeWrite(filter) => Some(filter.child()),
+            Driver::SnapshotAccess(reader) => Some(reader.child()),
             Driver::File(_) | Driver::Null(_) => None,
         }
+    }
+
+    /// What hangs on its requests.
+    pub fn points(&self) -> &Points {
+        &self.points
     }
 
     /// Parents and exports.
@@ -214,7 +244,7 @@ impl Node {
     /// # Errors
     /// [`GraphError::Locked`] when another process has the image, [`GraphError::ReadOnly`] for `writable` on a
     /// read-only node.
-    pub(crate) fn acquire(&self, writable: bool) -> Result<(), GraphError> {
+    pub fn acquire(&self, writable: bool) -> Result<(), GraphError> {
         if writable && self.read_only {
             return Err(GraphError::ReadOnly);
         }
@@ -224,7 +254,7 @@ impl Node {
     }
 
     /// Undoes one [`Node::acquire`].
-    pub(crate) fn release(&self, writable: bool) {
+    pub fn release(&self, writable: bool) {
         self.users.fetch_sub(1, Ordering::AcqRel);
         self.unlock(writable);
     }
@@ -279,7 +309,8 @@ impl Node {
                 Driver::File(file) => file.map(request),
                 Driver::Raw(raw) => raw.map(request),
                 Driver::Null(null) => null.map(request),
-                Driver::BlkDebug(_) => Map::Task,
+                Driver::CopyBeforeWrite(filter) => filter.child().map(request),
+                Driver::BlkDebug(_) | Driver::SnapshotAccess(_) => Map::Task,
             },
         }
     }
@@ -301,6 +332,21 @@ impl Node {
         })
     }
 
+    /// How far from `offset` on, at most `len`, the content is known to be all zeroes (false) or may be data (true).
+    ///
+    /// # Errors
+    /// The storage's.
+    pub fn extent<'a>(&'a self, io: &'a Handle, offset: u64, len: u64) -> Extent<'a> {
+        Box::pin(async move {
+            match &self.driver {
+                Driver::File(file) => file.extent(io, offset, len).await,
+                Driver::Raw(raw) => raw.child().extent(io, offset + raw.offset(), len).await,
+                Driver::Null(null) => Ok((len, !null.options().read_zeroes)),
+                Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => Ok((len, true)),
+            }
+        })
+    }
+
     async fn zero_instead(&self, io: &Handle, request: Request) -> Outcome {
         let unmap = self.detect_zeroes == DetectZeroes::Unmap && self.discard == Discard::Unmap;
         let zero = Request { kind: Kind::Zero { unmap }, memory: Memory::empty(), ..request };
@@ -314,6 +360,8 @@ impl Node {
             Driver::Raw(raw) => raw.handle(io, request).await,
             Driver::Null(null) => null.handle(io, request).await,
             Driver::BlkDebug(filter) => filter.handle(io, request).await,
+            Driver::CopyBeforeWrite(filter) => filter.handle(io, request).await,
+            Driver::SnapshotAccess(reader) => reader.handle(io, request).await,
         }
     }
 }

@@ -56,6 +56,23 @@ pub enum DriverOptions {
     Null(NullOptions),
     /// `blkdebug`: a filter that fails or delays requests by rule.
     BlkDebug(BlkDebugOptions),
+    /// `copy-before-write`: a filter that keeps a point in time.
+    CopyBeforeWrite(CopyBeforeWriteOptions),
+    /// `snapshot-access`: reads what such a filter keeps; its child.
+    SnapshotAccess(ChildRef),
+}
+
+/// Members of driver `copy-before-write`.
+#[derive(Clone, Debug)]
+pub struct CopyBeforeWriteOptions {
+    /// `file`: the node whose content is kept.
+    pub file: ChildRef,
+    /// `target`: where it is kept.
+    pub target: ChildRef,
+    /// `bitmap`: only what it marks is kept; the node that has it, and its name.
+    pub bitmap: Option<(String, String)>,
+    /// `on-cbw-error`, `cbw-timeout`, `min-cluster-size`.
+    pub copying: super::copy_before_write::CbwOptions,
 }
 
 /// Members of driver `file`.

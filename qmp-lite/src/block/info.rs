@@ -147,8 +147,8 @@ fn image(node: &Node, flat: bool) -> ImageInfo {
 /// The node below a filter, which shows the same disk.
 fn filtered(node: &Node) -> Option<&Arc<Node>> {
     match node.driver() {
-        Driver::BlkDebug(filter) => Some(filter.child()),
-        Driver::File(_) | Driver::Null(_) | Driver::Raw(_) => None,
+        Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => node.child(),
+        Driver::File(_) | Driver::Null(_) | Driver::Raw(_) | Driver::SnapshotAccess(_) => None,
     }
 }
 
@@ -162,7 +162,7 @@ fn filename(node: &Node) -> String {
     match node.driver() {
         Driver::File(file) => file.path().to_owned(),
         Driver::Null(_) => "null-co://".to_owned(),
-        Driver::Raw(_) => child(),
+        Driver::Raw(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => child(),
         Driver::BlkDebug(_) => format!("blkdebug::{}", child()),
     }
 }
@@ -175,7 +175,7 @@ fn actual_size(node: &Node) -> Option<u64> {
             let stat = rustix::fs::fstat(file.fd()).ok()?;
             Some(u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512))
         }
-        Driver::Raw(raw) => actual_size(raw.child()),
+        Driver::Raw(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => actual_size(node.child()?),
         Driver::Null(_) => Some(0),
         Driver::BlkDebug(_) => None,
     }

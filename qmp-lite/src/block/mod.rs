@@ -121,6 +121,8 @@ fn check_force_share(options: &NodeOptions, read_only: bool) -> Result<(), QmpEr
     let child = match &options.driver {
         DriverOptions::Raw(raw) => Some(&raw.file),
         DriverOptions::BlkDebug(debug) => Some(&debug.image),
+        DriverOptions::CopyBeforeWrite(copy) => Some(&copy.file),
+        DriverOptions::SnapshotAccess(file) => Some(file),
         DriverOptions::File(_) | DriverOptions::Null(_) => None,
     };
     match child {

@@ -161,6 +161,7 @@ impl Queue {
                 let _ = reply.send(base);
             }
         }
-        drained && self.ending
+        // A copy that a write has started outlives the write.
+        drained && self.ending && !self.reactor.has_tasks()
     }
 }

@@ -5,6 +5,7 @@
 
 use super::faults::{Faults, Lie};
 use crate::error::IoError;
+use crate::io::op::extent_code;
 use crate::io::{Op, OpKind};
 use std::collections::BTreeMap;
 
@@ -65,6 +66,7 @@ impl Disk {
             OpKind::Zero { unmap: true } if faults.no_discard => Err(IoError::Unsupported),
             OpKind::Zero { unmap: false } if faults.no_zero => Err(IoError::Unsupported),
             OpKind::Discard if faults.discard_keeps => fault.map_or(Ok(0), Err),
+            OpKind::Extent { .. } => fault.map_or_else(|| Ok(self.extent(op.offset, op.len)), Err),
             OpKind::Discard | OpKind::Zero { .. } => {
                 let range = self.inside(op.offset, op.len);
                 let len = cut(range.len(), fault.is_some(), SECTOR, random);
@@ -72,6 +74,17 @@ impl Disk {
                 fault.map_or(Ok(0), Err)
             }
         }
+    }
+
+    /// Blocks of 4 KiB that are all zero count as holes.
+    fn extent(&self, offset: u64, len: u64) -> u64 {
+        let is_data = |at: u64| self.live[self.inside(at, 4096 - at % 4096)].iter().any(|byte| *byte != 0);
+        let (data, end) = (is_data(offset), offset.saturating_add(len));
+        let mut next = offset;
+        while next < end && is_data(next) == data {
+            next = (next / 4096 + 1) * 4096;
+        }
+        extent_code(next.min(end) - offset, data)
     }
 
     fn is_aligned(&self, op: &Op) -> bool {

@@ -68,7 +68,7 @@ impl Faults {
     /// The error an operation of this kind ends with, if it is to fail.
     pub(super) fn draw(&self, random: &mut fastrand::Rng, kind: OpKind) -> Option<IoError> {
         let rates = match kind {
-            OpKind::Read => [(self.read_error, IoError::Io), (0, IoError::Io)],
+            OpKind::Read | OpKind::Extent { .. } => [(self.read_error, IoError::Io), (0, IoError::Io)],
             OpKind::Flush => [(self.flush_error, IoError::Io), (0, IoError::Io)],
             OpKind::Discard => [(self.write_error, IoError::Io), (0, IoError::Io)],
             OpKind::Write { .. } | OpKind::Zero { .. } => {

@@ -7,7 +7,7 @@ use super::super::shared::ExportShared;
 use super::{KICK, RingStart};
 use crate::error::IoError;
 use crate::io::{Memory, Op, Segment, byte_count};
-use crate::node::{Kind, Map, Outcome, Request};
+use crate::node::{Kind, Map, Outcome, Request, Root, Section, Stamp};
 use crate::reactor::{Done, Handle, Reactor};
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
@@ -26,8 +26,11 @@ struct Pending {
     head: u16,
     status: Segment,
     kind: Kind,
+    offset: u64,
     len: u64,
     started: u64,
+    /// Of a changing request that went to the ring from here; a task ends its own.
+    stamp: Option<Stamp>,
     table: MemoryPin,
 }
 
@@ -37,6 +40,7 @@ type Ended = Rc<RefCell<Vec<(u32, Outcome)>>>;
 pub(super) struct Active {
     index: u16,
     export: Arc<ExportShared>,
+    root: Rc<Root>,
     handle: Handle,
     ring: Ring,
     chain: Chain,
@@ -69,6 +73,7 @@ impl Active {
         let mut active = Self {
             index,
             export: export.clone(),
+            root: Root::of_sleeper(&export.node, reactor.bell()),
             handle: reactor.handle().clone(),
             ring,
             chain: Chain::with_capacity(8),
@@ -95,9 +100,12 @@ impl Active {
     pub(super) fn fetch(&mut self, reactor: &Reactor) -> u32 {
         self.take_ended();
         self.disarm_kicks();
+        self.root.refresh();
         if !self.may_pop() {
             return 0;
         }
+        let root = self.root.clone();
+        let section = root.enter();
         let (mut requests, mut bytes) = (0, 0);
         let limits = self.limits();
         while requests < REQUESTS_PER_TURN && bytes < BYTES_PER_TURN && !self.free.is_empty() && self.may_pop() {
@@ -105,7 +113,7 @@ impl Active {
                 break;
             }
             match self.ring.pop(&mut self.chain) {
-                Ok(Popped::Request) => bytes += self.begin(limits),
+                Ok(Popped::Request) => bytes += self.begin(limits, &section),
                 Ok(Popped::Malformed(error)) => self.refuse(&error),
                 Ok(Popped::Nothing) => break,
                 Err(error) => {
@@ -130,7 +138,7 @@ impl Active {
     }
 
     /// Starts the request in `chain`; returns its bytes.
-    fn begin(&mut self, limits: Limits) -> u64 {
+    fn begin(&mut self, limits: Limits, section: &Section<'_>) -> u64 {
         let head = self.chain.head();
         let Some(status) = self.chain.cut_status() else {
             self.break_down("a request has no place for its status");
@@ -139,7 +147,7 @@ impl Active {
         let table = self.ring.memory().clone();
         let spare = self.spare.pop().unwrap_or_default();
         match request::parse(&mut self.chain, &table, limits, spare) {
-            Ok(Command::Node(request)) => self.route(head, status, table, request),
+            Ok(Command::Node(request)) => self.route(head, status, table, request, section),
             Ok(Command::GetId(memory)) => self.get_id(head, status, &table, memory),
             Err(refusal) => {
                 self.answer(head, status, &table, refusal, 0);
@@ -150,20 +158,30 @@ impl Active {
 
     /// The fast path, or a task.
     #[inline]
-    fn route(&mut self, head: u16, status: Segment, table: MemoryPin, mut request: Request) -> u64 {
-        let (kind, len, started) = (request.kind, request.len, self.handle.now());
-        let map = self.export.node.map(&mut request);
+    fn route(
+        &mut self,
+        head: u16,
+        status: Segment,
+        table: MemoryPin,
+        mut request: Request,
+        section: &Section<'_>,
+    ) -> u64 {
+        let map = section.map(&mut request);
+        let Request { kind, offset, len, .. } = request;
+        // A task stamps its request when it has all it needs; what fails at once changes nothing.
+        let submitted = kind.changes() && !matches!(map, Map::Task | Map::Ended(Err(_)));
+        let stamp = submitted.then(|| section.stamp(&request));
+        let pending = Pending { head, status, kind, offset, len, started: self.handle.now(), stamp, table };
         if let Map::Ended(_) | Map::Zeroes = map {
             if map == Map::Zeroes {
                 request.memory.fill_zero(0, len);
             }
             let result = if let Map::Ended(result) = map { result } else { Ok(()) };
-            let pending = Pending { head, status, kind, len, started, table };
             self.settle(pending, request.memory, result);
             return len;
         }
         let Some(slot) = self.free.pop() else { return 0 };
-        self.pending[slot as usize] = Some(Pending { head, status, kind, len, started, table });
+        self.pending[slot as usize] = Some(pending);
         match map {
             Map::File { file, offset, kind } => {
                 self.handle.submit(Op { kind, file, offset, len, memory: request.memory }, slot);
@@ -174,9 +192,9 @@ impl Active {
     }
 
     fn spawn(&self, slot: u32, request: Request) {
-        let (node, handle, ended) = (self.export.node.clone(), self.handle.clone(), self.ended.clone());
+        let (root, handle, ended) = (self.root.clone(), self.handle.clone(), self.ended.clone());
         self.handle.spawn(async move {
-            let outcome = node.handle(&handle, request).await;
+            let outcome = root.handle(&handle, request).await;
             ended.borrow_mut().push((slot, outcome));
         });
     }
@@ -213,8 +231,12 @@ impl Active {
     /// Counts a finished request and answers the guest.
     #[inline]
     fn settle(&mut self, pending: Pending, memory: Memory, result: Result<(), IoError>) {
-        let Pending { head, status, kind, len, started, table } = pending;
+        let Pending { head, status, kind, offset, len, started, stamp, table } = pending;
         self.keep_spare(memory);
+        if let Some(stamp) = stamp {
+            // Before the guest is told: whoever copies what is marked has it then.
+            self.root.end(stamp, kind, offset, len);
+        }
         let now = self.handle.now();
         self.export.stats[usize::from(self.index)].count(kind, len, now.saturating_sub(started), result.is_ok());
         if let Err(error) = result {
@@ -349,6 +371,7 @@ impl Active {
 
     pub(super) fn stop_fetching(&mut self) {
         self.stopping = true;
+        self.root.hurry();
     }
 
     /// Whether no request is in flight or unpublished.

@@ -1,0 +1,76 @@
+//! Driver `copy-before-write`: a filter whose child's content at the time it was opened can be read through
+//! `snapshot-access` while writes go on through the filter.
+
+use super::{CbwOptions, CopyBeforeWrite, Phase};
+use crate::error::GraphError;
+use crate::node::{Node, Outcome, Request};
+use crate::reactor::Handle;
+use std::sync::Arc;
+use tidemark_cbt::Bitmap;
+
+/// The filter.
+pub struct Filter {
+    copy: Arc<CopyBeforeWrite>,
+}
+
+impl Filter {
+    /// A filter over `source`. With `access` only what it marks is kept and may be read.
+    ///
+    /// # Errors
+    /// The target is the source, too small, read-only or locked; a chunk size that is none; no memory.
+    pub fn new(
+        source: &Arc<Node>,
+        target: &Arc<Node>,
+        access: Option<Bitmap>,
+        options: CbwOptions,
+    ) -> Result<Self, GraphError> {
+        if Arc::ptr_eq(source, target) {
+            return Err(GraphError::Options("Source and target cannot be the same".into()));
+        }
+        if options.min_chunk != 0 && !options.min_chunk.is_power_of_two() {
+            let text = "Cannot create block-copy-state: min-cluster-size needs to be a power of 2";
+            return Err(GraphError::Options(text.into()));
+        }
+        if target.length() < source.length() {
+            let (name, target, len) = (target.name(), target.length(), source.length());
+            let text = format!("Target node '{name}' is too small: it has {target} bytes and needs {len}");
+            return Err(GraphError::Options(text));
+        }
+        target.acquire(true)?;
+        let copy = match CopyBeforeWrite::new(source, target, access, options) {
+            Ok(copy) => copy,
+            Err(error) => {
+                target.release(true);
+                return Err(error.into());
+            }
+        };
+        match &copy.access {
+            Some(access) => copy.map.owe(access),
+            None => copy.map.owe_all(),
+        }
+        // Nothing has gone through the filter yet.
+        copy.enter_phase(Phase::Ready);
+        Ok(Self { copy })
+    }
+
+    /// The point in time it keeps.
+    pub fn copy(&self) -> &Arc<CopyBeforeWrite> {
+        &self.copy
+    }
+
+    /// The node below.
+    pub fn child(&self) -> &Arc<Node> {
+        self.copy.source()
+    }
+
+    pub(in crate::node) async fn handle(&self, io: &Handle, request: Request) -> Outcome {
+        self.child().handle(io, request).await
+    }
+}
+
+impl Drop for Filter {
+    fn drop(&mut self) {
+        self.copy.enter_phase(Phase::Ended);
+        self.copy.target().release(true);
+    }
+}

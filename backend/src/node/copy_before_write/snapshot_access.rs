@@ -1,0 +1,129 @@
+//! Driver `snapshot-access`: reads the point in time that a `copy-before-write` filter keeps.
+//!
+//! Readers are optimistic: what is not copied is read from the source, and then looked at again; had it been copied
+//! meanwhile, a write may have come before the read, and the copy is read instead. Writes never wait for readers.
+
+use super::CopyBeforeWrite;
+use crate::error::{GraphError, IoError};
+use crate::io::{Buf, Memory, byte_count};
+use crate::node::{Driver, Kind, Node, Outcome, Request};
+use crate::reactor::Handle;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use tidemark_cbt::ChunkState;
+
+/// A window into the past.
+pub struct SnapshotAccess {
+    filter: Arc<Node>,
+    copy: Arc<CopyBeforeWrite>,
+}
+
+impl SnapshotAccess {
+    /// A reader of the filter `filter`.
+    ///
+    /// # Errors
+    /// The node is no such filter.
+    pub fn new(filter: &Arc<Node>) -> Result<Self, GraphError> {
+        match filter.driver() {
+            Driver::CopyBeforeWrite(below) => Ok(Self { filter: filter.clone(), copy: below.copy().clone() }),
+            _ => Err(GraphError::Options(
+                "Error getting snapshot access: the node does not provide it: Operation not supported".into(),
+            )),
+        }
+    }
+
+    /// The filter below.
+    pub fn child(&self) -> &Arc<Node> {
+        &self.filter
+    }
+
+    pub(in crate::node) async fn handle(&self, io: &Handle, request: Request) -> Outcome {
+        match request.kind {
+            Kind::Read => self.read(io, request).await,
+            Kind::Discard => {
+                let result = self.forget(io, request.offset, request.len).await;
+                (request.memory, result)
+            }
+            Kind::Flush => (request.memory, Ok(())),
+            Kind::Write | Kind::Zero { .. } => (request.memory, Err(IoError::Permission)),
+        }
+    }
+
+    async fn read(&self, io: &Handle, mut request: Request) -> Outcome {
+        if !self.may_read(request.offset..request.offset + request.len) {
+            return (request.memory, Err(IoError::Permission));
+        }
+        let (start, mut done) = (request.offset, 0);
+        while done < request.len {
+            let piece = self.same_place(start + done..start + request.len);
+            let len = piece.end - piece.start;
+            if len == request.len {
+                // All in one place: straight into the caller's memory.
+                match self.read_piece(io, piece, request.memory).await {
+                    (memory, Ok(true)) => return (memory, Ok(())),
+                    (memory, Ok(false)) => request.memory = memory,
+                    (memory, Err(error)) => return (memory, Err(error)),
+                }
+                continue;
+            }
+            let buf = Memory::from(Buf::new(byte_count(len)));
+            match self.read_piece(io, piece, buf).await {
+                (memory, Ok(true)) => {
+                    if let Some(buf) = memory.into_buf() {
+                        request.memory.copy_from(done, &buf.as_slice()[..byte_count(len)]);
+                    }
+                    done += len;
+                }
+                (_, Ok(false)) => {}
+                (_, Err(error)) => return (request.memory, Err(error)),
+            }
+        }
+        (request.memory, Ok(()))
+    }
+
+    fn may_read(&self, range: Range<u64>) -> bool {
+        self.copy
+            .access
+            .as_ref()
+            .is_none_or(|access| access.next_clear(range.start).is_none_or(|clear| clear >= range.end))
+    }
+
+    /// The part at the beginning of the range that is read from one place.
+    fn same_place(&self, range: Range<u64>) -> Range<u64> {
+        let chunk = self.copy.map.chunk().bytes();
+        let is_copied = |offset| self.copy.map.state(offset) == ChunkState::Done;
+        let first = is_copied(range.start);
+        let mut end = (range.start / chunk + 1) * chunk;
+        while end < range.end && is_copied(end) == first {
+            end += chunk;
+        }
+        range.start..end.min(range.end)
+    }
+
+    /// Reads a piece of one place. `Ok(false)` if it was copied while it was read from the source: read again.
+    async fn read_piece(&self, io: &Handle, piece: Range<u64>, memory: Memory) -> (Memory, Result<bool, IoError>) {
+        let copied = self.copy.map.state(piece.start) == ChunkState::Done;
+        let node = if copied { self.copy.target() } else { self.copy.source() };
+        let len = piece.end - piece.start;
+        let (memory, result) =
+            node.handle(io, Request { kind: Kind::Read, fua: false, offset: piece.start, len, memory }).await;
+        // What was read was read before the states below are looked at.
+        fence(Ordering::SeqCst);
+        if self.copy.is_broken() {
+            return (memory, Err(IoError::Io));
+        }
+        let still = copied || self.copy.map.first(piece, ChunkState::Done).is_none();
+        (memory, result.map(|()| still))
+    }
+
+    /// The reader has what it needs of a range: it is preserved no longer, and its copy is dropped.
+    async fn forget(&self, io: &Handle, offset: u64, len: u64) -> Result<(), IoError> {
+        if let Some(access) = &self.copy.access {
+            access.clear_range(offset, len);
+        }
+        self.copy.map.drop_owed(offset, len);
+        let discard = Request { kind: Kind::Discard, fua: false, offset, len, memory: Memory::empty() };
+        self.copy.target().handle(io, discard).await.1
+    }
+}

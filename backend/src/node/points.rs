@@ -1,0 +1,130 @@
+//! What a node has hanging on its requests, and who has to be held to change that.
+//!
+//! Hooks are replaced as a whole, under a hold of every seat that reaches the node. Whoever takes a seat does so before
+//! it looks at the hooks, so it is either held or sees the new ones.
+
+use super::copy_before_write::CopyBeforeWrite;
+use super::{Driver, Node};
+use crate::bitmaps::Tracking;
+use crate::epoch::{Grace, Hold, Seat};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+use tidemark_cbt::Bitmap;
+
+/// A hold that is not complete by then is given up.
+const HOLD_MAX: Duration = Duration::from_millis(50);
+
+/// What a changing request has to mind.
+#[derive(Default)]
+pub struct Hooks {
+    /// Bitmaps that record.
+    pub(super) bitmaps: Vec<Arc<Bitmap>>,
+    /// Copies that a write must not overtake.
+    pub(super) copies: Vec<Arc<CopyBeforeWrite>>,
+}
+
+/// The hooks of one node, what they are made of, and the seats of the roots that reach it.
+#[derive(Default)]
+pub struct Points {
+    tracking: Tracking,
+    copies: Mutex<Vec<Arc<CopyBeforeWrite>>>,
+    hooks: Mutex<Arc<Hooks>>,
+    seats: Mutex<Vec<Weak<Seat>>>,
+}
+
+impl Points {
+    /// The node's named bitmaps. Whoever changes what they record does so inside [`hold`].
+    pub fn tracking(&self) -> &Tracking {
+        &self.tracking
+    }
+
+    /// Puts a copy in the way of writes; inside [`hold`], or before the node has roots.
+    pub(super) fn add_copy(&self, copy: Arc<CopyBeforeWrite>) {
+        locked(&self.copies).push(copy);
+    }
+
+    /// Takes it out of the way; inside [`hold`].
+    pub(super) fn remove_copy(&self, copy: &Arc<CopyBeforeWrite>) {
+        locked(&self.copies).retain(|other| !Arc::ptr_eq(other, copy));
+    }
+
+    /// What requests mind from now on.
+    pub(super) fn hooks(&self) -> Arc<Hooks> {
+        locked(&self.hooks).clone()
+    }
+
+    /// Makes the hooks what tracking and copies say.
+    pub(super) fn refresh(&self) {
+        let hooks = Hooks { bitmaps: self.tracking.recording(), copies: locked(&self.copies).clone() };
+        *locked(&self.hooks) = Arc::new(hooks);
+    }
+
+    pub(super) fn take_seat(&self, seat: &Arc<Seat>) {
+        let mut seats = locked(&self.seats);
+        seats.retain(|seat| seat.strong_count() > 0);
+        seats.push(Arc::downgrade(seat));
+    }
+}
+
+/// A node and all below it that its changing requests reach.
+pub(super) fn chain(node: &Arc<Node>) -> impl Iterator<Item = &Arc<Node>> {
+    std::iter::successors(Some(node), |node| match node.driver() {
+        Driver::SnapshotAccess(_) => None,
+        _ => node.child(),
+    })
+}
+
+/// Nobody's requests to these nodes had ended, or somebody did not leave the stamp section in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotHeld;
+
+/// The requests from before the last hold of any of these nodes.
+pub fn grace(nodes: &[Arc<Node>]) -> Grace {
+    Grace::of(nodes.iter().flat_map(|node| living(&locked(&node.points.seats))).collect())
+}
+
+/// Runs `edit` while no root that reaches one of `nodes` stamps a request, and lets all go on with the hooks as they
+/// are then. Waits for no I/O. What the requests from before still do is over when the grace is.
+///
+/// # Errors
+/// [`NotHeld`] when the last grace is not over or a root stayed in its stamp section for 50 ms; nothing has happened.
+pub fn hold(nodes: &[Arc<Node>], edit: impl FnOnce()) -> Result<Grace, NotHeld> {
+    let guards: Vec<_> = nodes.iter().map(|node| locked(&node.points.seats)).collect();
+    let mut seats: Vec<Arc<Seat>> = Vec::new();
+    for seat in guards.iter().flat_map(living) {
+        if !seats.iter().any(|other| Arc::ptr_eq(other, &seat)) {
+            seats.push(seat);
+        }
+    }
+    if !Grace::of(seats.clone()).is_over() {
+        return Err(NotHeld);
+    }
+    let deadline = Instant::now() + HOLD_MAX;
+    let patient = || {
+        std::thread::yield_now();
+        Instant::now() < deadline
+    };
+    let hold = Hold::begin(seats.clone(), patient).ok_or(NotHeld)?;
+    edit();
+    nodes.iter().for_each(|node| node.points.refresh());
+    let grace = hold.release();
+    // Whoever sleeps lets go of what it had in view.
+    seats.iter().for_each(|seat| seat.nudge());
+    Ok(grace)
+}
+
+fn living(seats: &MutexGuard<'_, Vec<Weak<Seat>>>) -> Vec<Arc<Seat>> {
+    seats.iter().filter_map(Weak::upgrade).collect()
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Bytes from a node's beginning to where its child's bytes of the same content are.
+pub(super) fn shift(node: &Node) -> u64 {
+    match node.driver() {
+        Driver::Raw(raw) => raw.offset(),
+        _ => 0,
+    }
+}

@@ -1,0 +1,195 @@
+//! A root: one user's door to a node, on one thread. Whatever comes through it belongs to one side of every point in
+//! time, is marked in the bitmaps of its side and waits for the copies that it must not overtake.
+//!
+//! A changing request marks its range when it is stamped and once more when it has ended: so a bitmap that was swapped
+//! out is complete at once, and one that somebody takes bits out of meanwhile loses none.
+
+use super::points::chain;
+use super::view::View;
+use super::{Kind, Map, Node, Outcome, Request};
+use crate::epoch::{Seat, parity};
+use crate::reactor::{EventBell, Handle};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// One user's door to a node.
+pub struct Root {
+    node: Arc<Node>,
+    seat: Arc<Seat>,
+    epoch: Cell<u64>,
+    /// By the epoch's parity: the current one, and the one before as long as requests of it are under way.
+    views: RefCell<[Rc<View>; 2]>,
+    changes: [Cell<u64>; 2],
+    hurried: Cell<bool>,
+}
+
+/// The epoch of a changing request under way; to be given back to [`Root::end`].
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp(usize);
+
+impl Root {
+    /// A door to `node` for a thread that sleeps: its bell has it look when something hangs there or no longer does.
+    pub fn of_sleeper(node: &Arc<Node>, bell: Arc<EventBell>) -> Rc<Self> {
+        Self::seated(node, Seat::new(Some(Box::new(move || bell.call()))))
+    }
+
+    /// A door to `node` of a thread that is awake often enough.
+    pub fn new(node: &Arc<Node>) -> Rc<Self> {
+        Self::seated(node, Seat::new(None))
+    }
+
+    fn seated(node: &Arc<Node>, seat: Arc<Seat>) -> Rc<Self> {
+        chain(node).for_each(|node| node.points.take_seat(&seat));
+        let root = Self {
+            node: node.clone(),
+            epoch: Cell::new(seat.epoch()),
+            seat,
+            views: RefCell::default(),
+            changes: Default::default(),
+            hurried: Cell::new(false),
+        };
+        root.look();
+        Rc::new(root)
+    }
+
+    /// The node behind it.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Lets no request wait for a copy much longer, because its user is to end.
+    pub fn hurry(&self) {
+        self.hurried.set(true);
+    }
+
+    /// Whether waiting for copies is to end.
+    pub(super) fn is_hurried(&self) -> bool {
+        self.hurried.get()
+    }
+
+    /// Looks what hangs on the nodes, if that may have changed. Not inside a section.
+    #[inline]
+    pub fn refresh(&self) {
+        if self.seat.epoch() != self.epoch.get() {
+            self.look();
+        }
+    }
+
+    #[cold]
+    fn look(&self) {
+        let epoch = self.seat.epoch();
+        let last = self.views.borrow()[parity(self.epoch.get())].clone();
+        let view = Rc::new(View::new(&self.node, &last));
+        let (new, old) = (parity(epoch), parity(epoch.wrapping_add(1)));
+        let mut views = self.views.borrow_mut();
+        views[new] = view;
+        if self.changes[old].get() == 0 {
+            views[old] = Rc::default();
+        }
+        self.epoch.set(epoch);
+    }
+
+    /// Enters the stamp section; waits while the node is held.
+    #[inline]
+    pub fn enter(&self) -> Section<'_> {
+        loop {
+            self.refresh();
+            if self.seat.enter() {
+                if self.seat.epoch() == self.epoch.get() {
+                    let parity = parity(self.epoch.get());
+                    return Section { root: self, parity, view: self.views.borrow()[parity].clone() };
+                }
+                self.seat.leave();
+            } else {
+                // A hold swaps pointers; it is over in microseconds unless its thread is not running.
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// A stamped request has ended, well or not.
+    #[inline]
+    pub fn end(&self, stamp: Stamp, kind: Kind, offset: u64, len: u64) {
+        let Stamp(parity) = stamp;
+        self.views.borrow()[parity].mark(kind, offset, len);
+        self.count(parity, self.changes[parity].get() - 1);
+        if self.changes[parity].get() == 0 && parity != crate::epoch::parity(self.epoch.get()) {
+            self.views.borrow_mut()[parity] = Rc::default();
+        }
+    }
+
+    #[inline]
+    fn count(&self, parity: usize, count: u64) {
+        self.changes[parity].set(count);
+        self.seat.set_changes(parity, count);
+    }
+
+    /// Runs a request to its end, whatever it has to wait for.
+    pub async fn handle(&self, io: &Handle, request: Request) -> Outcome {
+        if !request.kind.changes() || self.node.check(&request).is_err() {
+            return self.node.handle(io, request).await;
+        }
+        let (kind, offset, len) = (request.kind, request.offset, request.len);
+        let stamp = loop {
+            self.refresh();
+            let view = self.views.borrow()[parity(self.epoch.get())].clone();
+            if let Err(error) = view.copy_before(io, &request, self).await {
+                return (request.memory, Err(error));
+            }
+            let section = self.enter();
+            // The hooks may have moved while it waited.
+            if !section.view.owes(&request) {
+                break section.stamp(&request);
+            }
+        };
+        let _under_way = UnderWay { root: self, stamp, kind, offset, len };
+        self.node.handle(io, request).await
+    }
+}
+
+/// Ends a request even if its future is dropped.
+struct UnderWay<'a> {
+    root: &'a Root,
+    stamp: Stamp,
+    kind: Kind,
+    offset: u64,
+    len: u64,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.root.end(self.stamp, self.kind, self.offset, self.len);
+    }
+}
+
+/// The stamp section: no point in time passes while it lasts. Short, and without waiting for anything.
+pub struct Section<'a> {
+    root: &'a Root,
+    view: Rc<View>,
+    parity: usize,
+}
+
+impl Section<'_> {
+    /// Where a request leads without waiting; a task if something has to be copied before.
+    #[inline]
+    pub fn map(&self, request: &mut Request) -> Map {
+        let map = self.root.node.map(request);
+        let moves = !matches!(map, Map::Ended(Err(_)) | Map::Task);
+        if moves && request.kind.changes() && self.view.owes(request) { Map::Task } else { map }
+    }
+
+    /// Stamps a changing request that is submitted now.
+    #[inline]
+    pub fn stamp(&self, request: &Request) -> Stamp {
+        self.view.mark(request.kind, request.offset, request.len);
+        self.root.count(self.parity, self.root.changes[self.parity].get() + 1);
+        Stamp(self.parity)
+    }
+}
+
+impl Drop for Section<'_> {
+    fn drop(&mut self) {
+        self.root.seat.leave();
+    }
+}

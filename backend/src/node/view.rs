@@ -1,0 +1,91 @@
+//! What one root sees hanging on its node and the nodes below, with where: made when the epoch has moved, then only read.
+
+use super::copy_before_write::CopyBeforeWrite;
+use super::options::Discard;
+use super::points::{chain, shift};
+use super::{Kind, Node, Request, Root};
+use crate::error::IoError;
+use crate::reactor::Handle;
+use std::rc::Rc;
+use std::sync::Arc;
+use tidemark_cbt::Bitmap;
+
+/// Where a hook hangs.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Bytes from the root's node to the hook's.
+    shift: u64,
+    /// Whether discards get there.
+    discards: bool,
+}
+
+impl Place {
+    fn minds(self, kind: Kind) -> bool {
+        kind != Kind::Discard || self.discards
+    }
+}
+
+/// A copy, and this thread's door to its target.
+struct Copying {
+    copy: Arc<CopyBeforeWrite>,
+    target: Rc<Root>,
+    place: Place,
+}
+
+/// The hooks of one epoch.
+#[derive(Default)]
+pub(super) struct View {
+    marks: Vec<(Arc<Bitmap>, Place)>,
+    copies: Vec<Copying>,
+}
+
+impl View {
+    /// What hangs on `node` and below. Doors to targets are taken over from `last`.
+    pub(super) fn new(node: &Arc<Node>, last: &View) -> Self {
+        let mut view = Self::default();
+        let mut place = Place { shift: 0, discards: true };
+        for node in chain(node) {
+            place.discards &= node.discard() != Discard::Ignore;
+            let hooks = node.points.hooks();
+            view.marks.extend(hooks.bitmaps.iter().map(|bitmap| (bitmap.clone(), place)));
+            for copy in &hooks.copies {
+                let known = last.copies.iter().find(|known| Arc::ptr_eq(&known.copy, copy));
+                let target = known.map_or_else(|| Root::new(copy.target()), |known| known.target.clone());
+                view.copies.push(Copying { copy: copy.clone(), target, place });
+            }
+            place.shift += shift(node);
+        }
+        view
+    }
+
+    /// Marks the range in every bitmap of this epoch.
+    #[inline]
+    pub(super) fn mark(&self, kind: Kind, offset: u64, len: u64) {
+        for (bitmap, place) in &self.marks {
+            if place.minds(kind) {
+                bitmap.mark(offset + place.shift, len);
+            }
+        }
+    }
+
+    /// Whether something has to be copied before this request.
+    #[inline]
+    pub(super) fn owes(&self, request: &Request) -> bool {
+        let owes = |copying: &Copying| {
+            copying.place.minds(request.kind)
+                && !copying.copy.lets_pass(request.offset + copying.place.shift, request.len)
+        };
+        self.copies.iter().any(owes)
+    }
+
+    /// Has everything copied that has to be before this request.
+    ///
+    /// # Errors
+    /// What the guest is told if a copy fails, by the copy's `on-cbw-error`.
+    pub(super) async fn copy_before(&self, io: &Handle, request: &Request, root: &Root) -> Result<(), IoError> {
+        for Copying { copy, target, place } in self.copies.iter().filter(|copying| copying.place.minds(request.kind)) {
+            copy.before(io, target, request.offset + place.shift, request.len, root).await?;
+        }
+        Ok(())
+    }
+}
