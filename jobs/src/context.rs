@@ -105,7 +105,7 @@ impl JobContext {
         self.job.wants_pause() && !self.is_cancelled()
     }
 
-    /// Waits as long as the job is paused.
+    /// Waits as long as the job is paused. For the body itself, not for tasks beside it: a job pauses once.
     ///
     /// # Errors
     /// The job was cancelled for good; what the body returns then.

@@ -10,6 +10,7 @@ pub use handle::{Answer, EngineHandle};
 use crate::event::JobEventSink;
 use crate::registry::Registry;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use tidemark_backend::io::Wait;
 use tidemark_backend::mailbox::Mailbox;
 use tidemark_backend::reactor::{Reactor, Waker};
@@ -22,7 +23,27 @@ enum Letter {
     End,
 }
 
-type Mail = Mailbox<Letter, Waker>;
+/// The mailbox of a thread that may end: a letter that comes too late is dropped, which its sender notices.
+struct Mail {
+    letters: Mailbox<Letter, Waker>,
+    closed: AtomicBool,
+}
+
+impl Mail {
+    fn send(&self, letter: Letter) {
+        self.letters.send(letter);
+        // Either we see that it was closed, or whoever closes it sees the letter.
+        if self.closed.load(Ordering::SeqCst) {
+            self.letters.take();
+        }
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.letters.take();
+    }
+}
 
 /// The job thread's content.
 pub struct Engine {
@@ -34,7 +55,7 @@ pub struct Engine {
 impl Engine {
     /// An engine without jobs on the calling thread.
     pub fn new(reactor: Reactor, events: JobEventSink) -> Self {
-        let mail = Arc::new(Mailbox::new(reactor.bell()));
+        let mail = Arc::new(Mail { letters: Mailbox::new(reactor.bell()), closed: AtomicBool::new(false) });
         let registry = Registry::new(reactor.handle().clone(), events);
         Self { reactor, mail, registry }
     }
@@ -47,19 +68,25 @@ impl Engine {
     /// Whether a letter or a task waits for the next step, so that whoever steps several engines and queues in one
     /// thread knows.
     pub fn has_work(&self) -> bool {
-        self.mail.is_filled() || self.reactor.has_ready_tasks()
+        self.mail.letters.is_filled() || self.reactor.has_ready_tasks()
     }
 
     /// One round: letters, tasks and I/O; sleeps if there is nothing to do. False once it was told to end.
     pub fn step(&mut self) -> bool {
-        for letter in self.mail.take() {
+        for letter in self.mail.letters.take() {
             match letter {
                 Letter::Do(edit) => edit(&self.registry),
                 Letter::End => return false,
             }
         }
         let mail = &self.mail;
-        self.reactor.turn(Wait::Forever, || mail.is_filled(), |_| ());
+        self.reactor.turn(Wait::Forever, || mail.letters.is_filled(), |_| ());
         true
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.mail.close();
     }
 }

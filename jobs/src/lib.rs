@@ -18,6 +18,8 @@ mod rate;
 pub mod registry;
 mod signal;
 pub mod state;
+#[cfg(test)]
+mod tests;
 
 pub use command::{Command, Family};
 pub use context::{JobContext, OnError};

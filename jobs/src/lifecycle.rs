@@ -12,7 +12,8 @@ use crate::state::Status;
 use std::rc::Rc;
 
 impl Registry {
-    /// Starts a job that was created; its body first runs when the reactor next runs tasks.
+    /// Starts a job that was created; its body first runs when the reactor next runs tasks. Jobs of a transaction are
+    /// started last to first.
     pub fn start(&self, job: &Rc<Job>) {
         job.started.set(true);
         job.busy.set(true);
@@ -105,7 +106,9 @@ impl Registry {
         while let Some(member) = group.first() {
             let over = || !member.started.get() || member.status().is_completed();
             member.changed.until(over).await;
+            group.begin_finalizing();
             self.finalize_one(&member).await;
+            group.end_finalizing();
         }
     }
 
