@@ -7,3 +7,4 @@ mod errors;
 mod options;
 mod python;
 mod schema;
+mod scripts;

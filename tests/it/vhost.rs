@@ -7,7 +7,7 @@ mod direct;
 mod driver;
 mod failure;
 mod flipped;
-mod guest;
+pub mod guest;
 mod idle;
 mod inflight;
 mod lifecycle;

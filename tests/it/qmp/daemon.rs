@@ -4,7 +4,7 @@
 //! is `DIR` in requests and in what is compared.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -155,7 +155,11 @@ impl Client {
 
     fn read(&mut self) -> Option<Value> {
         let mut line = String::new();
-        self.stream.read_line(&mut line).expect("a line in time");
+        match self.stream.read_line(&mut line) {
+            // So ends a daemon that did not read the last line feed.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+            result => result.expect("a line in time"),
+        };
         if line.is_empty() {
             return None;
         }

@@ -1,0 +1,105 @@
+//! Scripts of bitmaps, jobs, backups and transactions, run on `qemu-storage-daemon` and on our daemon: the same replies,
+//! the same events, the same contents of files afterwards.
+//!
+//! The scripts are text beside this file; how they read stands in `scripts/script.rs`. What is expected is what QEMU does
+//! in the same run. A script that uses a command which our daemon does not have runs on two `qemu-storage-daemon`s
+//! instead, which proves that the script itself is repeatable; each test prints which programs it compared. With
+//! `SCRIPT_PEER=qemu-storage-daemon` in the environment all scripts do. `SCRIPT_ONLY` runs those whose name contains its
+//! value, and `SCRIPT_SHOW=1` prints what they showed.
+
+mod content;
+mod peer;
+mod request;
+mod script;
+mod transcript;
+
+use std::collections::BTreeSet;
+use std::env;
+use std::thread;
+
+use super::daemon::{Daemon, QEMU, TIDEMARK};
+use peer::Peer;
+use script::Script;
+use transcript::Transcript;
+
+/// Runs a script on a daemon of its own.
+fn play(program: &str, script: &Script) -> Transcript {
+    let mut peer = Peer::start(program);
+    script.steps.iter().for_each(|step| peer.step(step));
+    peer.end()
+}
+
+/// The commands that our daemon has; none if it is not to be compared.
+fn our_commands() -> BTreeSet<String> {
+    if env::var("SCRIPT_PEER").is_ok_and(|peer| peer == QEMU) {
+        return BTreeSet::new();
+    }
+    let answer = Daemon::start(TIDEMARK, &[]).negotiate().succeed("{'execute': 'query-commands'}");
+    let names = answer.as_array().expect("a list").iter().filter_map(|entry| entry["name"].as_str());
+    names.map(str::to_owned).collect()
+}
+
+/// Runs the scripts of a file on QEMU's daemon and on ours.
+fn compare(file: &str) {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/qmp/scripts/");
+    let text = std::fs::read_to_string(format!("{dir}{file}.txt")).expect("scripts");
+    let commands = our_commands();
+    let only = env::var("SCRIPT_ONLY").unwrap_or_default();
+    let mut different = Vec::new();
+    for script in script::parse(&text).iter().filter(|script| script.name.contains(&only)) {
+        let missing: Vec<_> = script.commands().into_iter().filter(|name| !commands.contains(name)).collect();
+        let other = if missing.is_empty() { TIDEMARK } else { QEMU };
+        let beside =
+            if missing.is_empty() { "tidemark".to_owned() } else { format!("itself, for want of {missing:?}") };
+        println!("qemu-storage-daemon beside {beside}: {}", script.name);
+        let both = thread::scope(|scope| {
+            let peers = [QEMU, other].map(|program| scope.spawn(|| play(program, script)));
+            peers.map(|peer| peer.join().ok())
+        });
+        let [Some(expected), Some(found)] = both else {
+            different.push(format!("{}\n  one of them did not get through; see above", script.name));
+            continue;
+        };
+        if env::var("SCRIPT_SHOW").is_ok() {
+            println!("{expected}");
+        }
+        different.extend(expected.difference(&found).map(|text| format!("{}\n{text}", script.name)));
+        different.extend(expected.mistakes().iter().map(|text| format!("{}: QEMU: {text}", script.name)));
+    }
+    assert!(different.is_empty(), "\n{}", different.join("\n\n"));
+}
+
+#[test]
+fn named_bitmaps_are_those_of_qemu_storage_daemon() {
+    compare("bitmaps");
+}
+
+#[test]
+fn backups_and_their_targets_are_those_of_qemu_storage_daemon() {
+    compare("backups");
+}
+
+#[test]
+fn backups_with_bitmaps_leave_the_bitmaps_that_qemu_storage_daemon_leaves() {
+    compare("incremental");
+}
+
+#[test]
+fn transactions_do_all_or_nothing_as_in_qemu_storage_daemon() {
+    compare("transactions");
+}
+
+#[test]
+fn jobs_obey_their_verbs_as_in_qemu_storage_daemon() {
+    compare("jobs");
+}
+
+#[test]
+fn errors_of_source_and_target_are_handled_as_in_qemu_storage_daemon() {
+    compare("policies");
+}
+
+#[test]
+fn daemons_end_with_jobs_running_as_qemu_storage_daemon_does() {
+    compare("endings");
+}
