@@ -74,11 +74,16 @@ impl Registry {
         }
     }
 
-    /// A job whose results are not taking effect right now: to whoever asks, that happens in one moment.
+    /// A job that is not being made and whose results are not taking effect right now: to whoever asks, either happens
+    /// in one moment.
     async fn settled(&self, family: Family, id: &str) -> Result<Rc<Job>, JobError> {
-        let group = self.lookup(family, id)?.group.clone();
-        group.settled().await;
-        self.lookup(family, id)
+        loop {
+            let job = self.lookup(family, id)?;
+            if job.is_settled() {
+                return Ok(job);
+            }
+            job.settle().await;
+        }
     }
 
     fn lookup(&self, family: Family, id: &str) -> Result<Rc<Job>, JobError> {

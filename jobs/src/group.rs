@@ -50,8 +50,12 @@ impl Group {
         self.settled.notify();
     }
 
+    pub(crate) fn is_finalizing(&self) -> bool {
+        self.finalizing.get()
+    }
+
     /// Waits until no results are taking effect.
     pub(crate) async fn settled(&self) {
-        self.settled.until(|| !self.finalizing.get()).await;
+        self.settled.until(|| !self.is_finalizing()).await;
     }
 }

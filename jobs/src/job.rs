@@ -22,6 +22,11 @@ pub trait JobDriver: 'static {
     /// here, where it can be cancelled. Nothing it started may be under way when it returns.
     fn run(self: Rc<Self>, ctx: JobContext) -> LocalFuture<'static, Result<(), JobFailure>>;
 
+    /// Bytes done and bytes in all, if the job knows better than what its context was told.
+    fn progress(&self) -> Option<(u64, u64)> {
+        None
+    }
+
     /// All of the group have succeeded: lets the results take effect.
     fn commit(&self) -> LocalFuture<'_, ()> {
         Box::pin(async {})
@@ -249,6 +254,17 @@ impl Job {
         self.pause_count.get() > 0
     }
 
+    /// Whether it is neither being made nor taking effect.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.status() != Status::Created && !self.group.is_finalizing()
+    }
+
+    /// Waits until it may be settled.
+    pub(crate) async fn settle(&self) {
+        self.changed.until(|| self.status() != Status::Created).await;
+        self.group.settled().await;
+    }
+
     /// Reports an event that only block jobs have.
     pub(crate) fn emit(&self, event: impl FnOnce(&Self) -> JobEvent) {
         if self.kind.is_block_job() {
@@ -256,8 +272,14 @@ impl Job {
         }
     }
 
+    /// Work done and to be done.
+    pub(crate) fn progress(&self) -> Progress {
+        let known = self.driver.progress().map(|(current, total)| Progress { current, total });
+        known.unwrap_or_else(|| self.progress.get())
+    }
+
     pub(crate) fn facts(&self) -> JobFacts {
-        let Progress { current, total } = self.progress.get();
+        let Progress { current, total } = self.progress();
         let speed = self.rate.get().speed();
         JobFacts { kind: self.kind, id: self.id.clone(), len: total, offset: current, speed }
     }

@@ -36,8 +36,11 @@ impl Registry {
     /// Cancels a job in any state; with `force`, it has no result even if it is ready. Returns when a job that does not
     /// run is concluded, and at once if it runs. A concluded job is dismissed.
     pub async fn cancel(&self, job: &Rc<Job>, force: bool) {
-        if job.status() == Status::Concluded {
-            return self.forget(job);
+        match job.status() {
+            Status::Concluded => return self.forget(job),
+            // Its group has taken it along.
+            Status::Null => return,
+            _ => {}
         }
         job.request_cancel(force);
         if !job.started.get() {
@@ -56,11 +59,11 @@ impl Registry {
         group.end_finalizing();
     }
 
-    /// Cancels all jobs for good and waits until none is left.
+    /// Cancels all jobs for good and waits until none is left, also for those that are being made.
     pub async fn cancel_all(&self) {
         while let Some(job) = self.jobs().first().cloned() {
-            job.group.settled().await;
-            if job.status() == Status::Null {
+            if !job.is_settled() {
+                job.settle().await;
                 continue;
             }
             self.cancel(&job, true).await;

@@ -22,7 +22,7 @@ pub struct JobInfo {
 
 impl JobInfo {
     pub(crate) fn of(job: &Job) -> Self {
-        let Progress { current, total } = job.progress.get();
+        let Progress { current, total } = job.progress();
         Self {
             id: job.id.clone(),
             kind: job.kind,
@@ -67,7 +67,7 @@ pub struct BlockJobInfo {
 
 impl BlockJobInfo {
     pub(crate) fn of(job: &Job) -> Self {
-        let Progress { current, total } = job.progress.get();
+        let Progress { current, total } = job.progress();
         Self {
             kind: job.kind,
             device: job.id.clone(),

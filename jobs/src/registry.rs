@@ -35,7 +35,8 @@ impl Registry {
         &self.0.io
     }
 
-    /// Makes a job that waits for [`Registry::start`]. Its driver's `abort` and `clean` run if it is cancelled before.
+    /// Makes a job that waits for [`Registry::start`], [`Registry::cancel`] or [`Registry::fail_early`] by whoever makes
+    /// it; everybody else's commands wait until then. Its driver's `abort` and `clean` run if it is cancelled.
     ///
     /// # Errors
     /// An id that is invalid or in use: then there was no job and no event. A negative speed: the job was created and

@@ -111,20 +111,6 @@ fn queries_list_the_newest_job_first() {
 }
 
 #[test]
-fn a_job_paused_before_its_start_pauses_when_it_is_started() {
-    let mut rig = Rig::new();
-    let script = Script::new(&[]);
-    let job = rig.create(backup("j"), &script);
-    rig.job("j", Command::Pause).unwrap();
-    rig.engine.registry().start(&job);
-    rig.settle();
-    assert_eq!(rig.events(), ["j created", "j running", "j paused"]);
-    assert!(script.calls.borrow().is_empty());
-    rig.job("j", Command::Resume).unwrap();
-    assert_eq!(rig.events()[..2], ["j running", "j waiting"]);
-}
-
-#[test]
 fn an_error_policy_decides_about_reads_and_writes() {
     let check = |policy, error, action: &str, status, io_status| {
         let mut rig = Rig::new();
@@ -147,7 +133,7 @@ fn an_error_policy_decides_about_reads_and_writes() {
 #[test]
 fn a_stopped_job_tries_again_after_each_resume_until_it_succeeds() {
     let mut rig = Rig::new();
-    let script = Script::new(&[Step::Error(OnError::Stop, Operation::Write, IoError::NoSpace)]);
+    let script = Script::new(&[Step::Error(OnError::Stop, Operation::Write, IoError::NoSpace), Step::Wait]);
     rig.start(backup("j"), &script);
     assert_eq!(rig.events()[2..], ["ERROR j write stop", "j paused"]);
     assert_eq!(rig.job("j", Command::Pause).unwrap_err(), "Job is already paused");
@@ -156,5 +142,9 @@ fn a_stopped_job_tries_again_after_each_resume_until_it_succeeds() {
     assert_eq!(rig.query().io_status, IoStatus::NoSpace);
     script.cured.set(true);
     rig.job("j", Command::Resume).unwrap();
-    assert_eq!(rig.events()[..2], ["j running", "j waiting"]);
+    assert_eq!(rig.events(), ["j running"]);
+    assert_eq!((rig.query().io_status, rig.query().paused), (IoStatus::Ok, false));
+    script.tell();
+    rig.pass(2 * MS);
+    assert_eq!(rig.events()[..2], ["j waiting", "j pending"]);
 }

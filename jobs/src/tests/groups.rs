@@ -166,6 +166,23 @@ fn cancelling_a_pending_member_undoes_the_whole_group() {
 }
 
 #[test]
+fn a_finalize_that_comes_while_a_cancel_is_undoing_the_group_is_too_late() {
+    let mut rig = Rig::new();
+    let (a, b) = (Script::with_slow_end(), Script::with_slow_end());
+    start(&mut rig, vec![(manual("A"), &a), (manual("B"), &b)]);
+    for command in [Command::Cancel { force: true }, Command::Finalize] {
+        let answer = rig.poll(async move |registry| registry.command(Family::Job, "A", command).await.is_ok());
+        assert!(answer.is_none());
+    }
+    a.tell();
+    b.tell();
+    rig.settle();
+    assert_eq!(*a.calls.borrow(), ["run", "abort", "clean"]);
+    assert_eq!(*b.calls.borrow(), ["run", "abort", "clean"]);
+    assert!(rig.engine.registry().jobs().is_empty());
+}
+
+#[test]
 fn a_member_stopped_by_an_error_holds_the_group_until_it_is_cancelled() {
     let mut rig = Rig::new();
     let (a, b, c) = (Script::new(&SLOW), Script::new(&WHOLE), Script::new(&STOPS));
@@ -215,8 +232,12 @@ fn a_grouped_transaction_that_fails_undoes_all_created_members() {
     let group = Group::new();
     let scripts = [Script::new(&[]), Script::new(&[])];
     let create = |id: &str, script| rig.create(JobOptions { group: Some(group.clone()), ..backup(id) }, script);
-    let (_, last) = (create("A", &scripts[0]), create("B", &scripts[1]));
-    rig.poll(async move |registry| registry.cancel(&last, true).await).unwrap();
+    let (first, last) = (create("A", &scripts[0]), create("B", &scripts[1]));
+    let undo = async move |registry: Registry| {
+        registry.cancel(&last, true).await;
+        registry.cancel(&first, true).await;
+    };
+    rig.poll(undo).unwrap();
     assert!(rig.engine.registry().jobs().is_empty());
     assert!(scripts.iter().all(|script| *script.calls.borrow() == ["abort", "clean"]));
     assert!(!rig.events().iter().any(|event| event.contains("CANCELLED")));

@@ -209,7 +209,7 @@ fn a_cancel_that_comes_while_the_body_is_deaf_counts_when_it_ends() {
 #[test]
 fn commands_wait_for_results_that_are_taking_effect() {
     let mut rig = Rig::new();
-    let script = Script::with_slow_commit();
+    let script = Script::with_slow_end();
     rig.start(manual("j"), &script);
     let registry = rig.engine.registry().clone();
     for command in [Command::Finalize, Command::Finalize, Command::Cancel { force: true }] {
@@ -234,16 +234,27 @@ fn quitting_ends_all_jobs_newest_first_in_whatever_state_they_are() {
     rig.start(JobOptions { auto_dismiss: false, ..backup("j4") }, &Script::new(&[]));
     rig.start(manual("j5"), &Script::new(&[]));
     rig.start(JobOptions { auto_dismiss: false, ..backup("j6") }, &Script::new(&[Step::Hang]));
-    rig.create(backup("j7"), &Script::new(&[]));
     rig.events();
     assert!(rig.poll(async |registry| registry.cancel_all().await).is_some());
-    let expected = "j7 aborting|j7 concluded|j7 null|\
-        j6 aborting|CANCELLED backup j6 0/0 speed=0|j6 concluded|j6 null|\
+    let expected = "j6 aborting|CANCELLED backup j6 0/0 speed=0|j6 concluded|j6 null|\
         j5 aborting|CANCELLED backup j5 0/0 speed=0|j5 concluded|j5 null|\
         j4 null|\
         j3 aborting|CANCELLED backup j3 0/0 speed=0|j3 concluded|j3 null|\
         j2 running|j2 aborting|CANCELLED backup j2 0/0 speed=0|j2 concluded|j2 null|\
         j1 aborting|CANCELLED backup j1 1/9 speed=1|j1 concluded|j1 null";
     assert_eq!(rig.events().join("|"), expected);
+    assert!(rig.engine.registry().jobs().is_empty());
+}
+
+#[test]
+fn quitting_and_commands_wait_for_a_job_that_is_being_made() {
+    let mut rig = Rig::new();
+    let job = rig.create(backup("j"), &Script::new(&[Step::Wait]));
+    assert!(rig.poll(async |registry| registry.command(Family::Job, "j", Command::Pause).await.is_ok()).is_none());
+    assert!(rig.poll(async |registry| registry.cancel_all().await).is_none());
+    assert_eq!(rig.events(), ["j created"]);
+    rig.engine.registry().start(&job);
+    rig.settle();
+    assert_eq!(rig.events()[0], "j running");
     assert!(rig.engine.registry().jobs().is_empty());
 }

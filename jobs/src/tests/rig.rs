@@ -41,8 +41,8 @@ pub(super) struct Script {
     signal: signal::Signal,
     /// `run`, `commit`, `abort`, `clean`, in the order in which they came.
     pub(super) calls: RefCell<Vec<&'static str>>,
-    /// A commit that waits to be told.
-    slow_commit: bool,
+    /// Its commit and abort wait to be told.
+    slow_end: bool,
 }
 
 impl Script {
@@ -50,9 +50,9 @@ impl Script {
         Rc::new(Self { steps: steps.to_vec(), ..Self::default() })
     }
 
-    /// Its commit waits to be told.
-    pub(super) fn with_slow_commit() -> Rc<Self> {
-        Rc::new(Self { slow_commit: true, ..Self::default() })
+    /// A body that succeeds at once, whose commit and abort wait to be told.
+    pub(super) fn with_slow_end() -> Rc<Self> {
+        Rc::new(Self { slow_end: true, ..Self::default() })
     }
 
     pub(super) fn tell(&self) {
@@ -114,14 +114,19 @@ impl JobDriver for Script {
     fn commit(&self) -> LocalFuture<'_, ()> {
         Box::pin(async {
             self.calls.borrow_mut().push("commit");
-            if self.slow_commit {
+            if self.slow_end {
                 self.signal.until(|| self.told.get()).await;
             }
         })
     }
 
     fn abort(&self) -> LocalFuture<'_, ()> {
-        Box::pin(async { self.calls.borrow_mut().push("abort") })
+        Box::pin(async {
+            self.calls.borrow_mut().push("abort");
+            if self.slow_end {
+                self.signal.until(|| self.told.get()).await;
+            }
+        })
     }
 
     fn clean(&self) -> LocalFuture<'_, ()> {

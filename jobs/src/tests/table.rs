@@ -162,7 +162,11 @@ impl Run {
     fn ask(&mut self, job: usize, family: Family, command: Command) {
         let status = self.jobs[job].status().name();
         let verb = verb_of(command);
-        let asked = self.rig.command(family, IDS[job], command);
+        let asked = self.rig.poll(async move |registry| registry.command(family, IDS[job], command).await);
+        let Some(asked) = asked else {
+            return assert_eq!(status, "created", "only a job that is being made keeps commands waiting");
+        };
+        let asked = asked.map_err(|error| error.to_string());
         let refusal = format!("Job '{}' in state '{status}' cannot accept command verb '{verb}'", IDS[job]);
         match (status, asked) {
             ("null", asked) => assert!(asked.unwrap_err().contains("not found")),
@@ -184,6 +188,13 @@ impl Run {
     }
 
     fn finish(mut self) {
+        let made: Vec<_> = self.jobs.iter().filter(|job| job.status() == Status::Created).cloned().collect();
+        let undo = async move |registry: Registry| {
+            for job in made {
+                registry.cancel(&job, true).await;
+            }
+        };
+        assert!(self.rig.poll(undo).is_some(), "a job cannot be undone");
         assert!(self.rig.poll(async |registry| registry.cancel_all().await).is_some(), "a job does not end");
         self.check_events();
         assert!(self.last.iter().all(|status| status == "null"), "{:?}", self.last);
