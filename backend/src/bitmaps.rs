@@ -1,20 +1,124 @@
-//! The named bitmaps of a node.
+//! The named bitmaps of a node, and edits of them that take effect at one point in time.
+//!
+//! Knows nodes by what it is given of them ([`Tracked`]); knows no jobs and no wire. What is *in* a bitmap is `cbt`'s.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use tidemark_cbt::Bitmap;
+mod error;
+mod release;
+mod resize;
+mod stage;
 
-/// What one node tracks.
+pub use error::BitmapError;
+pub use release::{Outcome, Released};
+pub use resize::Resize;
+pub use stage::{Committed, Frozen, Stage};
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tidemark_cbt::{Bitmap, Granularity};
+
+/// Whoever has bitmaps: a node.
+pub trait Tracked {
+    /// Its name.
+    fn name(&self) -> &str;
+    /// Its length in bytes.
+    fn length(&self) -> u64;
+    /// Its bitmaps.
+    fn tracking(&self) -> &Tracking;
+}
+
+/// What collects writes while somebody uses the bitmap itself.
+struct Successor {
+    bits: Arc<Bitmap>,
+    enabled: bool,
+}
+
+/// A named bitmap.
+struct Record {
+    name: String,
+    bits: Arc<Bitmap>,
+    /// Whether it records writes. Not while there is a successor.
+    enabled: bool,
+    persistent: bool,
+    /// Somebody uses the bitmap: nobody else may.
+    successor: Option<Successor>,
+}
+
+/// What is told of a bitmap (`BlockDirtyInfo`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BitmapInfo {
+    /// Its name.
+    pub name: String,
+    /// Bytes marked.
+    pub count: u64,
+    /// Bytes per bit.
+    pub granularity: u32,
+    /// Whether writes are recorded, in it or in its successor.
+    pub recording: bool,
+    /// Whether somebody uses it.
+    pub busy: bool,
+    /// Whether the image keeps it.
+    pub persistent: bool,
+    /// Whether the image does not know what it holds; never of one that no image keeps.
+    pub inconsistent: bool,
+}
+
+/// The bitmaps of one node, oldest first.
 #[derive(Default)]
-pub struct Tracking(Mutex<Vec<Arc<Bitmap>>>);
+pub struct Tracking(Mutex<Vec<Record>>);
 
 impl Tracking {
-    /// The bitmaps that record writes now.
+    /// All of them, newest first.
+    pub fn list(&self) -> Vec<BitmapInfo> {
+        self.lock().iter().rev().map(Record::info).collect()
+    }
+
+    /// What records writes now; the node's hooks are made of it.
     pub fn recording(&self) -> Vec<Arc<Bitmap>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().iter().filter_map(Record::recorder).cloned().collect()
     }
 
     /// What a named bitmap marks.
-    pub fn content(&self, _name: &str) -> Option<Arc<Bitmap>> {
-        None
+    pub fn content(&self, name: &str) -> Option<Arc<Bitmap>> {
+        self.lock().iter().find(|record| record.name == name).map(|record| record.bits.clone())
+    }
+
+    /// Whether one is in use.
+    pub fn is_busy(&self) -> bool {
+        self.lock().iter().any(|record| record.successor.is_some())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Record>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl Record {
+    fn recorder(&self) -> Option<&Arc<Bitmap>> {
+        match &self.successor {
+            Some(successor) => successor.enabled.then_some(&successor.bits),
+            None => self.enabled.then_some(&self.bits),
+        }
+    }
+
+    fn info(&self) -> BitmapInfo {
+        BitmapInfo {
+            name: self.name.clone(),
+            count: self.bits.count(),
+            granularity: u32::try_from(self.bits.granularity().bytes()).unwrap_or(u32::MAX),
+            recording: self.recorder().is_some(),
+            busy: self.successor.is_some(),
+            persistent: self.persistent,
+            inconsistent: false,
+        }
+    }
+}
+
+/// The granularity that was asked for, or what suits.
+fn granularity(bytes: Option<u64>) -> Result<Granularity, BitmapError> {
+    match bytes {
+        None => Ok(Granularity::default_for(None)),
+        Some(bytes) => Granularity::new(bytes).ok_or(BitmapError::Granularity),
+    }
+}
+
+#[cfg(test)]
+mod tests;

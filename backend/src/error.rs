@@ -88,6 +88,14 @@ pub enum GraphError {
     /// `blockdev-del` of a node with parents.
     #[error("Node {0} is in use")]
     InUse(String),
+    /// A node that a job has for itself.
+    #[error("Node '{name}' is busy: {reason}")]
+    Busy {
+        /// The node.
+        name: String,
+        /// What has it, in QEMU's words.
+        reason: &'static str,
+    },
     /// `blockdev-del` of a node that only its parent owns.
     #[error("Node {0} is not owned by the monitor")]
     NotOwned(String),

@@ -4,7 +4,7 @@
 
 use crate::error::GraphError;
 use crate::io::FileTable;
-use crate::node::copy_before_write::{Filter, SnapshotAccess};
+use crate::node::copy_before_write::{CopyBeforeWrite, Filter, SnapshotAccess};
 use crate::node::options::{ChildRef, DriverOptions, NullOptions};
 use crate::node::{BlkDebug, Driver, File, Node, NodeOptions, Null, Raw};
 use std::collections::BTreeMap;
@@ -60,6 +60,9 @@ impl Graph {
     pub fn close(&self, name: &str) -> Result<(), GraphError> {
         let mut names = self.lock();
         let node = names.get(name).cloned().ok_or_else(|| GraphError::NotFound(name.to_owned()))?;
+        if let Some(reason) = node.busy() {
+            return Err(GraphError::Busy { name: name.to_owned(), reason });
+        }
         if !node.is_root() {
             return Err(GraphError::NotOwned(name.to_owned()));
         }
@@ -68,6 +71,31 @@ impl Graph {
         }
         self.remove(&mut names, node);
         Ok(())
+    }
+
+    /// Lists a point in time as a filter over its source, under a name of the caller's or a generated one. Until
+    /// [`Graph::remove_filter`].
+    ///
+    /// # Errors
+    /// The name is no identifier or taken.
+    pub fn add_filter(&self, name: Option<&str>, copy: &Arc<CopyBeforeWrite>) -> Result<Arc<Node>, GraphError> {
+        let mut names = self.lock();
+        let length = copy.source().length();
+        let driver = Driver::CopyBeforeWrite(Filter::listed(copy));
+        let none = DriverOptions::SnapshotAccess(ChildRef::Name(copy.source().name().to_owned()));
+        let options = NodeOptions { node_name: name.map(str::to_owned), ..NodeOptions::new(none) };
+        let name = self.name(&options, &names, &[])?;
+        let node = Arc::new(Node::new(name.clone(), false, &options, length, driver));
+        copy.source().adopt();
+        self.order().push(name.clone());
+        names.insert(name, node.clone());
+        Ok(node)
+    }
+
+    /// Lists it no longer.
+    pub fn remove_filter(&self, node: &Arc<Node>) {
+        self.lock().remove(node.name());
+        self.order().retain(|name| name != node.name());
     }
 
     /// The node with this name.

@@ -2,17 +2,21 @@
 //!
 //! All jobs live on one thread ([`Engine`]); others reach them by mail ([`EngineHandle`]). Modules from bottom to top:
 //! `state`, `error`, `event`, `signal`, `rate`, `job`, `group`, `context`, `query`, `registry`, `lifecycle`, `command`,
-//! `engine`.
+//! `engine`, `points`, `copy`, `backup`, `transaction`.
 #![forbid(unsafe_code)]
 
+pub mod action;
+mod backup;
 mod command;
 pub mod context;
+mod copy;
 pub mod engine;
 pub mod error;
 pub mod event;
 mod group;
 pub mod job;
 mod lifecycle;
+mod points;
 pub mod query;
 mod rate;
 pub mod registry;
@@ -20,6 +24,7 @@ mod signal;
 pub mod state;
 #[cfg(test)]
 mod tests;
+pub mod transaction;
 
 pub use command::{Command, Family};
 pub use context::{JobContext, OnError};

@@ -23,8 +23,8 @@ use copy_before_write::{Filter, SnapshotAccess};
 use options::{DetectZeroes, Discard};
 use points::Points;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use blkdebug::BlkDebug;
 pub use file::File;
@@ -129,6 +129,8 @@ pub struct Node {
     no_flush: bool,
     length: AtomicU64,
     users: AtomicUsize,
+    /// Why nothing else may be done with the node as a whole.
+    busy: Mutex<Option<&'static str>>,
     points: Points,
     driver: Driver,
 }
@@ -137,7 +139,9 @@ impl Node {
     pub(crate) fn new(name: String, root: bool, options: &NodeOptions, length: u64, driver: Driver) -> Self {
         let read_only = options.read_only || matches!(&driver, Driver::File(file) if file.read_only());
         let points = Points::default();
-        if let Driver::CopyBeforeWrite(filter) = &driver {
+        if let Driver::CopyBeforeWrite(filter) = &driver
+            && filter.is_own()
+        {
             points.add_copy(filter.copy().clone());
             points.refresh();
         }
@@ -151,6 +155,7 @@ impl Node {
             no_flush: options.cache_no_flush.unwrap_or(false),
             length: AtomicU64::new(length),
             users: AtomicUsize::new(0),
+            busy: Mutex::default(),
             points,
             driver,
         }
@@ -257,6 +262,26 @@ impl Node {
     pub fn release(&self, writable: bool) {
         self.users.fetch_sub(1, Ordering::AcqRel);
         self.unlock(writable);
+    }
+
+    /// Why the node as a whole is in use, if it is: QEMU's words for the reason.
+    pub fn busy(&self) -> Option<&'static str> {
+        *self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses what concerns the node as a whole (closing it, a job on it), or no longer does.
+    pub fn set_busy(&self, reason: Option<&'static str>) {
+        *self.busy.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// Counts a user that takes no image lock.
+    pub fn attach(&self) {
+        self.adopt();
+    }
+
+    /// Undoes one [`Node::attach`].
+    pub fn detach(&self) {
+        self.users.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Counts a parent.

@@ -88,7 +88,7 @@ pub fn grace(nodes: &[Arc<Node>]) -> Grace {
 ///
 /// # Errors
 /// [`NotHeld`] when the last grace is not over or a root stayed in its stamp section for 50 ms; nothing has happened.
-pub fn hold(nodes: &[Arc<Node>], edit: impl FnOnce()) -> Result<Grace, NotHeld> {
+pub fn hold(nodes: &[Arc<Node>], edit: &mut dyn FnMut()) -> Result<Grace, NotHeld> {
     let guards: Vec<_> = nodes.iter().map(|node| locked(&node.points.seats)).collect();
     let mut seats: Vec<Arc<Seat>> = Vec::new();
     for seat in guards.iter().flat_map(living) {
@@ -126,5 +126,19 @@ pub(super) fn shift(node: &Node) -> u64 {
     match node.driver() {
         Driver::Raw(raw) => raw.offset(),
         _ => 0,
+    }
+}
+
+impl crate::bitmaps::Tracked for Node {
+    fn name(&self) -> &str {
+        Node::name(self)
+    }
+
+    fn length(&self) -> u64 {
+        Node::length(self)
+    }
+
+    fn tracking(&self) -> &Tracking {
+        &self.points.tracking
     }
 }

@@ -11,6 +11,8 @@ use tidemark_cbt::Bitmap;
 /// The filter.
 pub struct Filter {
     copy: Arc<CopyBeforeWrite>,
+    /// Whether the point in time is the filter's own, and not that of a job it stands for.
+    own: bool,
 }
 
 impl Filter {
@@ -50,7 +52,18 @@ impl Filter {
         }
         // Nothing has gone through the filter yet.
         copy.enter_phase(Phase::Ready);
-        Ok(Self { copy })
+        Ok(Self { copy, own: true })
+    }
+
+    /// What stands for the point in time of a job in lists of nodes. Writes through it wait as all writes to the
+    /// source do.
+    pub(crate) fn listed(copy: &Arc<CopyBeforeWrite>) -> Self {
+        Self { copy: copy.clone(), own: false }
+    }
+
+    /// Whether writes wait here.
+    pub(in crate::node) fn is_own(&self) -> bool {
+        self.own
     }
 
     /// The point in time it keeps.
@@ -70,7 +83,9 @@ impl Filter {
 
 impl Drop for Filter {
     fn drop(&mut self) {
-        self.copy.enter_phase(Phase::Ended);
-        self.copy.target().release(true);
+        if self.own {
+            self.copy.enter_phase(Phase::Ended);
+            self.copy.target().release(true);
+        }
     }
 }

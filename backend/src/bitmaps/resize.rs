@@ -1,0 +1,42 @@
+//! All bitmaps of a node follow its length.
+
+use super::{BitmapError, Tracking};
+use std::sync::Arc;
+use tidemark_cbt::Bitmap;
+
+/// The bitmaps of a node for another length, made before it changes.
+pub struct Resize {
+    len: u64,
+    fresh: Vec<(String, Arc<Bitmap>)>,
+}
+
+impl Resize {
+    /// Empty bitmaps for a node that will have `len` bytes.
+    ///
+    /// # Errors
+    /// A bitmap is in use, or there is no memory.
+    pub fn prepare(tracking: &Tracking, len: u64) -> Result<Self, BitmapError> {
+        let mut fresh = Vec::new();
+        for record in tracking.lock().iter() {
+            if record.successor.is_some() {
+                return Err(BitmapError::Busy(record.name.clone()));
+            }
+            fresh.push((record.name.clone(), Arc::new(Bitmap::new(len, record.bits.granularity())?)));
+        }
+        Ok(Self { len, fresh })
+    }
+
+    /// Swaps them, under a hold of the node. Returns what has to be merged after grace: into the first, the second.
+    #[must_use]
+    pub fn commit(self, tracking: &Tracking) -> Vec<(Arc<Bitmap>, Arc<Bitmap>)> {
+        debug_assert!(self.fresh.iter().all(|(_, bits)| bits.len() == self.len));
+        let mut records = tracking.lock();
+        let mut left = Vec::new();
+        for (name, bits) in self.fresh {
+            if let Some(record) = records.iter_mut().find(|record| record.name == name) {
+                left.push((bits.clone(), std::mem::replace(&mut record.bits, bits)));
+            }
+        }
+        left
+    }
+}

@@ -1,0 +1,330 @@
+//! A transaction's actions on bitmaps, evaluated in order before anything happens.
+//!
+//! What a bitmap holds is kept as a list of *leaves*: what other bitmaps (or it itself) hold at the point in time that
+//! is still to come. A leaf is known by its place in the stage. At the point in time each bitmap that is a leaf, or no
+//! longer just itself, is swapped for an empty one; later the leaves are merged into what they belong to. So the point
+//! in time costs a pointer per bitmap, however large it is.
+
+use super::{BitmapError, Record, Successor, Tracked, granularity};
+use std::sync::Arc;
+use tidemark_cbt::{Bitmap, Granularity};
+
+/// The longest name in bytes, as the qcow2 format has it.
+const NAME_MAX: usize = 1023;
+
+/// A bitmap as the actions so far leave it.
+struct Entry<T> {
+    node: Arc<T>,
+    name: String,
+    /// What it is now; `None` if the transaction adds it.
+    original: Option<Arc<Bitmap>>,
+    granularity: Granularity,
+    len: u64,
+    enabled: bool,
+    persistent: bool,
+    busy: bool,
+    removed: bool,
+    frozen: bool,
+    /// The leaves, by their entries.
+    value: Vec<usize>,
+    /// What it becomes, if it is swapped or added.
+    fresh: Option<Arc<Bitmap>>,
+    /// What records while it is frozen.
+    successor: Option<Arc<Bitmap>>,
+}
+
+/// The actions so far.
+pub struct Stage<T>(Vec<Entry<T>>);
+
+/// The content of a bitmap at the point in time.
+#[derive(Debug)]
+pub struct Frozen(Vec<Arc<Bitmap>>);
+
+impl Frozen {
+    /// What it is made of; complete as soon as the point in time has come.
+    pub fn leaves(&self) -> &[Arc<Bitmap>] {
+        &self.0
+    }
+}
+
+/// What is left to do after grace.
+#[must_use]
+pub struct Committed(Vec<(Arc<Bitmap>, Vec<Arc<Bitmap>>)>);
+
+impl Committed {
+    /// Merges the leaves into what they belong to, while writes go on.
+    pub fn settle(self) {
+        for (target, leaves) in self.0 {
+            leaves.iter().for_each(|leaf| target.merge(leaf));
+        }
+    }
+}
+
+impl<T> Default for Stage<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Tracked> Stage<T> {
+    /// No actions.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// `block-dirty-bitmap-add`
+    ///
+    /// # Errors
+    /// As QEMU refuses it.
+    pub fn add(
+        &mut self,
+        node: &Arc<T>,
+        name: &str,
+        bytes: Option<u64>,
+        persistent: bool,
+        disabled: bool,
+    ) -> Result<(), BitmapError> {
+        if name.is_empty() {
+            return Err(BitmapError::NoName);
+        }
+        let granularity = granularity(bytes)?;
+        if persistent {
+            return Err(BitmapError::CannotStore(node.name().to_owned()));
+        }
+        if self.find(node, name).is_some() {
+            return Err(BitmapError::Exists(name.to_owned()));
+        }
+        if name.len() > NAME_MAX {
+            return Err(BitmapError::NameTooLong(name.to_owned()));
+        }
+        self.0.push(Entry {
+            node: node.clone(),
+            name: name.to_owned(),
+            original: None,
+            granularity,
+            len: node.length(),
+            enabled: !disabled,
+            persistent,
+            busy: false,
+            removed: false,
+            frozen: false,
+            value: Vec::new(),
+            fresh: None,
+            successor: None,
+        });
+        Ok(())
+    }
+
+    /// `block-dirty-bitmap-remove`
+    ///
+    /// # Errors
+    /// As QEMU refuses it.
+    pub fn remove(&mut self, node: &Arc<T>, name: &str) -> Result<(), BitmapError> {
+        let entry = self.free(node, name)?;
+        // The name stays taken until the transaction is done.
+        (entry.removed, entry.busy) = (true, true);
+        Ok(())
+    }
+
+    /// `block-dirty-bitmap-clear`
+    ///
+    /// # Errors
+    /// As QEMU refuses it.
+    pub fn clear(&mut self, node: &Arc<T>, name: &str) -> Result<(), BitmapError> {
+        self.free(node, name)?.value.clear();
+        Ok(())
+    }
+
+    /// `block-dirty-bitmap-enable`
+    ///
+    /// # Errors
+    /// As QEMU refuses it.
+    pub fn enable(&mut self, node: &Arc<T>, name: &str) -> Result<(), BitmapError> {
+        self.free(node, name)?.enabled = true;
+        Ok(())
+    }
+
+    /// `block-dirty-bitmap-disable`
+    ///
+    /// # Errors
+    /// As QEMU refuses it.
+    pub fn disable(&mut self, node: &Arc<T>, name: &str) -> Result<(), BitmapError> {
+        self.free(node, name)?.enabled = false;
+        Ok(())
+    }
+
+    /// `block-dirty-bitmap-merge`
+    ///
+    /// # Errors
+    /// As QEMU refuses it.
+    pub fn merge(&mut self, node: &Arc<T>, target: &str, sources: &[(Arc<T>, String)]) -> Result<(), BitmapError> {
+        let not_found = |name: &str| BitmapError::NotFound(name.to_owned());
+        let target = self.find(node, target).ok_or_else(|| not_found(target))?;
+        let find = |(node, name): &(Arc<T>, String)| self.find(node, name).ok_or_else(|| not_found(name));
+        let sources = sources.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        for source in sources {
+            for at in [target, source] {
+                if self.0[at].busy {
+                    return Err(BitmapError::Busy(self.0[at].name.clone()));
+                }
+            }
+            let [target_len, source_len] = [target, source].map(|at| self.0[at].len);
+            if target_len != source_len {
+                return Err(BitmapError::Sizes { target_len, source_len });
+            }
+            let more = self.0[source].value.clone();
+            let value = &mut self.0[target].value;
+            value.extend(more);
+            value.sort_unstable();
+            value.dedup();
+        }
+        Ok(())
+    }
+
+    /// Whether the node has such a bitmap.
+    pub fn contains(&mut self, node: &Arc<T>, name: &str) -> bool {
+        self.find(node, name).is_some()
+    }
+
+    /// Whether a backup may use it.
+    ///
+    /// # Errors
+    /// [`BitmapError::NotFound`], [`BitmapError::Busy`].
+    pub fn check_backup(&mut self, node: &Arc<T>, name: &str) -> Result<(), BitmapError> {
+        self.free(node, name).map(|_| ())
+    }
+
+    /// A backup takes it: it keeps what it holds, and a successor records. Returns what it holds.
+    ///
+    /// # Errors
+    /// [`BitmapError::NotFound`], [`BitmapError::Busy`].
+    pub fn freeze(&mut self, node: &Arc<T>, name: &str) -> Result<Frozen, BitmapError> {
+        let entry = self.free(node, name)?;
+        (entry.frozen, entry.busy) = (true, true);
+        let value = entry.value.clone();
+        Ok(Frozen(value.iter().filter_map(|leaf| self.0[*leaf].original.clone()).collect()))
+    }
+
+    /// The nodes to hold.
+    pub fn nodes(&self) -> Vec<Arc<T>> {
+        let mut nodes: Vec<Arc<T>> = Vec::new();
+        for entry in &self.0 {
+            if !nodes.iter().any(|node| Arc::ptr_eq(node, &entry.node)) {
+                nodes.push(entry.node.clone());
+            }
+        }
+        nodes
+    }
+
+    /// Gets the memory that the point in time needs.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn prepare(&mut self) -> Result<(), BitmapError> {
+        for at in 0..self.0.len() {
+            let entry = &self.0[at];
+            let swapped = !entry.removed && self.is_swapped(at);
+            let entry = &mut self.0[at];
+            let empty = || Bitmap::new(entry.len, entry.granularity).map(Arc::new);
+            let fresh = swapped.then(empty).transpose()?;
+            let successor = entry.frozen.then(empty).transpose()?;
+            (entry.fresh, entry.successor) = (fresh, successor);
+        }
+        Ok(())
+    }
+
+    /// Whether somebody else needs what it holds, or it is to hold something else.
+    fn is_swapped(&self, at: usize) -> bool {
+        let entry = &self.0[at];
+        let is_itself = entry.original.is_some() && entry.value == [at];
+        let others = self.0.iter().enumerate().filter(|(other, _)| *other != at);
+        let is_leaf = others.filter(|(_, other)| !other.removed).any(|(_, other)| other.value.contains(&at));
+        // A frozen one that is just itself is no longer marked: its successor is.
+        !is_itself || (is_leaf && !entry.frozen)
+    }
+
+    /// The point in time, under a hold of [`Stage::nodes`]. Swaps pointers, allocates next to nothing and cannot fail.
+    pub fn commit(self) -> Committed {
+        let mut left = Vec::new();
+        for entry in &self.0 {
+            if let Some(fresh) = &entry.fresh {
+                let leaves = entry.value.iter().filter_map(|leaf| self.0[*leaf].original.clone());
+                left.push((fresh.clone(), leaves.collect()));
+            }
+        }
+        self.0.into_iter().for_each(Entry::commit);
+        Committed(left)
+    }
+
+    /// The entry of a bitmap nobody uses.
+    fn free(&mut self, node: &Arc<T>, name: &str) -> Result<&mut Entry<T>, BitmapError> {
+        let at = self.find(node, name).ok_or_else(|| BitmapError::NotFound(name.to_owned()))?;
+        let entry = &mut self.0[at];
+        if entry.busy { Err(BitmapError::Busy(name.to_owned())) } else { Ok(entry) }
+    }
+
+    /// The entry of a bitmap, made when it is first looked for.
+    fn find(&mut self, node: &Arc<T>, name: &str) -> Option<usize> {
+        let known = self.0.iter().position(|entry| Arc::ptr_eq(&entry.node, node) && entry.name == name);
+        if known.is_some() {
+            return known;
+        }
+        let records = node.tracking().lock();
+        let record = records.iter().find(|record| record.name == name)?;
+        let at = self.0.len();
+        self.0.push(Entry {
+            node: node.clone(),
+            name: name.to_owned(),
+            original: Some(record.bits.clone()),
+            granularity: record.bits.granularity(),
+            len: record.bits.len(),
+            enabled: record.enabled,
+            persistent: record.persistent,
+            busy: record.successor.is_some(),
+            removed: false,
+            frozen: false,
+            value: vec![at],
+            fresh: None,
+            successor: None,
+        });
+        Some(at)
+    }
+}
+
+impl<T: Tracked> Entry<T> {
+    fn commit(self) {
+        let node = self.node.clone();
+        let mut records = node.tracking().lock();
+        let known = records.iter().position(|record| record.name == self.name);
+        match known {
+            Some(at) if self.removed => drop(records.remove(at)),
+            Some(at) => self.change(&mut records[at]),
+            None if self.removed => {}
+            None => records.extend(self.added()),
+        }
+    }
+
+    fn added(self) -> Option<Record> {
+        let mut record = Record {
+            name: self.name.clone(),
+            bits: self.fresh.clone()?,
+            enabled: false,
+            persistent: self.persistent,
+            successor: None,
+        };
+        self.change(&mut record);
+        Some(record)
+    }
+
+    fn change(self, record: &mut Record) {
+        if record.successor.is_some() {
+            // In use by somebody else: the transaction has only looked at it.
+            return;
+        }
+        if let Some(fresh) = self.fresh {
+            record.bits = fresh;
+        }
+        record.successor = self.successor.map(|bits| Successor { bits, enabled: self.enabled });
+        record.enabled = self.enabled && record.successor.is_none();
+    }
+}

@@ -1,0 +1,123 @@
+//! What a transaction can do, as QMP says it: names are not looked up yet, values not checked.
+
+use crate::context::OnError;
+
+/// One action of a transaction.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// `abort`: fails, so that all others are undone.
+    Abort,
+    /// `block-dirty-bitmap-add`
+    BitmapAdd {
+        /// The node to track.
+        node: String,
+        /// The bitmap's name.
+        name: String,
+        /// Bytes per bit; what suits the node if `None`.
+        granularity: Option<u64>,
+        /// Whether the image keeps it.
+        persistent: bool,
+        /// Whether it does not record at first.
+        disabled: bool,
+    },
+    /// `block-dirty-bitmap-remove`
+    BitmapRemove(BitmapName),
+    /// `block-dirty-bitmap-clear`
+    BitmapClear(BitmapName),
+    /// `block-dirty-bitmap-enable`
+    BitmapEnable(BitmapName),
+    /// `block-dirty-bitmap-disable`
+    BitmapDisable(BitmapName),
+    /// `block-dirty-bitmap-merge`
+    BitmapMerge {
+        /// The bitmap that is merged into.
+        target: BitmapName,
+        /// What is merged: of the target's node, or of another one.
+        sources: Vec<MergeSource>,
+    },
+    /// `blockdev-backup`
+    Backup(BackupOptions),
+}
+
+/// A bitmap of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BitmapName {
+    /// The node's name.
+    pub node: String,
+    /// The bitmap's name.
+    pub name: String,
+}
+
+/// A bitmap to merge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MergeSource {
+    /// The node's name; the target's node if `None`.
+    pub node: Option<String>,
+    /// The bitmap's name.
+    pub name: String,
+}
+
+/// What a backup copies (`sync`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackupSync {
+    /// Everything.
+    Full,
+    /// What the top image has of its own.
+    Top,
+    /// Nothing but what is about to be overwritten.
+    None,
+    /// What a bitmap marks, which is used up.
+    Incremental,
+    /// What a bitmap marks, by its mode.
+    Bitmap,
+}
+
+/// What becomes of the bitmap of a backup (`bitmap-mode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BitmapMode {
+    /// It is used up if the backup succeeds.
+    OnSuccess,
+    /// It stays as it was.
+    Never,
+    /// What was copied is used up, however the backup ends.
+    Always,
+}
+
+/// Arguments of `blockdev-backup`.
+#[derive(Clone, Debug)]
+pub struct BackupOptions {
+    /// The job's id; the id of an export of the source if `None`.
+    pub job_id: Option<String>,
+    /// The source: a node's name.
+    pub device: String,
+    /// The target node.
+    pub target: String,
+    /// What is copied.
+    pub sync: BackupSync,
+    /// Bytes per second, 0 for no limit.
+    pub speed: i64,
+    /// A bitmap of the source.
+    pub bitmap: Option<String>,
+    /// What becomes of it.
+    pub bitmap_mode: Option<BitmapMode>,
+    /// Whether the target compresses.
+    pub compress: bool,
+    /// About reads.
+    pub on_source_error: OnError,
+    /// About writes.
+    pub on_target_error: OnError,
+    /// Whether the results take effect by themselves.
+    pub auto_finalize: bool,
+    /// Whether the job is forgotten by itself.
+    pub auto_dismiss: bool,
+    /// The name under which the source's filter is listed.
+    pub filter_node_name: Option<String>,
+    /// Whether what was copied is discarded from the source.
+    pub discard_source: bool,
+    /// Copies at a time.
+    pub max_workers: i64,
+    /// Bytes of a copy, 0 for what suits.
+    pub max_chunk: i64,
+    /// The least bytes of a chunk, 0 for what suits.
+    pub min_cluster_size: u64,
+}

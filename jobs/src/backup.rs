@@ -1,0 +1,202 @@
+//! Job `backup`: a point in time of a node, copied to another node while guests write on.
+//!
+//! The source's writes wait for what they overwrite from the hold on that begins the backup until it is finalized. Which
+//! chunks are owed is the bitmap's content at that hold; until it is known (microseconds later) every write waits.
+
+mod check;
+mod finish;
+
+use crate::action::{BackupOptions, BackupSync, BitmapMode};
+use crate::context::JobContext;
+use crate::copy::{CopyOptions, copy_owed};
+use crate::error::JobFailure;
+use crate::group::Group;
+use crate::job::{Job, JobDriver, JobKind, JobOptions, LocalFuture};
+use crate::registry::Registry;
+use crate::transaction::TransactionError;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use tidemark_backend::bitmaps::{Frozen, Stage};
+use tidemark_backend::graph::Graph;
+use tidemark_backend::io::Memory;
+use tidemark_backend::node::copy_before_write::{CbwOptions, CopyBeforeWrite, Phase};
+use tidemark_backend::node::{Kind, Node, Request, Root};
+use tidemark_backend::reactor::Handle;
+use tidemark_cbt::{Bitmap, ChunkState};
+
+/// What QEMU says of nodes that a backup has for itself.
+const BUSY: &str = "block device is in use by block job: backup";
+/// How often a job that only waits for its end looks around, in nanoseconds.
+const IDLE_NS: u64 = 1_000_000_000;
+
+/// What the backup uses of a bitmap.
+struct Tracked {
+    name: String,
+    mode: BitmapMode,
+    /// Its content at the point in time, until the chunks owed are known from it.
+    frozen: RefCell<Option<Frozen>>,
+    /// Whether it says what is copied; otherwise it only begins anew.
+    selects: bool,
+}
+
+/// Bytes to copy, as QEMU counts them: whole clusters of the job.
+#[derive(Clone, Copy, Debug, Default)]
+struct Amount {
+    total: u64,
+    /// What the last cluster has beyond the end of the disk, if it is copied.
+    slack: u64,
+}
+
+/// One backup.
+pub struct Backup {
+    io: Handle,
+    graph: Arc<Graph>,
+    copy: Arc<CopyBeforeWrite>,
+    /// What is listed for it among the nodes.
+    filter: Arc<Node>,
+    target: Rc<Root>,
+    bitmap: Option<Tracked>,
+    /// What is owed once the point in time has come; with the job's clusters for bits.
+    owed: Arc<Bitmap>,
+    sync: BackupSync,
+    options: CopyOptions,
+    amount: Cell<Amount>,
+    installed: Cell<bool>,
+}
+
+impl Backup {
+    /// Checks the options and makes the job, which waits to be started. Nothing of the source changes yet.
+    ///
+    /// # Errors
+    /// With QEMU's texts.
+    pub(crate) fn prepare(
+        registry: &Registry,
+        graph: &Arc<Graph>,
+        stage: &mut Stage<Node>,
+        options: BackupOptions,
+        group: Option<Rc<Group>>,
+    ) -> Result<(Rc<Job>, Rc<Self>), TransactionError> {
+        let checked = check::check(graph, stage, &options)?;
+        let id = options.job_id.clone().unwrap_or_default();
+        registry.check_id(&id)?;
+        let (source, target) = (checked.source, checked.target);
+        let cbw = CbwOptions { min_chunk: options.min_cluster_size, ..CbwOptions::default() };
+        let copy = CopyBeforeWrite::new(&source, &target, None, cbw).map_err(|error| text(&error))?;
+        let owed = Bitmap::new(source.length(), checked.cluster).map(Arc::new).map_err(|error| text(&error))?;
+        target.acquire(true)?;
+        let filter =
+            graph.add_filter(options.filter_node_name.as_deref(), &copy).inspect_err(|_| target.release(true))?;
+        let bitmap = options.bitmap.clone().zip(checked.mode);
+        let selects = matches!(options.sync, BackupSync::Incremental | BackupSync::Bitmap);
+        let bitmap = bitmap.map(|(name, mode)| Tracked { name, mode, frozen: RefCell::default(), selects });
+        let backup = Rc::new(Self {
+            io: registry.io().clone(),
+            graph: graph.clone(),
+            filter,
+            target: Root::new(&target),
+            bitmap,
+            owed,
+            sync: options.sync,
+            options: checked.copy,
+            amount: Cell::default(),
+            installed: Cell::new(false),
+            copy,
+        });
+        source.attach();
+        target.set_busy(Some(BUSY));
+        backup.filter.set_busy(Some(BUSY));
+        let job = JobOptions {
+            speed: options.speed,
+            auto_finalize: options.auto_finalize,
+            auto_dismiss: options.auto_dismiss,
+            group,
+            ..JobOptions::new(id, JobKind::Backup)
+        };
+        let job = registry.create(job, backup.clone()).inspect_err(|_| backup.let_go())?;
+        if let Some(tracked) = &backup.bitmap {
+            *tracked.frozen.borrow_mut() = Some(stage.freeze(&source, &tracked.name)?);
+        }
+        Ok((job, backup))
+    }
+
+    /// The node whose point in time it is.
+    pub(crate) fn source(&self) -> &Arc<Node> {
+        self.copy.source()
+    }
+
+    /// The point in time, inside the hold.
+    pub(crate) fn install(&self) {
+        self.copy.install();
+        self.installed.set(true);
+    }
+
+    /// Right after the hold: finds out what is owed. Writes that need not wait for it go on.
+    pub(crate) fn map_owed(&self) {
+        let frozen = self.bitmap.as_ref().filter(|tracked| tracked.selects).map(|tracked| tracked.frozen.take());
+        match frozen {
+            Some(frozen) => frozen.iter().flat_map(Frozen::leaves).for_each(|leaf| self.owed.merge(leaf)),
+            None => self.owed.mark(0, self.owed.len()),
+        }
+        self.copy.map().owe(&self.owed);
+        let total = self.owed.count();
+        self.amount.set(Amount { total, slack: total - self.copy.map().owed_bytes() });
+        self.copy.enter_phase(Phase::Settling);
+    }
+
+    /// After grace: chunks may be copied.
+    pub(crate) fn open(&self) {
+        self.copy.enter_phase(Phase::Ready);
+    }
+
+    async fn copy_all(&self, ctx: &JobContext) -> Result<(), JobFailure> {
+        if self.sync == BackupSync::None {
+            loop {
+                ctx.pause_point().await?;
+                ctx.sleep(IDLE_NS).await;
+            }
+        }
+        copy_owed(ctx, &self.copy, &self.target, self.options).await?;
+        self.flush(ctx.io()).await
+    }
+
+    /// What was copied is stable before the job says that it is done.
+    async fn flush(&self, io: &Handle) -> Result<(), JobFailure> {
+        let flush = Request { kind: Kind::Flush, fua: false, offset: 0, len: 0, memory: Memory::empty() };
+        Ok(self.target.handle(io, flush).await.1?)
+    }
+
+    fn done(&self) -> u64 {
+        let Amount { total, slack } = self.amount.get();
+        let map = self.copy.map();
+        let last = map.len().saturating_sub(1);
+        let ahead = if map.state(last) == ChunkState::Done { 0 } else { slack };
+        total.saturating_sub(map.owed_bytes()).saturating_sub(ahead)
+    }
+}
+
+impl JobDriver for Backup {
+    fn run(self: Rc<Self>, ctx: JobContext) -> LocalFuture<'static, Result<(), JobFailure>> {
+        Box::pin(async move { self.copy_all(&ctx).await })
+    }
+
+    fn progress(&self) -> Option<(u64, u64)> {
+        Some((self.done(), self.amount.get().total))
+    }
+
+    fn commit(&self) -> LocalFuture<'_, ()> {
+        Box::pin(self.finish(true))
+    }
+
+    fn abort(&self) -> LocalFuture<'_, ()> {
+        Box::pin(self.finish(false))
+    }
+
+    fn clean(&self) -> LocalFuture<'_, ()> {
+        Box::pin(async { self.let_go() })
+    }
+}
+
+fn text(error: &dyn std::fmt::Display) -> TransactionError {
+    TransactionError::Text(error.to_string())
+}

@@ -1,0 +1,55 @@
+//! The end of a backup: the source's writes wait no more, and the bitmap becomes what its mode says.
+
+use super::Backup;
+use crate::action::BitmapMode;
+use crate::points;
+use std::slice;
+use std::sync::Arc;
+use tidemark_backend::bitmaps::Outcome;
+use tidemark_cbt::Bitmap;
+
+impl Backup {
+    /// In one hold: takes the point in time off the source and lets go of the bitmap.
+    pub(super) async fn finish(&self, succeeded: bool) {
+        if !self.installed.replace(false) {
+            return;
+        }
+        let mut released = None;
+        let outcome = self.bitmap.as_ref().map(|tracked| (tracked, self.outcome(tracked.mode, succeeded)));
+        let mut edit = || {
+            self.copy.uninstall();
+            if let Some((tracked, outcome)) = &outcome {
+                released = Some(self.source().points().tracking().release(&tracked.name, outcome.clone()));
+            }
+        };
+        let grace = points::hold_in_the_end(&self.io, slice::from_ref(self.source()), &mut edit).await;
+        points::over(&self.io, &grace).await;
+        if let Some(released) = released {
+            released.settle();
+        }
+    }
+
+    /// What the bitmap becomes.
+    fn outcome(&self, mode: BitmapMode, succeeded: bool) -> Outcome {
+        match (mode, succeeded) {
+            (BitmapMode::Never, _) | (BitmapMode::OnSuccess, false) => Outcome::Keep,
+            (_, true) => Outcome::Replace(None),
+            (BitmapMode::Always, false) => Outcome::Replace(Some(self.not_copied())),
+        }
+    }
+
+    /// What is owed now; all that was owed is also in the job's own bitmap.
+    fn not_copied(&self) -> Arc<Bitmap> {
+        self.owed.clear_range(0, self.owed.len());
+        self.copy.map().marked_undone(&self.owed);
+        self.owed.clone()
+    }
+
+    /// Lets go of the nodes.
+    pub(super) fn let_go(&self) {
+        self.graph.remove_filter(&self.filter);
+        self.target.node().set_busy(None);
+        self.target.node().release(true);
+        self.source().detach();
+    }
+}

@@ -1,0 +1,175 @@
+//! Transactions: all actions at one point in time, or none.
+//!
+//! Every action is staged in order, seeing those before it, while guests go on; the first that cannot be done ends the
+//! transaction with nothing changed. Then one hold of all nodes concerned swaps what has to be swapped, and after grace
+//! what was swapped out is put where it belongs. A single command is a transaction of one action.
+
+use crate::action::{Action, BitmapName, MergeSource};
+use crate::backup::Backup;
+use crate::engine::EngineHandle;
+use crate::error::{ErrorClass, JobError};
+use crate::group::Group;
+use crate::job::Job;
+use crate::points::{self, NotHeld};
+use crate::registry::Registry;
+use std::rc::Rc;
+use std::sync::Arc;
+use tidemark_backend::bitmaps::{BitmapError, Stage};
+use tidemark_backend::graph::Graph;
+use tidemark_backend::node::Node;
+
+/// Why nothing of a transaction was done.
+#[derive(Debug, thiserror::Error)]
+pub enum TransactionError {
+    /// `abort`.
+    #[error("Transaction aborted using Abort action")]
+    Aborted,
+    /// An action on bitmaps.
+    #[error(transparent)]
+    Bitmap(#[from] BitmapError),
+    /// A job that cannot be made, or the job thread.
+    #[error(transparent)]
+    Job(#[from] JobError),
+    /// Anything else.
+    #[error("{0}")]
+    Text(String),
+}
+
+impl TransactionError {
+    /// The class on the wire.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Job(error) => error.class(),
+            _ => ErrorClass::Generic,
+        }
+    }
+}
+
+impl From<NotHeld> for TransactionError {
+    fn from(_: NotHeld) -> Self {
+        Self::Text("Cannot make a point in time: a queue does not leave its critical section; try again".to_owned())
+    }
+}
+
+impl From<tidemark_backend::error::GraphError> for TransactionError {
+    fn from(error: tidemark_backend::error::GraphError) -> Self {
+        Self::Text(error.to_string())
+    }
+}
+
+/// Runs a transaction on the job thread and waits for its end. `grouped` jobs succeed or fail together.
+///
+/// # Errors
+/// The first action's that cannot be done; then nothing has happened.
+pub fn transact(
+    jobs: &EngineHandle,
+    graph: &Arc<Graph>,
+    actions: Vec<Action>,
+    grouped: bool,
+) -> Result<(), TransactionError> {
+    let graph = graph.clone();
+    jobs.ask_async(async move |registry| run(&registry, &graph, actions, grouped).await)?
+}
+
+/// Runs a transaction, on the job thread.
+///
+/// # Errors
+/// As [`transact`].
+pub async fn run(
+    registry: &Registry,
+    graph: &Arc<Graph>,
+    actions: Vec<Action>,
+    grouped: bool,
+) -> Result<(), TransactionError> {
+    let group = grouped.then(Group::new);
+    let mut plan = Plan { registry, graph, group, stage: Stage::new(), backups: Vec::new() };
+    let result = match actions.into_iter().try_for_each(|action| plan.prepare(action)) {
+        Ok(()) => plan.commit().await,
+        Err(error) => Err(error),
+    };
+    if result.is_err() {
+        plan.undo().await;
+    }
+    result
+}
+
+/// What a transaction has staged so far.
+struct Plan<'a> {
+    registry: &'a Registry,
+    graph: &'a Arc<Graph>,
+    group: Option<Rc<Group>>,
+    stage: Stage<Node>,
+    backups: Vec<(Rc<Job>, Rc<Backup>)>,
+}
+
+impl Plan<'_> {
+    fn prepare(&mut self, action: Action) -> Result<(), TransactionError> {
+        match action {
+            Action::Abort => return Err(TransactionError::Aborted),
+            Action::BitmapAdd { node, name, granularity, persistent, disabled } => {
+                let text = || format!("Cannot find device='{node}' nor node-name='{node}'");
+                let node = self.graph.find(&node).ok_or_else(|| TransactionError::Text(text()))?;
+                self.stage.add(&node, &name, granularity, persistent, disabled)?;
+            }
+            Action::BitmapRemove(bitmap) => self.stage.remove(&self.node(&bitmap.node)?, &bitmap.name)?,
+            Action::BitmapClear(bitmap) => self.stage.clear(&self.node(&bitmap.node)?, &bitmap.name)?,
+            Action::BitmapEnable(bitmap) => self.stage.enable(&self.node(&bitmap.node)?, &bitmap.name)?,
+            Action::BitmapDisable(bitmap) => self.stage.disable(&self.node(&bitmap.node)?, &bitmap.name)?,
+            Action::BitmapMerge { target, sources } => self.merge(&target, sources)?,
+            Action::Backup(options) => {
+                let made = Backup::prepare(self.registry, self.graph, &mut self.stage, options, self.group.clone())?;
+                self.backups.push(made);
+            }
+        }
+        Ok(())
+    }
+
+    fn merge(&mut self, target: &BitmapName, sources: Vec<MergeSource>) -> Result<(), TransactionError> {
+        let node = self.node(&target.node)?;
+        let mut found = Vec::new();
+        for source in sources {
+            let of = source.node.as_ref().map_or(Ok(node.clone()), |name| self.node(name))?;
+            found.push((of, source.name));
+        }
+        Ok(self.stage.merge(&node, &target.name, &found)?)
+    }
+
+    fn node(&self, name: &str) -> Result<Arc<Node>, TransactionError> {
+        self.graph.find(name).ok_or_else(|| TransactionError::Text(format!("Node '{name}' not found")))
+    }
+
+    /// The point in time: from here on nothing can fail but the hold itself.
+    async fn commit(&mut self) -> Result<(), TransactionError> {
+        self.stage.prepare()?;
+        let mut nodes = self.stage.nodes();
+        for (_, backup) in &self.backups {
+            points::add(&mut nodes, backup.source());
+        }
+        let stage = std::mem::take(&mut self.stage);
+        let mut staged = Some(stage);
+        let mut committed = None;
+        let backups = &self.backups;
+        let mut edit = || {
+            committed = staged.take().map(Stage::commit);
+            backups.iter().for_each(|(_, backup)| backup.install());
+        };
+        let grace = points::hold(self.registry.io(), &nodes, &mut edit).await?;
+        backups.iter().for_each(|(_, backup)| backup.map_owed());
+        points::over(self.registry.io(), &grace).await;
+        if let Some(committed) = committed {
+            committed.settle();
+        }
+        for (job, backup) in self.backups.iter().rev() {
+            backup.open();
+            self.registry.start(job);
+        }
+        Ok(())
+    }
+
+    /// Last to first, as they were made.
+    async fn undo(&mut self) {
+        for (job, _) in self.backups.iter().rev() {
+            self.registry.cancel(job, true).await;
+        }
+    }
+}
