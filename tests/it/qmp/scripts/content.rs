@@ -24,12 +24,6 @@ pub fn shown(path: &Path) -> String {
     runs.collect::<Vec<_>>().join(" ")
 }
 
-/// How many of the 64 KiB pieces of a file hold data on disk.
-pub fn allocated(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    (fs::metadata(path).unwrap().blocks() * 512).div_ceil(RUN)
-}
-
 /// Where two files differ first.
 pub fn difference(one: &Path, other: &Path) -> Option<usize> {
     let (one, other) = (fs::read(one).unwrap(), fs::read(other).unwrap());

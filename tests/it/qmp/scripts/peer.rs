@@ -101,10 +101,6 @@ impl Peer {
                 let shown = content::shown(&self.image(step.word(0)));
                 self.transcript.note(&step.text, &shown);
             }
-            "allocated" => {
-                let shown = content::allocated(&self.image(step.word(0))).to_string();
-                self.transcript.note(&step.text, &shown);
-            }
             "keep" => drop(std::fs::copy(self.image(step.word(0)), self.image(step.word(1))).unwrap()),
             "same" => self.same(step),
             "lock" => self.lock(step.word(0)),

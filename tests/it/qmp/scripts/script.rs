@@ -18,7 +18,6 @@
 //! | `progress JOB OFFSET` | waits until `offset` of the job is this; without it, until it is not 0, and compares it |
 //! | `jobs`, `bitmaps NODE`, `exports` | queries whose answers are compared |
 //! | `content FILE` | its bytes are compared |
-//! | `allocated FILE` | how many 64 KiB of it the file system holds is compared |
 //! | `keep FILE COPY` | copies a file |
 //! | `same FILE COPY` | both have to have the same bytes, whatever the daemons agree on |
 //! | `lock FILE` | another program has the file locked from here on |
@@ -49,7 +48,7 @@ pub struct Script {
 }
 
 /// First words that are not commands.
-const VERBS: [&str; 27] = [
+const VERBS: [&str; 26] = [
     "disk",
     "empty",
     "guest",
@@ -68,7 +67,6 @@ const VERBS: [&str; 27] = [
     "bitmaps",
     "exports",
     "content",
-    "allocated",
     "keep",
     "same",
     "lock",
