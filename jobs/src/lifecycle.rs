@@ -8,8 +8,12 @@ use crate::event::JobEvent;
 use crate::group::Group;
 use crate::job::Job;
 use crate::registry::Registry;
+use crate::signal::Signal;
 use crate::state::Status;
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 
 impl Registry {
     /// Starts a job that was created; its body first runs when the reactor next runs tasks. Jobs of a transaction are
@@ -106,13 +110,33 @@ impl Registry {
         for other in group.jobs().iter().filter(|other| !Rc::ptr_eq(other, job)) {
             other.request_cancel(true);
         }
+        group.begin_finalizing();
+        // Those that hear of it at once abort before the first is over, as with QEMU.
+        self.others_first().await;
         while let Some(member) = group.first() {
-            let over = || !member.started.get() || member.status().is_completed();
-            member.changed.until(over).await;
-            group.begin_finalizing();
+            let is_over = || !member.started.get() || member.status().is_completed();
+            if !is_over() {
+                // None is pending now, so no command can do harm.
+                group.end_finalizing();
+                member.changed.until(is_over).await;
+                group.begin_finalizing();
+            }
             self.finalize_one(&member).await;
-            group.end_finalizing();
         }
+        group.end_finalizing();
+    }
+
+    /// Lets the tasks run that are ready. A task of its own marks their end: the calling one may have been woken for
+    /// something else.
+    async fn others_first(&self) {
+        let mark = Rc::new((Cell::new(false), Signal::default()));
+        let reached = mark.clone();
+        self.io().spawn(async move {
+            next_poll().await;
+            reached.0.set(true);
+            reached.1.notify();
+        });
+        mark.1.until(|| mark.0.get()).await;
     }
 
     async fn finalize_one(&self, job: &Rc<Job>) {
@@ -160,4 +184,17 @@ impl Job {
             self.transit(Status::Aborting);
         }
     }
+}
+
+/// Ends when the calling task is next polled.
+async fn next_poll() {
+    let mut passed = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut passed, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
