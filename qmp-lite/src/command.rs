@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::context::Context;
 use crate::error::QmpError;
 use crate::schema::{Doc, Input, Schema, TypeId};
-use crate::{block, export, object, qmp};
+use crate::{bitmap, block, export, job, object, qmp, transaction};
 
 /// One command.
 #[derive(Clone, Copy)]
@@ -27,7 +27,15 @@ pub struct Command {
 
 /// All commands, in the order of the reference.
 pub fn commands() -> impl Iterator<Item = &'static Command> {
-    let families = [qmp::COMMANDS, block::COMMANDS, export::COMMANDS, object::COMMANDS];
+    let families = [
+        qmp::COMMANDS,
+        block::COMMANDS,
+        export::COMMANDS,
+        object::COMMANDS,
+        bitmap::COMMANDS,
+        transaction::COMMANDS,
+        job::COMMANDS,
+    ];
     families.into_iter().flatten()
 }
 

@@ -1,11 +1,15 @@
-//! What commands act on: nodes, exports, objects, events, and the daemon's end.
+//! What commands act on: nodes, exports, jobs, objects, events, and the daemon's end.
 //!
 //! Knows no command. Everything here may be used from any thread.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use tidemark_backend::error::GraphError;
 use tidemark_backend::export::Exports;
 use tidemark_backend::graph::Graph;
+use tidemark_backend::io::{Uring, Workers};
+use tidemark_backend::reactor::Reactor;
+use tidemark_jobs::{Engine, EngineHandle};
 
 use crate::event::EventBus;
 use crate::object::Objects;
@@ -26,6 +30,8 @@ pub struct Context {
     pub graph: Arc<Graph>,
     /// The exports.
     pub exports: Arc<Exports>,
+    /// The jobs; their thread starts with the first question to it.
+    pub jobs: EngineHandle,
     /// The objects of `object-add`.
     pub objects: Arc<Objects>,
     /// Where events go.
@@ -43,11 +49,21 @@ impl Context {
         let events = EventBus::new();
         let bus = events.clone();
         let exports = Exports::new(graph.clone(), Arc::new(move |event| bus.send(event.into())));
-        Self { graph, exports, objects: Arc::default(), events, quit: Arc::default(), origin: Origin::Monitor }
+        let jobs = jobs(&graph, &events);
+        Self { graph, exports, jobs, objects: Arc::default(), events, quit: Arc::default(), origin: Origin::Monitor }
     }
 
-    /// Ends all exports, then closes the nodes, parents before children.
+    /// The id of an export of this node.
+    pub fn export_of(&self, node: &str) -> Option<String> {
+        let mut exports = self.exports.list().into_iter();
+        exports.find(|export| export.node.name() == node).map(|export| export.id)
+    }
+
+    /// Ends all jobs without a result, then all exports, then closes the nodes, parents before children.
     pub fn close(&self) {
+        if let Err(error) = self.jobs.cancel_all() {
+            tracing::error!("{error}");
+        }
         self.exports.remove_all();
         for node in self.graph.nodes().iter().rev().filter(|node| node.is_root()) {
             if let Err(error) = self.graph.close(node.name()) {
@@ -55,6 +71,16 @@ impl Context {
             }
         }
     }
+}
+
+/// Jobs whose thread works on the files of `graph` and tells `events` of them.
+fn jobs(graph: &Arc<Graph>, events: &Arc<EventBus>) -> EngineHandle {
+    let (graph, workers, bus) = (graph.clone(), Workers::new(), events.clone());
+    let reactor = move || {
+        let ring = Uring::new(graph.files().clone(), workers.clone())?;
+        Reactor::new(Box::new(ring)).map_err(|error| GraphError::Uring(error.to_string()))
+    };
+    Engine::spawn(reactor, Arc::new(move |event| bus.send(event.into())))
 }
 
 impl Default for Context {

@@ -4,6 +4,7 @@
 //! sockets. Sending never waits for a listener.
 
 mod bus;
+pub mod job;
 mod rate;
 
 #[cfg(test)]
@@ -11,6 +12,7 @@ mod tests;
 
 pub use bus::{EventBus, Listener};
 
+use job::{BlockJobCancelled, BlockJobCompleted, BlockJobError, BlockJobPending, BlockJobReady, JobStatusChange};
 use serde_json::{Map, Value};
 use tidemark_backend::error::IoError;
 use tidemark_backend::event as backend;
@@ -95,6 +97,18 @@ pub enum Event {
     BlockIoError(BlockIoError),
     /// `BLOCK_IMAGE_CORRUPTED`
     BlockImageCorrupted(BlockImageCorrupted),
+    /// `JOB_STATUS_CHANGE`
+    JobStatusChange(JobStatusChange),
+    /// `BLOCK_JOB_COMPLETED`
+    BlockJobCompleted(BlockJobCompleted),
+    /// `BLOCK_JOB_CANCELLED`
+    BlockJobCancelled(BlockJobCancelled),
+    /// `BLOCK_JOB_READY`
+    BlockJobReady(BlockJobReady),
+    /// `BLOCK_JOB_PENDING`
+    BlockJobPending(BlockJobPending),
+    /// `BLOCK_JOB_ERROR`
+    BlockJobError(BlockJobError),
 }
 
 /// An event as the schema and the reference need it.
@@ -111,6 +125,12 @@ pub const EVENTS: &[EventKind] = &[
     EventKind { name: "BLOCK_EXPORT_DELETED", data: BlockExportDeleted::type_of },
     EventKind { name: "BLOCK_IMAGE_CORRUPTED", data: BlockImageCorrupted::type_of },
     EventKind { name: "BLOCK_IO_ERROR", data: BlockIoError::type_of },
+    EventKind { name: "BLOCK_JOB_CANCELLED", data: BlockJobCancelled::type_of },
+    EventKind { name: "BLOCK_JOB_COMPLETED", data: BlockJobCompleted::type_of },
+    EventKind { name: "BLOCK_JOB_ERROR", data: BlockJobError::type_of },
+    EventKind { name: "BLOCK_JOB_PENDING", data: BlockJobPending::type_of },
+    EventKind { name: "BLOCK_JOB_READY", data: BlockJobReady::type_of },
+    EventKind { name: "JOB_STATUS_CHANGE", data: JobStatusChange::type_of },
 ];
 
 impl Event {
@@ -120,6 +140,12 @@ impl Event {
             Self::BlockExportDeleted(_) => "BLOCK_EXPORT_DELETED",
             Self::BlockIoError(_) => "BLOCK_IO_ERROR",
             Self::BlockImageCorrupted(_) => "BLOCK_IMAGE_CORRUPTED",
+            Self::JobStatusChange(_) => "JOB_STATUS_CHANGE",
+            Self::BlockJobCompleted(_) => "BLOCK_JOB_COMPLETED",
+            Self::BlockJobCancelled(_) => "BLOCK_JOB_CANCELLED",
+            Self::BlockJobReady(_) => "BLOCK_JOB_READY",
+            Self::BlockJobPending(_) => "BLOCK_JOB_PENDING",
+            Self::BlockJobError(_) => "BLOCK_JOB_ERROR",
         }
     }
 
@@ -128,7 +154,7 @@ impl Event {
     fn rate_key(&self) -> Option<&str> {
         match self {
             Self::BlockIoError(data) => Some(&data.qom_path),
-            Self::BlockExportDeleted(_) | Self::BlockImageCorrupted(_) => None,
+            _ => None,
         }
     }
 
@@ -138,6 +164,12 @@ impl Event {
             Self::BlockExportDeleted(data) => data.put(&mut members),
             Self::BlockIoError(data) => data.put(&mut members),
             Self::BlockImageCorrupted(data) => data.put(&mut members),
+            Self::JobStatusChange(data) => data.put(&mut members),
+            Self::BlockJobCompleted(data) => data.put(&mut members),
+            Self::BlockJobCancelled(data) => data.put(&mut members),
+            Self::BlockJobReady(data) => data.put(&mut members),
+            Self::BlockJobPending(data) => data.put(&mut members),
+            Self::BlockJobError(data) => data.put(&mut members),
         }
         Value::Object(members)
     }

@@ -1,9 +1,10 @@
 //! The control socket: QMP's wire format, schema, commands and events.
 //!
 //! The only crate that knows JSON. It knows the graph and the exports of the back end, not how either
-//! does its I/O. Every command, argument and result is declared once, as a Rust type; what
+//! does its I/O, and that jobs run beside them. Every command, argument and result is declared once, as a Rust type; what
 //! `query-commands`, `query-qmp-schema` and the reference say is generated from those declarations.
 
+pub mod bitmap;
 pub mod block;
 pub mod chardev;
 pub mod client;
@@ -14,6 +15,7 @@ pub mod error;
 pub mod event;
 pub mod export;
 pub mod inherited;
+pub mod job;
 pub mod keyval;
 pub mod monitor;
 pub mod object;
@@ -21,4 +23,5 @@ pub mod qmp;
 pub mod reference;
 pub mod schema;
 pub mod session;
+pub mod transaction;
 pub mod wire;

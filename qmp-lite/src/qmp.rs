@@ -24,7 +24,7 @@ declare_commands! {
     "query-commands" => query_commands: (Empty) -> Vec<CommandInfo>;
     /// Lists commands, events and all types they use, as far as this program supports them.
     "query-qmp-schema" => query_qmp_schema: (Empty) -> Vec<SchemaInfo>;
-    /// Ends the daemon: removes all exports, closes all nodes, then answers and exits.
+    /// Ends the daemon: cancels all jobs, removes all exports, closes all nodes, then answers and exits.
     "quit" => quit: (Empty) -> Empty;
 }
 

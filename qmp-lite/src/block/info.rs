@@ -9,6 +9,7 @@ use tidemark_backend::node::options::DetectZeroes;
 use tidemark_backend::node::{Driver, Node};
 
 use super::options::BlockdevDetectZeroesOptions;
+use crate::bitmap::BlockDirtyInfo;
 use crate::schema::qapi_struct;
 
 qapi_struct! {
@@ -48,6 +49,8 @@ qapi_struct! {
         "cache" cache: BlockdevCacheInfo,
         /// Offset beyond which a write is reported. Always 0, none.
         "write_threshold" write_threshold: i64,
+        /// Its bitmaps, newest first, if it has any.
+        "dirty-bitmaps" dirty_bitmaps: Option<Vec<BlockDirtyInfo>>,
     }
 }
 
@@ -119,6 +122,7 @@ pub(super) fn block_device(node: &Arc<Node>, flat: bool) -> BlockDeviceInfo {
         image: image(node, flat),
         cache: BlockdevCacheInfo { writeback: true, direct: node.cache_direct(), no_flush: node.cache_no_flush() },
         write_threshold: 0,
+        dirty_bitmaps: bitmaps(node),
     }
 }
 
@@ -131,6 +135,11 @@ pub(super) fn block(export: &ExportInfo) -> BlockInfo {
         locked: false,
         inserted: Some(block_device(&export.node, false)),
     }
+}
+
+fn bitmaps(node: &Node) -> Option<Vec<BlockDirtyInfo>> {
+    let bitmaps: Vec<_> = node.points().tracking().list().into_iter().map(Into::into).collect();
+    Some(bitmaps).filter(|bitmaps| !bitmaps.is_empty())
 }
 
 fn image(node: &Node, flat: bool) -> ImageInfo {

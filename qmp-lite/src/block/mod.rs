@@ -4,8 +4,10 @@
 
 mod blkdebug;
 mod blkdebug_event;
+mod copy_before_write;
 pub mod info;
 mod options;
+mod resize;
 pub mod stats;
 
 pub use options::{BlockdevOptions, BlockdevRef};
@@ -118,25 +120,27 @@ fn check_force_share(options: &NodeOptions, read_only: bool) -> Result<(), QmpEr
     if options.force_share && !read_only {
         return Err(QmpError::generic("force-share=on can only be used with read-only images"));
     }
-    let child = match &options.driver {
-        DriverOptions::Raw(raw) => Some(&raw.file),
-        DriverOptions::BlkDebug(debug) => Some(&debug.image),
-        DriverOptions::CopyBeforeWrite(copy) => Some(&copy.file),
-        DriverOptions::SnapshotAccess(file) => Some(file),
-        DriverOptions::File(_) | DriverOptions::Null(_) => None,
+    let children = match &options.driver {
+        DriverOptions::Raw(raw) => vec![&raw.file],
+        DriverOptions::BlkDebug(debug) => vec![&debug.image],
+        DriverOptions::CopyBeforeWrite(copy) => vec![&copy.file, &copy.target],
+        DriverOptions::SnapshotAccess(file) => vec![file],
+        DriverOptions::File(_) | DriverOptions::Null(_) => Vec::new(),
     };
-    match child {
-        Some(ChildRef::Inline(options)) => check_force_share(options, read_only),
-        Some(ChildRef::Name(_)) | None => Ok(()),
-    }
+    children.into_iter().try_for_each(|child| match child {
+        ChildRef::Inline(options) => check_force_share(options, read_only),
+        ChildRef::Name(_) => Ok(()),
+    })
 }
 
 fn blockdev_del(context: &Context, arguments: BlockdevDel) -> Result<Empty, QmpError> {
     let name = arguments.node_name;
-    let exported = || context.exports.list().iter().any(|export| export.node.name() == name);
+    // QEMU tells exports from other users, and looks for them first.
+    if context.export_of(&name).is_some() {
+        return Err(GraphError::InUse(name).into());
+    }
     match context.graph.close(&name) {
-        // QEMU tells the two kinds of user apart.
-        Err(GraphError::InUse(_)) if !exported() => Err(QmpError::generic(format!("Block device {name} is in use"))),
+        Err(GraphError::InUse(_)) => Err(QmpError::generic(format!("Block device {name} is in use"))),
         result => Ok(result.map(|()| Empty {})?),
     }
 }
@@ -144,6 +148,7 @@ fn blockdev_del(context: &Context, arguments: BlockdevDel) -> Result<Empty, QmpE
 fn block_resize(context: &Context, arguments: BlockResize) -> Result<Empty, QmpError> {
     let node = resized_node(context, &arguments)?;
     let size = u64::try_from(arguments.size).map_err(|_| QmpError::generic("Parameter 'size' expects a >0 size"))?;
+    resize::check(context, &node)?;
     if node.is_read_only() {
         return Err(QmpError::generic("Image is read-only"));
     }

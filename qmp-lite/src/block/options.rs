@@ -8,6 +8,7 @@ use tidemark_backend::node::options::{
 };
 
 use super::blkdebug::BlockdevOptionsBlkdebug;
+use super::copy_before_write::BlockdevOptionsCbw;
 use crate::error::QmpError;
 use crate::schema::{qapi_alternate, qapi_enum, qapi_struct, qapi_union};
 
@@ -40,6 +41,8 @@ qapi_union! {
     pub enum BlockdevDriverOptions by "driver" driver: BlockdevDriver {
         /// `blkdebug`
         Blkdebug(BlockdevOptionsBlkdebug),
+        /// `copy-before-write`
+        CopyBeforeWrite(BlockdevOptionsCbw),
         /// `file`
         File(BlockdevOptionsFile),
         /// `host_device`
@@ -48,6 +51,8 @@ qapi_union! {
         NullCo(BlockdevOptionsNull),
         /// `raw`
         Raw(BlockdevOptionsRaw),
+        /// `snapshot-access`
+        SnapshotAccess(BlockdevOptionsGenericFormat),
     }
 }
 
@@ -56,6 +61,8 @@ qapi_enum! {
     pub enum BlockdevDriver "BlockdevDriver" {
         /// Fails or delays requests by rule.
         Blkdebug = "blkdebug",
+        /// Keeps what its child had when it was opened, while writes go on.
+        CopyBeforeWrite = "copy-before-write",
         /// A regular file or a block device.
         File = "file",
         /// A block device.
@@ -64,10 +71,12 @@ qapi_enum! {
         NullCo = "null-co",
         /// A window into another node.
         Raw = "raw",
+        /// Reads what a `copy-before-write` node keeps.
+        SnapshotAccess = "snapshot-access",
     }
     unsupported "Block driver" [
         "blklogwrites", "blkreplay", "blkverify", "bochs", "cloop", "compress",
-        "copy-before-write", "copy-on-read", "dmg", "snapshot-access", "ftp", "ftps", "gluster",
+        "copy-on-read", "dmg", "ftp", "ftps", "gluster",
         "host_cdrom", "http", "https", "iscsi", "luks", "nbd", "nfs", "null-aio", "nvme",
         "parallels", "preallocate", "qcow", "qcow2", "qed", "quorum", "rbd", "replication", "ssh",
         "throttle", "vdi", "vhdx", "vmdk", "vpc", "vvfat",
@@ -168,6 +177,14 @@ qapi_struct! {
     }
 }
 
+qapi_struct! {
+    /// Options of drivers that have a child and nothing else.
+    pub struct BlockdevOptionsGenericFormat "BlockdevOptionsGenericFormat" {
+        /// The child.
+        "file" file: BlockdevRef,
+    }
+}
+
 qapi_alternate! {
     /// A node: options to open one with, or the name of one that is there.
     pub enum BlockdevRef "BlockdevRef" {
@@ -220,6 +237,8 @@ impl TryFrom<BlockdevDriverOptions> for DriverOptions {
             BlockdevDriverOptions::Raw(raw) => Self::Raw(raw.try_into()?),
             BlockdevDriverOptions::NullCo(null) => Self::Null(null.try_into()?),
             BlockdevDriverOptions::Blkdebug(debug) => Self::BlkDebug(debug.try_into()?),
+            BlockdevDriverOptions::CopyBeforeWrite(copy) => Self::CopyBeforeWrite(copy.try_into()?),
+            BlockdevDriverOptions::SnapshotAccess(access) => Self::SnapshotAccess(access.file.try_into()?),
         })
     }
 }

@@ -5,6 +5,9 @@
 
 use super::types::{Doc, Member, Members, Schema, Shape, Type, TypeId};
 
+/// The type of which there is nothing to tell.
+const NOTHING: &str = "q_empty";
+
 /// The lines of a documentation comment as a paragraph.
 pub fn paragraph(doc: Doc) -> String {
     let lines: Vec<_> = doc.iter().map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
@@ -28,13 +31,14 @@ pub fn members(schema: &Schema, id: TypeId) -> String {
     text
 }
 
-/// The name of a type as a link to its section; builtins are not linked.
+/// The name of a type as a link to its section; builtins have none.
 pub fn type_name(schema: &Schema, id: TypeId) -> String {
     match schema.get(id) {
         Type { name, shape: Shape::Builtin(_), .. } => name.clone(),
         Type { shape: Shape::Array(element), .. } => {
             format!("list of {}", type_name(schema, *element))
         }
+        Type { name, .. } if name == NOTHING => "an empty object".to_owned(),
         Type { name, .. } => format!("[{name}](#{})", name.to_lowercase()),
     }
 }
@@ -53,7 +57,7 @@ pub fn types(schema: &Schema) -> String {
     let named = |(_, entry): &(TypeId, &Type)| {
         let plain = matches!(entry.shape, Shape::Builtin(_) | Shape::Array(_));
         let told = entry.name.ends_with("-arg") || entry.name.ends_with("-data");
-        !plain && !told && entry.name != "q_empty"
+        !plain && !told && entry.name != NOTHING
     };
     let mut sorted: Vec<_> = schema.types().filter(named).collect();
     sorted.sort_by_key(|(_, entry)| entry.name.to_lowercase());

@@ -1,0 +1,49 @@
+//! What keeps a node from being resized: a point in time is as long as its source and its target are.
+//!
+//! Knows jobs by the filters that are listed for them.
+
+use std::sync::Arc;
+
+use tidemark_backend::error::GraphError;
+use tidemark_backend::node::{Driver, Node};
+
+use crate::context::Context;
+use crate::error::QmpError;
+
+/// Refuses to resize what jobs and `copy-before-write` nodes use, in the words of QEMU, which knows permissions.
+pub(super) fn check(context: &Context, node: &Arc<Node>) -> Result<(), QmpError> {
+    if let Some(reason) = node.busy() {
+        return Err(GraphError::Busy { name: node.name().to_owned(), reason }.into());
+    }
+    for filter in context.graph.nodes() {
+        let Driver::CopyBeforeWrite(copying) = filter.driver() else { continue };
+        let copy = copying.copy();
+        for (child, role) in [(copy.target(), "target"), (copy.source(), "file")] {
+            if let Some((parent, role)) = user(&filter, child, role, node) {
+                return Err(conflict(node.name(), parent.name(), role));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whose child `node` is on the way down from `parent` through its `child`, and as what.
+fn user<'a>(
+    parent: &'a Arc<Node>,
+    child: &'a Arc<Node>,
+    role: &'static str,
+    node: &Arc<Node>,
+) -> Option<(&'a Arc<Node>, &'static str)> {
+    if Arc::ptr_eq(child, node) {
+        return Some((parent, role));
+    }
+    let role = if matches!(child.driver(), Driver::BlkDebug(_)) { "image" } else { "file" };
+    user(child, child.child()?, role, node)
+}
+
+fn conflict(node: &str, parent: &str, role: &str) -> QmpError {
+    QmpError::generic(format!(
+        "Permission conflict on node '{node}': permissions 'resize' are both required by an unnamed block device \
+         (uses node '{node}' as 'root' child) and unshared by node '{parent}' (uses node '{node}' as '{role}' child)."
+    ))
+}

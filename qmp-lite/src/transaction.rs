@@ -1,0 +1,191 @@
+//! The command `transaction`, and the way of every command that makes a point in time: one by itself is a transaction of
+//! one action.
+//!
+//! Knows which actions there are and which can be grouped. All of them happen at one moment or none does.
+
+use tidemark_jobs::action::Action;
+use tidemark_jobs::transaction::{TransactionError, transact};
+
+use crate::bitmap::{BlockDirtyBitmap, BlockDirtyBitmapAdd, BlockDirtyBitmapMerge};
+use crate::command::declare_commands;
+use crate::context::Context;
+use crate::error::QmpError;
+use crate::job::backup::BlockdevBackup;
+use crate::schema::{Empty, qapi_enum, qapi_struct, qapi_union};
+
+declare_commands! {
+    /// Does several things at one moment, or none of them if one fails.
+    "transaction" => transaction: (Transaction) -> Empty;
+}
+
+qapi_struct! {
+    /// Arguments of `transaction`.
+    pub struct Transaction "transaction-arg" {
+        /// What to do, in this order as far as one depends on another.
+        "actions" actions: Vec<TransactionAction>,
+        /// How the jobs among them depend on each other.
+        "properties" properties: Option<TransactionProperties>,
+    }
+}
+
+qapi_struct! {
+    /// How the jobs of a transaction depend on each other.
+    pub struct TransactionProperties "TransactionProperties" {
+        /// Whether they succeed together; individual if absent.
+        "completion-mode" completion_mode: Option<ActionCompletionMode>,
+    }
+}
+
+qapi_enum! {
+    /// Whether the jobs of a transaction succeed together.
+    pub enum ActionCompletionMode "ActionCompletionMode" {
+        /// Each for itself.
+        Individual = "individual",
+        /// All or none. All actions have to be jobs.
+        Grouped = "grouped",
+    }
+}
+
+qapi_union! {
+    /// One thing that a transaction does.
+    pub struct TransactionAction "TransactionAction" {
+        /// What it is: the name of a command, or abort.
+        "type" kind: TransactionActionKind,
+    }
+    /// Its arguments.
+    pub enum TransactionActionData by "type" kind: TransactionActionKind {
+        /// `abort`
+        Abort(AbortWrapper),
+        /// `block-dirty-bitmap-add`
+        BlockDirtyBitmapAdd(BlockDirtyBitmapAddWrapper),
+        /// `block-dirty-bitmap-remove`
+        BlockDirtyBitmapRemove(BlockDirtyBitmapWrapper),
+        /// `block-dirty-bitmap-clear`
+        BlockDirtyBitmapClear(BlockDirtyBitmapWrapper),
+        /// `block-dirty-bitmap-enable`
+        BlockDirtyBitmapEnable(BlockDirtyBitmapWrapper),
+        /// `block-dirty-bitmap-disable`
+        BlockDirtyBitmapDisable(BlockDirtyBitmapWrapper),
+        /// `block-dirty-bitmap-merge`
+        BlockDirtyBitmapMerge(BlockDirtyBitmapMergeWrapper),
+        /// `blockdev-backup`
+        BlockdevBackup(BlockdevBackupWrapper),
+    }
+}
+
+qapi_enum! {
+    /// What a transaction can do.
+    pub enum TransactionActionKind "TransactionActionKind" {
+        /// Fail, so that nothing happens.
+        Abort = "abort",
+        /// What the command of this name does.
+        BlockDirtyBitmapAdd = "block-dirty-bitmap-add",
+        /// What the command of this name does.
+        BlockDirtyBitmapRemove = "block-dirty-bitmap-remove",
+        /// What the command of this name does.
+        BlockDirtyBitmapClear = "block-dirty-bitmap-clear",
+        /// What the command of this name does.
+        BlockDirtyBitmapEnable = "block-dirty-bitmap-enable",
+        /// What the command of this name does.
+        BlockDirtyBitmapDisable = "block-dirty-bitmap-disable",
+        /// What the command of this name does.
+        BlockDirtyBitmapMerge = "block-dirty-bitmap-merge",
+        /// What the command of this name does.
+        BlockdevBackup = "blockdev-backup",
+    }
+    unsupported "Transaction action" [
+        "blockdev-snapshot", "blockdev-snapshot-internal-sync", "blockdev-snapshot-sync", "drive-backup",
+    ]
+}
+
+qapi_struct! {
+    /// The action that fails.
+    pub struct AbortWrapper "AbortWrapper" {
+        /// Nothing.
+        "data" data: Empty,
+    }
+}
+
+qapi_struct! {
+    /// Arguments of an action.
+    pub struct BlockDirtyBitmapAddWrapper "BlockDirtyBitmapAddWrapper" {
+        /// Those of the command.
+        "data" data: BlockDirtyBitmapAdd,
+    }
+}
+
+qapi_struct! {
+    /// Arguments of an action.
+    pub struct BlockDirtyBitmapWrapper "BlockDirtyBitmapWrapper" {
+        /// Those of the command.
+        "data" data: BlockDirtyBitmap,
+    }
+}
+
+qapi_struct! {
+    /// Arguments of an action.
+    pub struct BlockDirtyBitmapMergeWrapper "BlockDirtyBitmapMergeWrapper" {
+        /// Those of the command.
+        "data" data: BlockDirtyBitmapMerge,
+    }
+}
+
+qapi_struct! {
+    /// Arguments of an action.
+    pub struct BlockdevBackupWrapper "BlockdevBackupWrapper" {
+        /// Those of the command.
+        "data" data: BlockdevBackup,
+    }
+}
+
+impl TransactionAction {
+    fn into_action(self, context: &Context) -> Action {
+        match self.branch {
+            TransactionActionData::Abort(_) => Action::Abort,
+            TransactionActionData::BlockDirtyBitmapAdd(add) => add.data.into(),
+            TransactionActionData::BlockDirtyBitmapRemove(bitmap) => Action::BitmapRemove(bitmap.data.into()),
+            TransactionActionData::BlockDirtyBitmapClear(bitmap) => Action::BitmapClear(bitmap.data.into()),
+            TransactionActionData::BlockDirtyBitmapEnable(bitmap) => Action::BitmapEnable(bitmap.data.into()),
+            TransactionActionData::BlockDirtyBitmapDisable(bitmap) => Action::BitmapDisable(bitmap.data.into()),
+            TransactionActionData::BlockDirtyBitmapMerge(merge) => merge.data.into(),
+            TransactionActionData::BlockdevBackup(backup) => Action::Backup(backup.data.into_options(context)),
+        }
+    }
+}
+
+impl From<TransactionError> for QmpError {
+    fn from(error: TransactionError) -> Self {
+        Self { class: error.class().into(), ..Self::generic(error.to_string()) }
+    }
+}
+
+/// Does one thing.
+///
+/// # Errors
+/// Why it was not done.
+pub(crate) fn single(context: &Context, action: Action) -> Result<Empty, QmpError> {
+    transact(&context.jobs, &context.graph, vec![action], false)?;
+    Ok(Empty {})
+}
+
+fn transaction(context: &Context, arguments: Transaction) -> Result<Empty, QmpError> {
+    let mode = arguments.properties.and_then(|properties| properties.completion_mode);
+    let grouped = mode == Some(ActionCompletionMode::Grouped);
+    if grouped {
+        arguments.actions.iter().try_for_each(check_groupable)?;
+    }
+    let actions = arguments.actions.into_iter().map(|action| action.into_action(context)).collect();
+    transact(&context.jobs, &context.graph, actions, grouped)?;
+    Ok(Empty {})
+}
+
+/// Only jobs can wait for each other.
+fn check_groupable(action: &TransactionAction) -> Result<(), QmpError> {
+    match action.kind {
+        TransactionActionKind::BlockdevBackup => Ok(()),
+        kind => {
+            let text = "does not support transaction property completion-mode = grouped";
+            Err(QmpError::generic(format!("Action '{}' {text}", kind.text())))
+        }
+    }
+}
