@@ -18,6 +18,7 @@ use std::env;
 use std::thread;
 
 use super::daemon::{Daemon, QEMU, TIDEMARK};
+use super::schema::list;
 use peer::Peer;
 use script::Script;
 use transcript::Transcript;
@@ -29,25 +30,28 @@ fn play(program: &str, script: &Script) -> Transcript {
     peer.end()
 }
 
-/// The commands that our daemon has; none if it is not to be compared.
-fn our_commands() -> BTreeSet<String> {
+/// The commands and block drivers that our daemon has; none if it is not to be compared.
+fn our_abilities() -> BTreeSet<String> {
     if env::var("SCRIPT_PEER").is_ok_and(|peer| peer == QEMU) {
         return BTreeSet::new();
     }
-    let answer = Daemon::start(TIDEMARK, &[]).negotiate().succeed("{'execute': 'query-commands'}");
-    let names = answer.as_array().expect("a list").iter().filter_map(|entry| entry["name"].as_str());
-    names.map(str::to_owned).collect()
+    let mut client = Daemon::start(TIDEMARK, &[]).negotiate();
+    let commands = client.succeed("{'execute': 'query-commands'}");
+    let schema = client.succeed("{'execute': 'query-qmp-schema'}");
+    let names = list(&commands).iter().map(|entry| &entry["name"]);
+    let cases = list(&schema).iter().flat_map(|entry| list(&entry["variants"])).map(|variant| &variant["case"]);
+    names.chain(cases).filter_map(|name| name.as_str().map(str::to_owned)).collect()
 }
 
 /// Runs the scripts of a file on QEMU's daemon and on ours.
 fn compare(file: &str) {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/qmp/scripts/");
     let text = std::fs::read_to_string(format!("{dir}{file}.txt")).expect("scripts");
-    let commands = our_commands();
+    let ours = our_abilities();
     let only = env::var("SCRIPT_ONLY").unwrap_or_default();
     let mut different = Vec::new();
     for script in script::parse(&text).iter().filter(|script| script.name.contains(&only)) {
-        let missing: Vec<_> = script.commands().into_iter().filter(|name| !commands.contains(name)).collect();
+        let missing: Vec<_> = script.commands().into_iter().filter(|name| !ours.contains(name)).collect();
         let other = if missing.is_empty() { TIDEMARK } else { QEMU };
         let beside =
             if missing.is_empty() { "tidemark".to_owned() } else { format!("itself, for want of {missing:?}") };
@@ -102,4 +106,9 @@ fn errors_of_source_and_target_are_handled_as_in_qemu_storage_daemon() {
 #[test]
 fn daemons_end_with_jobs_running_as_qemu_storage_daemon_does() {
     compare("endings");
+}
+
+#[test]
+fn filters_that_copy_before_writes_are_those_of_qemu_storage_daemon() {
+    compare("filters");
 }

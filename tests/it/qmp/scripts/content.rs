@@ -19,7 +19,11 @@ pub fn create_hole(path: &Path, len: u64) {
 
 /// The bytes of a file: runs of one value, as `LEN:BYTE`.
 pub fn shown(path: &Path) -> String {
-    let bytes = fs::read(path).unwrap();
+    runs(&fs::read(path).unwrap())
+}
+
+/// Runs of one value, as `LEN:BYTE`.
+pub fn runs(bytes: &[u8]) -> String {
     let runs = bytes.chunk_by(|a, b| a == b).map(|run| format!("{}:{:02x}", run.len(), run[0]));
     runs.collect::<Vec<_>>().join(" ")
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use qmp_lite::wire::Value;
 use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::net::{RecvFlags, recv};
 use rustix::process::Signal;
 use tidemark_frontend::{DeviceOptions, Request, Status};
 
@@ -73,7 +74,7 @@ impl Peer {
         // No connection before it: the monitor has one client at a time.
         let mut stream = None;
         wait_until("a monitor", || {
-            stream = UnixStream::connect(&path).ok();
+            stream = UnixStream::connect(&path).ok().filter(greets);
             stream.is_some()
         });
         let mut client = Client::new(stream.expect("a connection"), self.place.path());
@@ -89,9 +90,11 @@ impl Peer {
         self.current.clone_from(&step.text);
         match step.verb.as_str() {
             "disk" | "empty" => self.create(step),
-            "guest" => self.connect_guest(step.word(0)),
+            "guest" => self.connect_guest(step.word(0), true),
+            "reader" => self.connect_guest(step.word(0), false),
             "hang-up" => drop(self.guests.remove(step.word(0)).expect("a guest")),
-            "write" | "zero" | "unmap" | "discard" | "flush" | "read" => self.guest_request(step),
+            "write" | "zero" | "unmap" | "discard" | "flush" => self.guest_request(step),
+            "read" => self.guest_read(step),
             "until" => self.until(step.word(0), &[step.word(1)]),
             "rest" => self.until(step.word(0), &["paused", "pending", "concluded", "gone"]),
             "again" => self.again(step.word(0)),
@@ -161,9 +164,10 @@ impl Peer {
         self.succeed(&format!("{{'execute': 'blockdev-add', 'arguments': {}}}", json(&node)));
     }
 
-    fn connect_guest(&mut self, node: &str) {
+    fn connect_guest(&mut self, node: &str, writable: bool) {
         let export = format!(
-            "{{type: vhost-user-blk, id: guest-{node}, node-name: {node}, writable: true, addr: {{type: unix, path: {node}.sock}}}}"
+            "{{type: vhost-user-blk, id: guest-{node}, node-name: {node}, writable: {writable}, \
+             addr: {{type: unix, path: {node}.sock}}}}"
         );
         let reply = self.ask(&format!("{{'execute': 'block-export-add', 'arguments': {}}}", json(&export)));
         if reply.get("error").is_some() {
@@ -191,15 +195,20 @@ impl Peer {
                 let byte = u8::try_from(step.size(3)).unwrap();
                 guest.write(step.size(1), &vec![byte; usize::try_from(step.size(2)).unwrap()])
             }
-            "read" => {
-                guest.read(step.size(1), u32::try_from(step.size(2)).unwrap());
-                Status::Ok
-            }
             verb => {
                 guest.run(&Request::WriteZeroes { offset: step.size(1), len: step.size(2), unmap: verb == "unmap" })
             }
         };
         self.transcript.note(&step.text, &format!("{status:?}"));
+    }
+
+    fn guest_read(&mut self, step: &Step) {
+        let guest = self.guests.get_mut(step.word(0)).expect("a guest");
+        let data = guest.alloc(u32::try_from(step.size(2)).unwrap());
+        let status = guest.run(&Request::Read { offset: step.size(1), data: &[data] });
+        let bytes = guest.device.memory().to_vec(data).unwrap();
+        let shown = if status == Status::Ok { content::runs(&bytes) } else { format!("{status:?}") };
+        self.transcript.note(&step.text, &shown);
     }
 
     fn job(&mut self, id: &str) -> Option<Value> {
@@ -337,6 +346,12 @@ impl Drop for Peer {
             eprintln!("in '{}', after\n{}", self.current, self.transcript);
         }
     }
+}
+
+/// Whether a monitor has something to say. A starting `qemu-storage-daemon` on a busy machine may hang up on the first.
+fn greets(stream: &UnixStream) -> bool {
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    recv(stream, &mut [0; 1], RecvFlags::PEEK).is_ok_and(|(_, len)| len == 1)
 }
 
 /// The elements of a list in the order of a member.
