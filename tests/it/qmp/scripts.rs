@@ -35,7 +35,8 @@ fn our_abilities() -> BTreeSet<String> {
     if env::var("SCRIPT_PEER").is_ok_and(|peer| peer == QEMU) {
         return BTreeSet::new();
     }
-    let mut client = Daemon::start(TIDEMARK, &[]).negotiate();
+    let mut daemon = Daemon::start(TIDEMARK, &[]);
+    let mut client = daemon.negotiate();
     let commands = client.succeed("{'execute': 'query-commands'}");
     let schema = client.succeed("{'execute': 'query-qmp-schema'}");
     let names = list(&commands).iter().map(|entry| &entry["name"]);

@@ -76,6 +76,10 @@ impl Transcript {
     /// Adds an event.
     pub fn event(&mut self, event: &Value) {
         let (name, data) = (event["event"].as_str().unwrap_or_default(), &event["data"]);
+        // An extension: exports of QEMU's daemon do not tell.
+        if name == "BLOCK_IO_ERROR" {
+            return;
+        }
         let subject = ["id", "device"].iter().find_map(|key| data[*key].as_str()).unwrap_or(name).to_owned();
         let ended_well = name == "BLOCK_JOB_COMPLETED" && data.get("error").is_none();
         let masked: &[&str] = if ended_well { &[] } else { &["offset"] };
