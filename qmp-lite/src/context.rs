@@ -65,8 +65,11 @@ impl Context {
             tracing::error!("{error}");
         }
         self.exports.remove_all();
-        for node in self.graph.nodes().iter().rev().filter(|node| node.is_root()) {
-            if let Err(error) = self.graph.close(node.name()) {
+        // By name: a node that is still held here would not let go of those it uses.
+        let nodes = self.graph.nodes().into_iter().rev().filter(|node| node.is_root());
+        let names: Vec<_> = nodes.map(|node| node.name().to_owned()).collect();
+        for name in names {
+            if let Err(error) = self.graph.close(&name) {
                 tracing::warn!("{error}");
             }
         }
