@@ -22,6 +22,8 @@ use crate::cli::process::{Place, Running, TIMEOUT, wait_until};
 use crate::qmp::daemon::Client;
 use crate::vhost::guest::Guest;
 
+/// Nothing that a script waits for takes anywhere near as long.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two questions.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -217,7 +219,7 @@ impl Peer {
     }
 
     fn until(&mut self, id: &str, wanted: &[&str]) {
-        let deadline = Instant::now() + TIMEOUT;
+        let deadline = Instant::now() + PATIENCE;
         let status = loop {
             let found = self.job(id).map_or("gone".to_owned(), |job| job["status"].as_str().unwrap().to_owned());
             if wanted.contains(&found.as_str()) && self.is_settled(id, &found) {
@@ -242,7 +244,7 @@ impl Peer {
     }
 
     fn again(&mut self, id: &str) {
-        let deadline = Instant::now() + TIMEOUT;
+        let deadline = Instant::now() + PATIENCE;
         while !self.transcript.is_paused_again(id) {
             assert!(Instant::now() < deadline, "'{}' in vain", self.current);
             thread::sleep(POLL);
@@ -252,7 +254,7 @@ impl Peer {
     }
 
     fn wait_for_event(&mut self, job: &str, status: &str) {
-        let deadline = Instant::now() + TIMEOUT;
+        let deadline = Instant::now() + PATIENCE;
         while self.transcript.last_status(job) != Some(status) {
             let last = self.transcript.last_status(job);
             assert!(Instant::now() < deadline, "no event tells that {job} is {status}, but {last:?}");
@@ -263,7 +265,7 @@ impl Peer {
 
     fn progress(&mut self, step: &Step) {
         let (id, wanted) = (step.word(0), step.rest.split_once(' ').map(|_| step.size(1)));
-        let deadline = Instant::now() + TIMEOUT;
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let jobs = self.succeed("{'execute': 'query-block-jobs'}");
             let job = jobs.as_array().expect("a list").iter().find(|job| job["device"] == id).cloned();
