@@ -42,6 +42,60 @@ fn quit_ends_exports_first_then_answers_then_exits() {
 }
 
 #[test]
+fn quit_cancels_jobs_before_it_ends_exports() {
+    let (mut daemon, mut client) = exported();
+    client
+        .succeed("{'execute': 'blockdev-add', 'arguments': {'driver': 'null-co', 'node-name': 't', 'size': 1048576}}");
+    client.succeed("{'execute': 'blockdev-backup', 'arguments': {'device': 'disk', 'target': 't', 'sync': 'none'}}");
+    let replies = client.ask_last("{'execute': 'quit', 'id': 1}");
+    let told = |reply: &Value| reply["event"].as_str().unwrap_or("return").to_owned();
+    let told: Vec<_> = replies.iter().map(told).filter(|event| event != "JOB_STATUS_CHANGE").collect();
+    assert_eq!(told, ["BLOCK_JOB_CANCELLED", "BLOCK_EXPORT_DELETED", "return"]);
+    let last = replies.iter().rfind(|reply| reply["event"] == "JOB_STATUS_CHANGE").expect("a job that ended");
+    assert_eq!((&last["data"]["id"], &last["data"]["status"]), (&Value::from("vda"), &Value::from("null")));
+    assert!(daemon.wait().success());
+}
+
+#[test]
+fn a_job_without_an_id_is_called_like_the_export_of_its_source() {
+    let (_daemon, mut client) = exported();
+    client
+        .succeed("{'execute': 'blockdev-add', 'arguments': {'driver': 'null-co', 'node-name': 't', 'size': 1048576}}");
+    client.succeed("{'execute': 'blockdev-backup', 'arguments': {'device': 'disk', 'target': 't', 'sync': 'none'}}");
+    let jobs = client.succeed("{'execute': 'query-block-jobs'}");
+    assert_eq!(names(&jobs, "device"), ["vda"]);
+    client.succeed("{'execute': 'block-job-cancel', 'arguments': {'device': 'vda'}}");
+    let action = "{'type': 'blockdev-backup', 'data': {'device': 'disk', 'target': 't', 'sync': 'none'}}";
+    while client.succeed("{'execute': 'query-jobs'}") != Value::Array(Vec::new()) {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    client.succeed(&format!("{{'execute': 'transaction', 'arguments': {{'actions': [{action}]}}}}"));
+    assert_eq!(names(&client.succeed("{'execute': 'query-jobs'}"), "id"), ["vda"]);
+}
+
+#[test]
+fn an_exported_source_of_a_job_is_in_use_by_its_export() {
+    let (_daemon, mut client) = exported();
+    client
+        .succeed("{'execute': 'blockdev-add', 'arguments': {'driver': 'null-co', 'node-name': 't', 'size': 1048576}}");
+    client.succeed("{'execute': 'blockdev-backup', 'arguments': {'device': 'disk', 'target': 't', 'sync': 'none'}}");
+    let refused = |client: &mut Client, request: &str| {
+        let replies = client.ask(request);
+        replies[0]["error"]["desc"].as_str().expect("a text").to_owned()
+    };
+    let text = refused(&mut client, "{'execute': 'blockdev-del', 'arguments': {'node-name': 'disk'}}");
+    assert_eq!(text, "Node disk is in use");
+    let text = refused(&mut client, "{'execute': 'block_resize', 'arguments': {'device': 'vda', 'size': 2097152}}");
+    let (start, end) = text.split_once(" and unshared by node '#block").expect("a permission conflict");
+    assert_eq!(
+        start,
+        "Permission conflict on node 'disk': permissions 'resize' are both required by an unnamed block device \
+         (uses node 'disk' as 'root' child)"
+    );
+    assert!(end.ends_with("' (uses node 'disk' as 'file' child)."), "{text}");
+}
+
+#[test]
 fn nodes_and_exports_of_the_command_line_are_listed() {
     let (_daemon, mut client) = exported();
     let nodes = client.succeed("{'execute': 'query-named-block-nodes'}");
