@@ -38,6 +38,10 @@ fn features_of_qemu_that_are_not_built_are_refused_by_name() {
     }
     let export = json!({"type": "nbd", "id": "x", "node-name": "n"});
     refused(&dispatcher, "block-export-add", export, "Export type 'nbd' is not supported");
+    for kind in ["blockdev-snapshot", "blockdev-snapshot-sync", "blockdev-snapshot-internal-sync", "drive-backup"] {
+        let action = json!({"actions": [{"type": kind, "data": {}}]});
+        refused(&dispatcher, "transaction", action, &format!("Transaction action '{kind}' is not supported"));
+    }
     let inactive = json!({"driver": "null-co", "node-name": "n", "active": false});
     refused(&dispatcher, "blockdev-add", inactive, "Inactive nodes are not supported");
     assert_eq!(succeed(&dispatcher, "query-named-block-nodes", json!({})), json!([]));
@@ -100,6 +104,68 @@ fn closing_removes_exports_and_nodes_whatever_depends_on_what() {
     assert!(context.quit.is_requested());
     let node = json!({"driver": "null-co", "node-name": "late"});
     refused(&dispatcher, "blockdev-add", node, "The daemon is ending");
+}
+
+/// Two nodes of one size, and an export `e` of the first one.
+fn disk_and_target(dispatcher: &Dispatcher, dir: &std::path::Path) {
+    for name in ["disk", "target"] {
+        let node = json!({"driver": "null-co", "node-name": name, "size": 1 << 20});
+        succeed(dispatcher, "blockdev-add", node);
+    }
+    let address = json!({"type": "unix", "path": dir.join("s").display().to_string()});
+    let export = json!({"type": "vhost-user-blk", "id": "e", "node-name": "disk", "addr": address});
+    succeed(dispatcher, "block-export-add", export);
+}
+
+#[test]
+fn closing_ends_jobs_that_would_never_end() {
+    let dispatcher = dispatcher();
+    let dir = tempfile::tempdir().unwrap();
+    disk_and_target(&dispatcher, dir.path());
+    let backup = json!({"device": "disk", "target": "target", "sync": "none"});
+    succeed(&dispatcher, "blockdev-backup", backup);
+    let jobs = succeed(&dispatcher, "query-block-jobs", json!({}));
+    assert_eq!(jobs[0]["device"], "e", "called like the export of its source");
+    dispatcher.close();
+    assert!(dispatcher.context().graph.nodes().is_empty());
+    assert!(dispatcher.context().exports.list().is_empty());
+}
+
+#[test]
+fn a_grouped_transaction_of_anything_but_jobs_is_refused_before_it_begins() {
+    let dispatcher = dispatcher();
+    let dir = tempfile::tempdir().unwrap();
+    disk_and_target(&dispatcher, dir.path());
+    let bitmap = json!({"type": "block-dirty-bitmap-add", "data": {"node": "disk", "name": "b"}});
+    // The backup cannot be made either: its target is not there.
+    let data = json!({"device": "disk", "target": "nowhere", "sync": "full"});
+    let backup = json!({"type": "blockdev-backup", "data": data});
+    let grouped = json!({"actions": [backup, bitmap], "properties": {"completion-mode": "grouped"}});
+    let text = "Action 'block-dirty-bitmap-add' does not support transaction property completion-mode = grouped";
+    refused(&dispatcher, "transaction", grouped, text);
+}
+
+#[test]
+fn bitmaps_are_listed_with_their_node_and_nodes_without_bitmaps_list_none() {
+    let dispatcher = dispatcher();
+    let dir = tempfile::tempdir().unwrap();
+    disk_and_target(&dispatcher, dir.path());
+    let add = |name: &str, disabled| json!({"node": "disk", "name": name, "granularity": 4096, "disabled": disabled});
+    succeed(&dispatcher, "block-dirty-bitmap-add", add("first", false));
+    succeed(&dispatcher, "block-dirty-bitmap-add", add("second", true));
+    let nodes = succeed(&dispatcher, "query-named-block-nodes", json!({}));
+    let info = |name: &str, recording: bool| json!({"name": name, "count": 0, "granularity": 4096, "recording": recording, "busy": false, "persistent": false});
+    assert_eq!(nodes[1]["dirty-bitmaps"], json!([info("second", false), info("first", true)]));
+    assert_eq!(nodes[0].get("dirty-bitmaps"), None);
+}
+
+#[test]
+fn a_job_that_is_not_there_has_another_error_class_in_each_family() {
+    let dispatcher = dispatcher();
+    let class = |command: &str, key: &str| dispatcher.execute(command, &json!({key: "j"})).unwrap_err().class.name();
+    assert_eq!(class("job-pause", "id"), "GenericError");
+    assert_eq!(class("block-job-pause", "device"), "DeviceNotActive");
+    assert_eq!(class("block-job-dismiss", "id"), "DeviceNotActive");
 }
 
 #[test]

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tidemark_backend::error::IoError;
 use tidemark_backend::event as backend;
+use tidemark_jobs::{ErrorAction, JobEvent, JobFacts, JobKind, Operation, Status};
 
 use super::rate::{PERIOD, RateLimit};
-use super::{Event, EventBus, Listener};
+use super::{EVENTS, Event, EventBus, Listener};
 
 #[derive(Default)]
 struct Recorder(Mutex<Vec<Value>>);
@@ -92,4 +93,49 @@ fn a_held_event_is_sent_although_no_other_follows() {
         assert!(Instant::now() < deadline, "the held event never came");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn events_of_jobs_have_the_names_and_members_of_qemu() {
+    let id = || "j".to_owned();
+    let facts = || JobFacts { kind: JobKind::Backup, id: id(), len: 4096, offset: 512, speed: 7 };
+    let told = json!({"type": "backup", "device": "j", "len": 4096, "offset": 512, "speed": 7});
+    let mut failed = told.clone();
+    failed["error"] = json!("Input/output error");
+    let error = Some("Input/output error".to_owned());
+    let stopped = JobEvent::Error { id: id(), operation: Operation::Write, action: ErrorAction::Stop };
+    let cases = [
+        (
+            JobEvent::StatusChange { id: id(), status: Status::Standby },
+            "JOB_STATUS_CHANGE",
+            json!({"id": "j", "status": "standby"}),
+        ),
+        (JobEvent::Completed { job: facts(), error: None }, "BLOCK_JOB_COMPLETED", told.clone()),
+        (JobEvent::Completed { job: facts(), error }, "BLOCK_JOB_COMPLETED", failed),
+        (JobEvent::Cancelled(facts()), "BLOCK_JOB_CANCELLED", told.clone()),
+        (JobEvent::Ready(facts()), "BLOCK_JOB_READY", told),
+        (
+            JobEvent::Pending { kind: JobKind::Backup, id: id() },
+            "BLOCK_JOB_PENDING",
+            json!({"type": "backup", "id": "j"}),
+        ),
+        (stopped, "BLOCK_JOB_ERROR", json!({"device": "j", "operation": "write", "action": "stop"})),
+    ];
+    for (event, name, data) in cases {
+        let event = Event::from(event);
+        assert_eq!((event.name(), event.data()), (name, data));
+        assert!(EVENTS.iter().any(|kind| kind.name == name), "{name} is not in the schema");
+    }
+}
+
+#[test]
+fn events_of_jobs_are_never_held_back() {
+    let bus = EventBus::new();
+    let recorder = Arc::new(Recorder::default());
+    bus.listen(&recorder);
+    for _ in 0..3 {
+        let (operation, action) = (Operation::Read, ErrorAction::Ignore);
+        bus.send(JobEvent::Error { id: "j".into(), operation, action }.into());
+    }
+    assert_eq!(recorder.0.lock().unwrap().len(), 3);
 }
