@@ -99,6 +99,17 @@ impl Daemon {
         }))
     }
 
+    /// Copies that a backup has made because a guest was about to write.
+    ///
+    /// # Errors
+    /// The daemon is gone, or it does not count them.
+    pub fn copies_before_writes(&mut self, job: &str) -> Result<u64> {
+        let jobs = self.execute("query-block-jobs", &[])?;
+        let found = list(&jobs).find(|candidate| text(candidate, "device") == Some(job));
+        let copies = found.and_then(|job| job["x-cbw-copies"].as_u64());
+        copies.with_context(|| format!("the daemon does not say how many copies writes made for job '{job}'"))
+    }
+
     /// Removes a node.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! What one block of the disk should hold, request by request.
 
 use super::block::{Identity, Mismatch, is_zero};
+use super::history::Effect;
 
 /// The expected contents of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,11 +15,13 @@ pub enum Expect {
 }
 
 impl Expect {
-    /// After a discard.
-    pub fn discarded(self) -> Expect {
-        match self {
-            Expect::Written(generation) => Expect::Discarded(generation),
-            other => other,
+    /// After a change, the one of this generation.
+    pub fn after(self, effect: Effect, generation: u64) -> Expect {
+        match (effect, self) {
+            (Effect::Write, _) => Expect::Written(generation),
+            (Effect::Zeroes, _) => Expect::Zeroes,
+            (Effect::Discard, Expect::Written(generation)) => Expect::Discarded(generation),
+            (Effect::Discard, other) => other,
         }
     }
 
@@ -44,7 +47,7 @@ mod tests {
 
     #[test]
     fn a_discarded_block_may_be_zero_or_old_but_nothing_else() {
-        let expect = Expect::Written(3).discarded();
+        let expect = Expect::Written(3).after(Effect::Discard, 4);
         let mut block = vec![0; BLOCK_LEN];
         assert_eq!(expect.check(&block, 4096, 9), Ok(()));
         Identity { offset: 4096, generation: 3, seed: 9 }.fill(&mut block);
@@ -58,6 +61,6 @@ mod tests {
         let mut block = vec![0; BLOCK_LEN];
         block[BLOCK_LEN - 1] = 1;
         assert_eq!(Expect::Zeroes.check(&block, 0, 0), Err(Mismatch::NotZeroes));
-        assert_eq!(Expect::Zeroes.discarded(), Expect::Zeroes);
+        assert_eq!(Expect::Zeroes.after(Effect::Discard, 1), Expect::Zeroes);
     }
 }

@@ -1,12 +1,20 @@
-//! `tidemark demo`: a disk, its serving process and a guest's load on this machine, with nothing but this binary.
+//! `tidemark demo`: disks, their serving process and a guest's load on this machine, with nothing but this binary.
 //!
 //! The serving process is a child, this same program with `serve`; the guest is the front-end crate, a thread per
-//! queue. In the middle the child is killed with SIGKILL and started again under load. Every block carries what it
-//! should be, so that at the end each byte of the disk is known: read through the socket and from the file. One
-//! difference fails the run.
+//! queue. Two parts: in [`crash`] the child is killed with SIGKILL and started again under load; in [`backup`] two
+//! disks are backed up, in full and twice incrementally, while the load goes on. Every block carries what it should be,
+//! so that each byte of disks and backups is known. One difference fails the run.
 
+mod backup;
 mod block;
+mod clone;
+mod crash;
 mod expect;
+mod history;
+mod points;
+mod proof;
+mod recorder;
+mod relay;
 mod report;
 mod serving;
 mod stripe;
@@ -14,37 +22,35 @@ mod verify;
 mod worker;
 
 use std::fs::File;
-use std::path::Path;
-use std::sync::atomic::Ordering;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use indicatif::{ProgressBar, ProgressStyle};
 use tempfile::TempDir;
 use tidemark_frontend::{Device, DeviceOptions, Notify};
 
-use self::report::Report;
 use self::serving::Serving;
-use self::stripe::Stripe;
-use self::worker::{BUFFER_LEN, Outcome, Stop, Worker};
+use self::worker::{BUFFER_LEN, Outcome, Worker};
 
 /// One attempt to connect; in between it is seen whether the process still lives.
 const CONNECT_ATTEMPT: Duration = Duration::from_millis(200);
 /// How often progress is shown and the clock looked at.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Shows the whole path at work: serves a temporary disk, loads it as a guest would, kills the serving process in the
-/// middle and verifies every byte.
+/// Shows that it works, on temporary disks and with every byte verified: a load as a guest's with a crash of the serving
+/// process in the middle, then full and incremental backups of two disks under load.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoOptions {
-    /// Size of the disk in MiB.
+    /// Size of the disk that is served when the crash comes, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
     pub size: u32,
-    /// Seconds of load; verification comes after.
+    /// Size of each of the two disks that are backed up, in MiB. Disks and backups take up to four times that.
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
+    pub backup_size: u32,
+    /// Seconds of load before and after the crash together; verification comes after.
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=86400))]
     pub seconds: u32,
-    /// Number of virtqueues, each with a thread of its own.
+    /// Number of virtqueues of each disk, each with a thread of its own.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub queues: u16,
     /// Requests each queue keeps in flight.
@@ -53,12 +59,12 @@ pub struct DemoOptions {
     /// Makes the same requests again [default: a random one, printed].
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Leaves disk and log in their directory and says where.
+    /// Leaves disks, backups and log in their directory and says where.
     #[arg(long)]
     pub keep: bool,
 }
 
-/// Runs the demo and prints its table on standard output.
+/// Runs the demo and prints its tables on standard output.
 ///
 /// # Errors
 /// If anything cannot be started, a request fails or does not complete, or a single byte differs.
@@ -66,12 +72,8 @@ pub fn run(options: DemoOptions) -> Result<()> {
     let program = std::env::current_exe().context("cannot find this program")?;
     let dir = tempfile::Builder::new().prefix("tidemark-demo-").tempdir().context("cannot create a directory")?;
     let done = run_in(&program, dir.path(), &options);
-    if done.is_err() {
-        let log = std::fs::read_to_string(dir.path().join(serving::LOG)).unwrap_or_default();
-        eprintln!("log of the serving process:\n{log}");
-    }
     finish(dir, options.keep);
-    done?.print()
+    done
 }
 
 fn finish(dir: TempDir, keep: bool) {
@@ -80,32 +82,36 @@ fn finish(dir: TempDir, keep: bool) {
     }
 }
 
-/// The demo in `dir`, with `program serve` as the serving process.
-fn run_in(program: &Path, dir: &Path, options: &DemoOptions) -> Result<Report> {
+fn run_in(program: &Path, dir: &Path, options: &DemoOptions) -> Result<()> {
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
-    let size = u64::from(options.size) << 20;
-    println!("disk of {} MiB, {} queues, depth {}, seed {seed}", options.size, options.queues, options.depth);
-    let disk = dir.join("disk.raw");
-    let sized = File::create_new(&disk).and_then(|file| file.set_len(size));
-    sized.with_context(|| format!("cannot create {}", disk.display()))?;
-    let mut serving = Serving::start(program, dir, &disk)?;
-    let socket = serving.socket().to_owned();
-    let mut device =
-        serving.until_reached(|| Device::connect(&socket, device_options(options))).context("connecting as a guest")?;
+    part(dir, "crash", |dir| crash::run(program, dir, options, seed)?.print())?;
+    println!();
+    part(dir, "backup", |dir| backup::run(program, dir, options, seed)?.print())
+}
+
+/// Runs a part in a directory of its own; its log is shown if it fails.
+fn part(dir: &Path, name: &str, run: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let dir = dir.join(name);
+    std::fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    run(&dir).inspect_err(|_| {
+        let log = std::fs::read_to_string(dir.join(serving::LOG)).unwrap_or_default();
+        eprintln!("log of the serving process:\n{log}");
+    })
+}
+
+/// Creates an empty disk.
+fn create_disk(path: &Path, size: u64) -> Result<()> {
+    let sized = File::create_new(path).and_then(|file| file.set_len(size));
+    sized.with_context(|| format!("cannot create {}", path.display()))
+}
+
+/// Connects to a disk as a guest.
+fn connect(serving: &mut Serving, socket: &PathBuf, size: u64, options: &DemoOptions) -> Result<Device> {
+    let connect = || Device::connect(socket, device_options(options));
+    let mut device = serving.until_reached(connect).context("connecting as a guest")?;
     let capacity = device.config()?.capacity_bytes();
     ensure!(capacity == size, "the device has {capacity} bytes, the disk {size}");
-    ensure!(device.inflight().is_some(), "the serving process does not track requests in flight");
-
-    let workers = workers(&mut device, options, seed)?;
-    let (outcomes, crash) = load(workers, &mut device, &mut serving, options)?;
-    let load_time = Duration::from_secs(u64::from(options.seconds));
-    let cpu = serving.cpu_time()?;
-    let stripes: Vec<Stripe> = outcomes.iter().map(|outcome| outcome.stripe.clone()).collect();
-    let through_socket = verify::through_socket(&mut device, &stripes, seed)?;
-    drop(device);
-    serving.stop()?;
-    let in_file = verify::in_file(&disk, &stripes, seed)?;
-    Ok(Report { outcomes, load_time, cpu, crash, through_socket, in_file })
+    Ok(device)
 }
 
 fn device_options(options: &DemoOptions) -> DeviceOptions {
@@ -117,9 +123,9 @@ fn device_options(options: &DemoOptions) -> DeviceOptions {
 }
 
 /// One worker per queue, each with its own stripe of the disk, so that no two write the same block.
-fn workers(device: &mut Device, options: &DemoOptions, seed: u64) -> Result<Vec<Worker>> {
+fn workers(device: &mut Device, size: u64, options: &DemoOptions, seed: u64) -> Result<Vec<Worker>> {
     let queues = device.start().context("starting the queues")?;
-    let stripes = stripe::divide(u64::from(options.size) << 20, options.queues);
+    let stripes = stripe::divide(size, options.queues);
     let mut workers = Vec::new();
     for (queue, stripe) in queues.into_iter().zip(stripes) {
         let bufs = (0..options.depth).map(|_| device.arena().alloc(BUFFER_LEN, 4096));
@@ -129,79 +135,13 @@ fn workers(device: &mut Device, options: &DemoOptions, seed: u64) -> Result<Vec<
     Ok(workers)
 }
 
-/// What the kill cost.
-struct Crash {
-    /// Requests in flight at the kill.
-    in_flight: u64,
-    /// From the kill until every queue was resumed.
-    outage: Duration,
-}
-
-/// Runs all workers for the time given, with the kill in the middle.
-fn load(
-    workers: Vec<Worker>,
-    device: &mut Device,
-    serving: &mut Serving,
-    options: &DemoOptions,
-) -> Result<(Vec<Outcome>, Crash)> {
-    let stop = Stop::default();
-    let in_flight: Vec<_> = workers.iter().map(Worker::in_flight).collect();
-    thread::scope(|scope| {
-        let stop = &stop;
-        let spawn = |worker: Worker| scope.spawn(move || worker.run(stop));
-        let threads: Vec<_> = workers.into_iter().map(spawn).collect();
-        let crash = conduct(device, serving, options, stop, || {
-            in_flight.iter().map(|count| count.load(Ordering::Relaxed)).sum()
-        });
-        if crash.is_err() {
-            stop.abandon();
-        } else {
-            stop.finish();
-        }
-        let joined = threads.into_iter().map(|thread| match thread.join() {
-            Ok(outcome) => outcome,
-            Err(_) => bail!("a queue's thread panicked"),
-        });
-        let outcomes: Vec<Result<Outcome>> = joined.collect();
-        // The first cause: a worker that failed ends the load early, a process that is gone makes workers give up.
-        let crash = crash?;
-        let outcomes = outcomes.into_iter().collect::<Result<_>>()?;
-        Ok((outcomes, crash.context("the load ended before the kill")?))
-    })
-}
-
-/// Watches the clock; kills and restarts at half time. `None` if a worker ended the load before.
-fn conduct(
-    device: &mut Device,
-    serving: &mut Serving,
-    options: &DemoOptions,
-    stop: &Stop,
-    in_flight: impl Fn() -> u64,
-) -> Result<Option<Crash>> {
-    let bar = ProgressBar::new(u64::from(options.seconds) * 1000);
-    bar.set_style(ProgressStyle::with_template("{msg:34} {wide_bar} {percent:>3} %")?);
-    bar.set_message("reading, writing, verifying");
-    let (start, total) = (Instant::now(), Duration::from_secs(u64::from(options.seconds)));
-    let mut crash = None;
-    while start.elapsed() < total && !stop.is_set() {
-        if crash.is_none() && start.elapsed() >= total / 2 {
-            bar.set_message("killed; serving again");
-            crash = Some(kill_and_resume(device, serving, &in_flight)?);
-        }
-        serving.ensure_running()?;
-        ensure!(!device.is_closed(), "the serving process hung up");
-        bar.set_position(u64::try_from(start.elapsed().as_millis())?);
-        thread::sleep(TICK);
-    }
-    bar.finish_and_clear();
-    Ok(crash)
-}
-
-fn kill_and_resume(device: &mut Device, serving: &mut Serving, in_flight: impl Fn() -> u64) -> Result<Crash> {
-    let killed = Instant::now();
-    serving.kill()?;
-    let in_flight = in_flight();
-    serving.start_again()?;
-    serving.until_reached(|| device.reconnect()).context("connecting to the restarted process")?;
-    Ok(Crash { in_flight, outage: killed.elapsed() })
+/// What the workers found, unless one of them failed.
+fn joined(threads: Vec<std::thread::ScopedJoinHandle<'_, Result<Outcome>>>) -> Result<Vec<Outcome>> {
+    let joined = threads.into_iter().map(|thread| match thread.join() {
+        Ok(outcome) => outcome,
+        Err(_) => bail!("a queue's thread panicked"),
+    });
+    // All are waited for before the first failure counts.
+    let outcomes: Vec<Result<Outcome>> = joined.collect();
+    outcomes.into_iter().collect()
 }

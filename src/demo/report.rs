@@ -1,67 +1,24 @@
-//! The table at the end.
+//! The tables at the end of each part.
 
-use std::time::Duration;
+pub mod backup;
+pub mod crash;
 
 use anyhow::Result;
 use hdrhistogram::Histogram;
 
-use super::Crash;
-use super::worker::{Outcome, latency_histogram};
-
-/// Everything the table shows.
-pub struct Report {
-    pub(super) outcomes: Vec<Outcome>,
-    pub(super) load_time: Duration,
-    pub(super) cpu: Duration,
-    pub(super) crash: Crash,
-    pub(super) through_socket: u64,
-    pub(super) in_file: u64,
-}
-
-impl Report {
-    /// Prints it.
-    ///
-    /// # Errors
-    /// None in practice: all histograms have the same bounds.
-    pub fn print(&self) -> Result<()> {
-        let [reads, writes, discards, zeroes, flushes] = self.counts();
-        let requests = reads + writes + discards + zeroes + flushes;
-        let ios = as_f64(requests.max(1));
-        let latency = self.latency()?;
-        let us = |quantile: f64| as_f64(latency.value_at_quantile(quantile)) / 1000.0;
-        let sum = |of: fn(&Outcome) -> u64| self.outcomes.iter().map(of).sum::<u64>();
-        println!();
-        line("requests", &format!("{requests}"));
-        line(
-            "",
-            &format!("{reads} reads, {writes} writes, {discards} discards, {zeroes} write-zeroes, {flushes} flushes"),
-        );
-        line("IOPS", &format!("{:.0}", ios / self.load_time.as_secs_f64()));
-        line("latency", &format!("p50 {:.0} us, p99 {:.0} us, p99.9 {:.0} us", us(0.5), us(0.99), us(0.999)));
-        line("CPU per I/O", &format!("{:.2} us in the serving process", self.cpu.as_secs_f64() * 1e6 / ios));
-        let (in_flight, outage) = (self.crash.in_flight, self.crash.outage.as_millis());
-        line("kill -9", &format!("{in_flight} requests in flight, all completed; serving again after {outage} ms"));
-        let (written, read) = (size(sum(|outcome| outcome.written)), size(sum(|outcome| outcome.verified)));
-        line("bytes", &format!("{written} written; verified: {read} under load,"));
-        line("", &format!("{} through the socket, {} in the file", size(self.through_socket), size(self.in_file)));
-        println!("\nevery byte is as it should be");
-        Ok(())
-    }
-
-    fn counts(&self) -> [u64; 5] {
-        let counts = |kind: usize| self.outcomes.iter().filter_map(|outcome| outcome.counts.get(kind)).sum();
-        std::array::from_fn(counts)
-    }
-
-    fn latency(&self) -> Result<Histogram<u64>> {
-        let mut all = latency_histogram()?;
-        self.outcomes.iter().try_for_each(|outcome| all.add(&outcome.latency))?;
-        Ok(all)
-    }
-}
+use super::worker::latency_histogram;
 
 fn line(name: &str, value: &str) {
     println!("{name:<12} {value}");
+}
+
+/// One histogram of them all.
+fn merged<'a>(histograms: impl Iterator<Item = &'a Histogram<u64>>) -> Result<Histogram<u64>> {
+    let mut all = latency_histogram()?;
+    for histogram in histograms {
+        all.add(histogram)?;
+    }
+    Ok(all)
 }
 
 fn size(bytes: u64) -> String {

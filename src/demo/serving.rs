@@ -19,8 +19,9 @@ const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// The child, ended with its handle.
 pub struct Serving {
     program: PathBuf,
-    disk: PathBuf,
-    socket: PathBuf,
+    /// Each with the socket it is served on.
+    disks: Vec<(PathBuf, PathBuf)>,
+    control: PathBuf,
     log: File,
     child: Child,
     /// CPU time of those before this one.
@@ -28,21 +29,27 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Starts `program serve DISK --socket SOCKET` with its output in the log.
+    /// Starts `program serve` for these disks, with sockets and the log in `dir`.
     ///
     /// # Errors
     /// If it cannot be started.
-    pub fn start(program: &Path, dir: &Path, disk: &Path) -> Result<Serving> {
+    pub fn start(program: &Path, dir: &Path, disks: &[PathBuf]) -> Result<Serving> {
         let log = File::create(dir.join(LOG)).context("cannot create the log")?;
-        let socket = dir.join("disk.sock");
-        let child = spawn(program, disk, &socket, &log)?;
-        let (program, disk) = (program.to_owned(), disk.to_owned());
-        Ok(Serving { program, disk, socket, log, child, spent: Duration::ZERO })
+        let socket = |(index, disk): (usize, &PathBuf)| (disk.clone(), dir.join(format!("disk{index}.sock")));
+        let disks: Vec<_> = disks.iter().enumerate().map(socket).collect();
+        let control = dir.join("control.sock");
+        let child = spawn(program, &disks, &control, &log)?;
+        Ok(Serving { program: program.to_owned(), disks, control, log, child, spent: Duration::ZERO })
     }
 
-    /// Where it listens.
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    /// Where it listens for guests, in the order of the disks.
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        self.disks.iter().map(|(_, socket)| socket.clone()).collect()
+    }
+
+    /// Where it takes commands.
+    pub fn control(&self) -> &Path {
+        &self.control
     }
 
     /// Makes sure that it lives.
@@ -87,7 +94,7 @@ impl Serving {
     /// # Errors
     /// If it cannot be started.
     pub fn start_again(&mut self) -> Result<()> {
-        self.child = spawn(&self.program, &self.disk, &self.socket, &self.log)?;
+        self.child = spawn(&self.program, &self.disks, &self.control, &self.log)?;
         Ok(())
     }
 
@@ -126,12 +133,18 @@ impl Drop for Serving {
     }
 }
 
-fn spawn(program: &Path, disk: &Path, socket: &Path, log: &File) -> Result<Child> {
+fn spawn(program: &Path, disks: &[(PathBuf, PathBuf)], control: &Path, log: &File) -> Result<Child> {
+    let target = |(disk, socket): &(PathBuf, PathBuf)| {
+        let mut target = disk.clone().into_os_string();
+        target.push(":");
+        target.push(socket);
+        target
+    };
     Command::new(program)
         .arg("serve")
-        .arg(disk)
-        .arg("--socket")
-        .arg(socket)
+        .args(disks.iter().map(target))
+        .arg("--qmp")
+        .arg(control)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log.try_clone()?)

@@ -44,16 +44,35 @@ impl Stripe {
         self.offset + (block * BLOCK_LEN) as u64
     }
 
-    /// Reserves up to `max` neighbouring blocks somewhere; `None` if the place picked is taken.
-    pub fn reserve(&mut self, max: usize, rng: &mut Rng) -> Option<Range<usize>> {
-        let first = rng.usize(..self.blocks.len());
-        let free = self.reserved.iter().skip(first).take(max).take_while(|reserved| !**reserved).count();
-        if free == 0 {
-            return None;
-        }
+    /// Blocks.
+    pub fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Whether no request has this block.
+    pub fn is_free(&self, block: usize) -> bool {
+        self.reserved.get(block) == Some(&false)
+    }
+
+    /// Reserves up to `max` neighbouring blocks that begin somewhere in `window`; `None` if the place picked is taken.
+    pub fn reserve(&mut self, window: Range<usize>, max: usize, rng: &mut Rng) -> Option<Range<usize>> {
+        let end = window.end.min(self.reserved.len());
+        let first = if window.start < end { rng.usize(window.start..end) } else { return None };
+        let within = self.reserved.get(first..end)?;
+        let free = within.iter().take(max).take_while(|reserved| !**reserved).count();
         let blocks = first..first + free;
-        self.reserved.get_mut(blocks.clone())?.fill(true);
-        Some(blocks)
+        (free > 0 && self.reserve_all(blocks.clone())).then_some(blocks)
+    }
+
+    /// Reserves these blocks; false if one of them is taken or there is none of this number.
+    pub fn reserve_all(&mut self, blocks: Range<usize>) -> bool {
+        match self.reserved.get_mut(blocks) {
+            Some(reserved) if !reserved.contains(&true) => {
+                reserved.fill(true);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Ends a reservation, the blocks now being `becomes` of what they were.
@@ -110,14 +129,14 @@ mod tests {
         let (mut stripe, mut rng) = (Stripe::new(0, 8), Rng::with_seed(1));
         let mut owners = [0; 8];
         while owners.contains(&0) {
-            for block in stripe.reserve(3, &mut rng).into_iter().flatten() {
+            for block in stripe.reserve(0..8, 3, &mut rng).into_iter().flatten() {
                 owners[block] += 1;
             }
         }
         assert_eq!(owners, [1; 8]);
-        assert_eq!(stripe.reserve(1, &mut rng), None);
+        assert_eq!(stripe.reserve(0..8, 1, &mut rng), None);
         stripe.settle(0..8, |expect| expect);
-        assert!(stripe.reserve(1, &mut rng).is_some());
+        assert!(stripe.reserve(0..8, 1, &mut rng).is_some());
     }
 
     #[test]

@@ -15,6 +15,8 @@ use tidemark_frontend::{Completion, GuestBuf, GuestMemory, Queue, Request, Statu
 
 use super::block::BLOCK_LEN;
 use super::expect::Expect;
+use super::history::Effect;
+use super::recorder::{Phase, Recorder};
 use super::stripe::Stripe;
 
 /// Longest request: 16 blocks.
@@ -37,6 +39,8 @@ pub struct Outcome {
     pub verified: u64,
     /// Bytes written.
     pub written: u64,
+    /// The record, if one was kept.
+    pub recorder: Option<Recorder>,
 }
 
 /// An empty histogram of nanoseconds: up to ten minutes, three digits.
@@ -56,14 +60,24 @@ pub struct Stop {
 
 impl Stop {
     /// Nothing new; what is in flight is waited for.
-    pub fn finish(&self) {
+    fn finish(&self) {
         self.finish.store(true, Ordering::Relaxed);
     }
 
     /// Nobody serves any more: what is in flight is given up.
-    pub fn abandon(&self) {
+    fn abandon(&self) {
         self.abandon.store(true, Ordering::Relaxed);
         self.finish();
+    }
+
+    /// The end for workers after what the load was for: a proper one, or one without anybody who serves.
+    pub fn after<T>(&self, outcome: &Result<T>) {
+        if outcome.is_err() { self.abandon() } else { self.finish() }
+    }
+
+    /// Whether what is in flight has been given up.
+    pub fn is_abandoned(&self) -> bool {
+        self.abandon.load(Ordering::Relaxed)
     }
 
     /// Whether the end has come.
@@ -88,15 +102,18 @@ pub struct Worker {
 
 struct Pending {
     kind: Kind,
+    /// Of a change.
+    generation: u64,
     blocks: Range<usize>,
     buf: GuestBuf,
     since: Instant,
+    phase: Option<Phase>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Read,
-    Write(u64),
+    Write,
     Discard,
     WriteZeroes,
     Flush,
@@ -106,19 +123,19 @@ impl Kind {
     fn index(self) -> usize {
         match self {
             Kind::Read => 0,
-            Kind::Write(_) => 1,
+            Kind::Write => 1,
             Kind::Discard => 2,
             Kind::WriteZeroes => 3,
             Kind::Flush => 4,
         }
     }
 
-    fn becomes(self, was: Expect) -> Expect {
+    fn effect(self) -> Option<Effect> {
         match self {
-            Kind::Read | Kind::Flush => was,
-            Kind::Write(generation) => Expect::Written(generation),
-            Kind::Discard => was.discarded(),
-            Kind::WriteZeroes => Expect::Zeroes,
+            Kind::Read | Kind::Flush => None,
+            Kind::Write => Some(Effect::Write),
+            Kind::Discard => Some(Effect::Discard),
+            Kind::WriteZeroes => Some(Effect::Zeroes),
         }
     }
 }
@@ -132,9 +149,16 @@ impl Worker {
         let pending = (0..queue.size()).map(|_| None).collect();
         let rng = Rng::with_seed(seed.wrapping_add(u64::from(queue.index())));
         let latency = latency_histogram()?;
-        let outcome = Outcome { stripe, latency, counts: [0; 5], verified: 0, written: 0 };
+        let outcome = Outcome { stripe, latency, counts: [0; 5], verified: 0, written: 0, recorder: None };
         let (scratch, in_flight) = (vec![0; BUFFER_LEN as usize], Arc::default());
         Ok(Worker { queue, memory, bufs, pending, scratch, rng, seed, generation: 0, in_flight, outcome })
+    }
+
+    /// Has the worker do what a recorder wants besides.
+    #[must_use]
+    pub fn with_recorder(mut self, recorder: Recorder) -> Worker {
+        self.outcome.recorder = Some(recorder);
+        self
     }
 
     /// Requests in flight, for whoever wants to know from outside.
@@ -165,7 +189,7 @@ impl Worker {
             if stopping && self.queue.in_flight() == 0 {
                 return Ok(());
             }
-            ensure!(!stop.abandon.load(Ordering::Relaxed), "given up");
+            ensure!(!stop.is_abandoned(), "given up");
             if self.queue.wait(TURN)? {
                 last_progress = Instant::now();
             }
@@ -179,52 +203,62 @@ impl Worker {
 
     /// Enqueues one request; false if the blocks it would need are in flight.
     fn start_one(&mut self) -> Result<bool> {
-        let kind = self.choose();
-        let max = self.rng.usize(1..=MAX_BLOCKS);
-        let blocks = if let Kind::Flush = kind { Some(0..0) } else { self.outcome.stripe.reserve(max, &mut self.rng) };
-        let Some(blocks) = blocks else { return Ok(false) };
+        let Some((kind, blocks)) = self.pick() else { return Ok(false) };
         let Some(buf) = self.bufs.pop() else { return Ok(false) };
         let bytes = blocks.len() * BLOCK_LEN;
         let (offset, len) = (self.outcome.stripe.block_offset(blocks.start), bytes as u64);
+        self.generation += u64::from(kind.effect().is_some());
         let data = [GuestBuf { addr: buf.addr, len: u32::try_from(bytes)? }];
         let request = match kind {
             Kind::Read => Request::Read { offset, data: &data },
-            Kind::Write(generation) => {
-                let data = self.scratch.get_mut(..bytes).context("request longer than its buffer")?;
-                self.outcome.stripe.fill(blocks.start, generation, self.seed, data);
-                self.memory.write(buf.addr, data)?;
+            Kind::Write => {
+                let content = self.scratch.get_mut(..bytes).context("request longer than its buffer")?;
+                self.outcome.stripe.fill(blocks.start, self.generation, self.seed, content);
+                self.memory.write(buf.addr, content)?;
                 self.outcome.written += len;
-                Request::Write { offset, data: &[GuestBuf { addr: buf.addr, len: u32::try_from(bytes)? }] }
+                Request::Write { offset, data: &data }
             }
             Kind::Discard => Request::Discard { offset, len },
             Kind::WriteZeroes => Request::WriteZeroes { offset, len, unmap: self.rng.bool() },
             Kind::Flush => Request::Flush,
         };
+        let phase = match (kind.effect(), &mut self.outcome.recorder) {
+            (Some(effect), Some(recorder)) => recorder.submitted(effect, &blocks),
+            _ => None,
+        };
         let token = self.queue.enqueue(&request)?;
         let slot = self.pending.get_mut(usize::from(token.slot)).context("token beyond the queue")?;
-        *slot = Some(Pending { kind, blocks, buf, since: Instant::now() });
+        *slot = Some(Pending { kind, generation: self.generation, blocks, buf, since: Instant::now(), phase });
         Ok(true)
     }
 
-    fn choose(&mut self) -> Kind {
-        match self.rng.u32(..1000) {
-            0..500 => Kind::Read,
-            500..960 => {
-                self.generation += 1;
-                Kind::Write(self.generation)
-            }
-            960..975 => Kind::Discard,
-            975..990 => Kind::WriteZeroes,
-            _ => Kind::Flush,
+    /// The next request and its blocks, which are reserved; `None` if they are in flight.
+    fn pick(&mut self) -> Option<(Kind, Range<usize>)> {
+        let stripe = &mut self.outcome.stripe;
+        let wanted = self.outcome.recorder.as_mut().and_then(|it| it.wants(MAX_BLOCKS, |block| stripe.is_free(block)));
+        if let Some(blocks) = wanted {
+            return stripe.reserve_all(blocks.clone()).then_some((Kind::Write, blocks));
         }
+        let kind = choose(&mut self.rng);
+        if let Kind::Flush = kind {
+            return Some((kind, 0..0));
+        }
+        let window = self.outcome.recorder.as_ref().map_or(0..stripe.blocks(), Recorder::window);
+        let max = self.rng.usize(1..=MAX_BLOCKS);
+        stripe.reserve(window, max, &mut self.rng).map(|blocks| (kind, blocks))
     }
 
     fn complete(&mut self, done: Completion) -> Result<()> {
         let slot = self.pending.get_mut(usize::from(done.token.slot)).and_then(Option::take);
-        let Pending { kind, blocks, buf, since } = slot.context("a request completed twice")?;
+        let Pending { kind, generation, blocks, buf, since, phase } = slot.context("a request completed twice")?;
         ensure!(done.status == Status::Ok, "{kind:?} of blocks {blocks:?} ended with {:?}", done.status);
         let outcome = &mut self.outcome;
-        outcome.latency.saturating_record(u64::try_from(since.elapsed().as_nanos())?);
+        let took = since.elapsed();
+        outcome.latency.saturating_record(u64::try_from(took.as_nanos())?);
+        if let (Some(_), Some(recorder)) = (kind.effect(), &mut outcome.recorder) {
+            recorder.completed(generation, &blocks);
+            recorder.latency(phase.filter(|_| kind.index() == Kind::Write.index()), took);
+        }
         if let Kind::Read = kind {
             let data = self.scratch.get_mut(..blocks.len() * BLOCK_LEN).context("request longer than its buffer")?;
             self.memory.read(buf.addr, data)?;
@@ -234,8 +268,19 @@ impl Worker {
         if let Some(count) = outcome.counts.get_mut(kind.index()) {
             *count += 1;
         }
-        outcome.stripe.settle(blocks, |was| kind.becomes(was));
+        let becomes = |was: Expect| kind.effect().map_or(was, |effect| was.after(effect, generation));
+        outcome.stripe.settle(blocks, becomes);
         self.bufs.push(buf);
         Ok(())
+    }
+}
+
+fn choose(rng: &mut Rng) -> Kind {
+    match rng.u32(..1000) {
+        0..500 => Kind::Read,
+        500..960 => Kind::Write,
+        960..975 => Kind::Discard,
+        975..990 => Kind::WriteZeroes,
+        _ => Kind::Flush,
     }
 }
