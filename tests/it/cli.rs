@@ -1,6 +1,7 @@
 //! The program from its command line: what it does with it, what it leaves behind, how it ends.
 
 mod background;
+mod backup;
 mod control;
 mod grown;
 mod options;
