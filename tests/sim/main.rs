@@ -1,4 +1,5 @@
-//! Seeded runs of the real queues and nodes on a simulated kernel, judged by what the guest was told.
+//! Seeded runs of the real queues, nodes and jobs on a simulated kernel, judged by what the guest was told: one machine
+//! crashes and loses power, the other ([`points`]) makes points in time.
 //!
 //! `SEEDS=n` runs that many seeds instead of 20 seconds' worth, `START=s` begins with seed s. A failing seed is printed
 //! with the command that replays it.
@@ -7,6 +8,7 @@
 mod guest;
 mod machine;
 mod oracle;
+mod points;
 mod process;
 mod request;
 mod scenario;

@@ -177,7 +177,7 @@ fn number(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// Whose content a sector has.
-fn decode(sector: usize, bytes: &[u8]) -> Result<Tag, String> {
+pub fn decode(sector: usize, bytes: &[u8]) -> Result<Tag, String> {
     let tag = number(bytes, 0);
     match bytes == content(sector, 1, tag) {
         true => Ok(tag),

@@ -65,6 +65,17 @@ impl Process {
     pub fn start(world: &World, scenario: &Scenario, image: &Path, area: Option<&StdFile>) -> Self {
         let graph = Graph::new();
         let node = open(&graph, scenario, image);
+        Self::serve(world, scenario, graph, &node, area)
+    }
+
+    /// Serves a node of a graph.
+    pub fn serve(
+        world: &World,
+        scenario: &Scenario,
+        graph: Arc<Graph>,
+        node: &Arc<Node>,
+        area: Option<&StdFile>,
+    ) -> Self {
         let options = VhostOptions {
             id: "export".into(),
             node: node.clone(),
@@ -91,7 +102,7 @@ impl Process {
         let (queues, size) = (scenario.queues, scenario.queue_size);
         let len = InflightArea::len_for(queues, size);
         let area = area.map(|file| InflightArea::map(file, 0, len, queues, size, &fault).unwrap());
-        Self { queues: (0..queues).map(serve).collect(), file: file_of(&node), fault, area }
+        Self { queues: (0..queues).map(serve).collect(), file: file_of(node), fault, area }
     }
 
     /// The guest's memory, mapped anew.
@@ -196,7 +207,8 @@ fn options(scenario: &Scenario, name: &str, driver: DriverOptions) -> NodeOption
     }
 }
 
-fn file_of(node: &Node) -> FileId {
+/// The file a node keeps its content in.
+pub fn file_of(node: &Node) -> FileId {
     match (node.driver(), node.child()) {
         (Driver::File(file), _) => file.id(),
         (_, Some(child)) => file_of(child),

@@ -43,6 +43,8 @@ struct State {
     random: fastrand::Rng,
     now: u64,
     faults: Faults,
+    /// Of disks that have their own.
+    own_faults: BTreeMap<FileId, Faults>,
     disks: BTreeMap<FileId, Disk>,
     ports: Vec<Port>,
     flights: BTreeMap<u64, Flight>,
@@ -63,6 +65,7 @@ impl World {
             random: fastrand::Rng::with_seed(seed),
             now: 0,
             faults: Faults::default(),
+            own_faults: BTreeMap::new(),
             disks: BTreeMap::new(),
             ports: Vec::new(),
             flights: BTreeMap::new(),
@@ -86,9 +89,14 @@ impl World {
         SimIo::new(self.clone(), PortId(state.ports.len() - 1))
     }
 
-    /// What goes wrong from now on.
+    /// What goes wrong from now on, with disks that have no faults of their own.
     pub fn set_faults(&self, faults: Faults) {
         self.0.borrow_mut().faults = faults;
+    }
+
+    /// What goes wrong with one disk from now on.
+    pub fn set_faults_of(&self, file: FileId, faults: Faults) {
+        self.0.borrow_mut().own_faults.insert(file, faults);
     }
 
     /// The clock in nanoseconds.
@@ -118,6 +126,12 @@ impl World {
         state.flights.values().filter(|flight| flight.port == port).count() + state.ports[port.0].ready.len()
     }
 
+    /// Operations on `file` that may still take effect.
+    pub fn under_way(&self, file: FileId) -> usize {
+        let state = self.0.borrow();
+        state.flights.values().filter(|flight| flight.op.file == file && flight.result.is_none()).count()
+    }
+
     /// The power fails: of what is not stable each sector survives or is lost by itself. Drop the reactors first.
     pub fn crash(&self) {
         let State { disks, random, trace, .. } = &mut *self.0.borrow_mut();
@@ -131,6 +145,11 @@ impl World {
     /// The content of a disk as a program would read it.
     pub fn content(&self, file: FileId) -> Vec<u8> {
         self.0.borrow().disks.get(&file).map(|disk| disk.live().to_vec()).unwrap_or_default()
+    }
+
+    /// The content of a disk that the worst power cut would leave.
+    pub fn stable_content(&self, file: FileId) -> Vec<u8> {
+        self.0.borrow().disks.get(&file).map(|disk| disk.durable().to_vec()).unwrap_or_default()
     }
 
     /// A hash of everything that has happened so far, in order.
@@ -152,10 +171,11 @@ impl State {
     }
 
     fn submit(&mut self, port: PortId, op: Op, token: Token) {
-        let (effect, done) = self.delays();
+        let faults = self.faults_of(op.file);
+        let (effect, done) = self.delays(&faults);
         self.count += 1;
         let id = self.count;
-        let fault = self.faults.draw(&mut self.random, op.kind);
+        let fault = faults.draw(&mut self.random, op.kind);
         let covers = self.disks.get(&op.file).map_or(0, Disk::changes);
         self.note(&[1, port.0 as u64, u64::from(op.file.0), code(op.kind), op.offset, op.len, token.0]);
         self.agenda.insert((self.now + effect, 2 * id), (id, Step::Effect));
@@ -163,9 +183,13 @@ impl State {
         self.flights.insert(id, Flight { port, op, token, covers, fault, result: None });
     }
 
+    fn faults_of(&self, file: FileId) -> Faults {
+        self.own_faults.get(&file).copied().unwrap_or(self.faults)
+    }
+
     /// When an operation takes effect and when it completes, from now.
-    fn delays(&mut self) -> (u64, u64) {
-        let most = match self.faults.hits(&mut self.random, self.faults.long_delay) {
+    fn delays(&mut self, faults: &Faults) -> (u64, u64) {
+        let most = match faults.hits(&mut self.random, faults.long_delay) {
             true => 50_000_000,
             false => [1, 1_000, 100_000][self.random.usize(0..3)],
         };
@@ -186,9 +210,11 @@ impl State {
     }
 
     fn take_effect(&mut self, id: u64) {
-        let State { flights, disks, faults, random, .. } = self;
+        let Some(file) = self.flights.get(&id).map(|flight| flight.op.file) else { return };
+        let faults = &self.faults_of(file);
+        let State { flights, disks, random, .. } = self;
         let Some(flight) = flights.get_mut(&id) else { return };
-        let Some(disk) = disks.get_mut(&flight.op.file) else { return };
+        let Some(disk) = disks.get_mut(&file) else { return };
         if faults.hits(random, faults.write_back) {
             disk.write_back(random);
         }

@@ -41,6 +41,10 @@ impl Disk {
         &self.live
     }
 
+    pub(super) fn durable(&self) -> &[u8] {
+        &self.durable
+    }
+
     /// The number of the last change.
     pub(super) fn changes(&self) -> u64 {
         self.changes
@@ -124,6 +128,10 @@ impl Disk {
         let whole = op.memory.len();
         let mut data = vec![0; usize::try_from(whole).unwrap_or(0)];
         op.memory.copy_to(0, &mut data);
+        if faults.lie == Some(Lie::BitIsFlipped) && faults.hits(random, 64) && !data.is_empty() {
+            let at = random.usize(0..data.len());
+            data[at] ^= 1 << random.u8(0..8);
+        }
         let len = match fault {
             Some(_) => cut(data.len(), true, self.unit(), random),
             None => self.shorten(data.len(), faults, random),

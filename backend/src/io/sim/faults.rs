@@ -12,6 +12,8 @@ pub enum Lie {
     WriteIsDropped,
     /// Short writes report all of their bytes.
     ShortIsWhole,
+    /// One write in sixteen writes one bit wrong.
+    BitIsFlipped,
 }
 
 /// Faults; frequencies are in 1024ths of the operations they can happen to.
