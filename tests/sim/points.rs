@@ -46,32 +46,37 @@ fn the_same_seed_makes_the_same_points_in_time() {
     }
 }
 
-/// How many of these runs the judge condemns, if somebody betrays it.
-fn condemned(betrayal: Betrayal, seeds: u64) -> usize {
-    (1..=seeds).filter(|seed| run(Setting::betrayed(*seed, betrayal)).is_err()).count()
+/// How many of 20 runs the judge condemns if somebody betrays it.
+fn condemned(betrayal: Betrayal) -> usize {
+    (1..=20).filter(|seed| run(Setting::betrayed(*seed, betrayal)).is_err()).count()
+}
+
+#[test]
+fn a_run_that_nobody_betrays_is_not_condemned() {
+    assert_eq!(condemned(Betrayal::Nothing), 0);
 }
 
 #[test]
 fn a_wrong_bit_in_a_backup_is_found_out() {
-    assert!(condemned(Betrayal::Target(Lie::BitIsFlipped), 20) > 10);
+    assert!(condemned(Betrayal::Target(Lie::BitIsFlipped)) > 10);
 }
 
 #[test]
 fn a_copy_that_was_left_out_is_found_out() {
-    assert!(condemned(Betrayal::Target(Lie::WriteIsDropped), 20) > 10);
+    assert!(condemned(Betrayal::Target(Lie::WriteIsDropped)) > 10);
 }
 
 #[test]
 fn a_backup_that_is_not_stable_is_found_out() {
-    assert!(condemned(Betrayal::Target(Lie::FlushDoesNothing), 20) > 10);
+    assert!(condemned(Betrayal::Target(Lie::FlushDoesNothing)) > 10);
 }
 
 #[test]
 fn a_bit_that_an_incremental_backup_misses_is_found_out() {
-    assert!(condemned(Betrayal::LostBit, 20) > 10);
+    assert!(condemned(Betrayal::LostBit) > 10);
 }
 
 #[test]
 fn a_bit_that_a_bitmap_misses_is_found_out() {
-    assert!(condemned(Betrayal::LostMark, 20) > 10);
+    assert!(condemned(Betrayal::LostMark) > 10);
 }

@@ -192,10 +192,11 @@ impl Machine {
         if self.operator.jobs.is_empty() {
             return Ok(());
         }
-        if goes_on && command {
-            self.command_any();
-        } else if !goes_on && self.random.u8(0..32) == 0 {
-            self.command_to_end();
+        match goes_on {
+            true if command && self.random.bool() => self.command_any(),
+            true if command => self.command_to_end(),
+            false if self.random.u8(0..32) == 0 => self.command_to_end(),
+            _ => {}
         }
         Ok(())
     }

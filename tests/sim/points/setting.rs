@@ -48,6 +48,8 @@ pub struct DiskSetting {
 /// What the tests of the judge do behind everybody's back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Betrayal {
+    /// Nothing, to compare with.
+    Nothing,
     /// The disks that backups are made onto lie.
     Target(Lie),
     /// A bit is lost from a bitmap before a backup uses it.
@@ -98,8 +100,8 @@ impl Setting {
             queues,
             disks: [DiskSetting::new(random), DiskSetting::new(random)],
             target_faults,
-            points: random.u32(6..20),
-            chances: [random.u16(20..200), random.u16(5..100)],
+            points: random.u32(10..40),
+            chances: [random.u16(10..150), random.u16(20..200)],
             requests: 2500,
             betrayal: None,
         }
@@ -111,7 +113,7 @@ impl Setting {
         let disks = honest.disks.map(|disk| DiskSetting { sectors: 3000, chain_grain: 65536, ..disk });
         let target_faults = Faults { short: 200, ..Faults::default() };
         let queues = Scenario { longest: 2, faults: Faults::default(), ..honest.queues };
-        Self { betrayal: Some(betrayal), points: 20, requests: 300, target_faults, disks, queues, ..honest }
+        Self { betrayal: Some(betrayal), points: 60, target_faults, disks, queues, ..honest }
     }
 
     /// Whether a fault explains that a guest's change fails.

@@ -140,7 +140,8 @@ impl Machine {
             2 if filter => Kind::Past,
             3 if chain.exists && !chain.busy => Kind::Anew(anew),
             4..=10 if chain.base.is_some() && !chain.busy => Kind::Link(mode),
-            _ if !chain.busy => Kind::Base,
+            11 if !chain.busy => Kind::Base,
+            _ if !chain.busy && chain.base.is_none() => Kind::Base,
             _ => return None,
         })
     }
