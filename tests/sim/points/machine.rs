@@ -4,14 +4,16 @@
 //! answered; a hold is made at once; what a job had for itself is free when it has ended.
 
 mod guests;
+mod rings;
 
-use super::history::{Content, History};
+use super::history::{ChangeId, Content, History};
 use super::holds::{Holds, Witness};
 use super::ledger::Ledger;
 use super::operator::Operator;
 use super::setting::{DISKS, Setting};
 use super::site::{Served, Site};
 use crate::oracle::Tag;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemark_backend::export::vhost::queue::Queue;
 use tidemark_backend::io::sim::World;
@@ -43,6 +45,8 @@ pub struct Report {
     pub past: u64,
     /// Holds.
     pub holds: u64,
+    /// The longest time of a change on storage that is quick, in nanoseconds.
+    pub slowest: u64,
     /// The machine's trace.
     pub trace: u64,
 }
@@ -60,6 +64,7 @@ impl Report {
         self.jobs.iter_mut().zip(other.jobs).for_each(|(sum, more)| *sum += more);
         self.past += other.past;
         self.holds += other.holds;
+        self.slowest = self.slowest.max(other.slowest);
     }
 }
 
@@ -76,7 +81,8 @@ pub struct Machine {
     /// Turns since anything has ended.
     pub(super) quiet: u32,
     sent: u32,
-    under_way: u64,
+    /// Changes that have not ended, and when they were made available.
+    under_way: BTreeMap<ChangeId, u64>,
     calm: bool,
 }
 
@@ -101,7 +107,7 @@ impl Machine {
             quiet: 0,
             // The numbers of writes begin after what is there already.
             sent: 1,
-            under_way: 0,
+            under_way: BTreeMap::new(),
             calm: false,
             setting,
             random,
@@ -142,19 +148,27 @@ impl Machine {
         if self.random.bool() && !self.calm && goes_on {
             self.send();
         }
+        self.stop(goes_on)?;
+        if self.random.u8(0..128) == 0 {
+            self.start_stopped();
+        }
         self.operate(goes_on)?;
         self.listen()?;
         if self.random.bool() {
             self.collect()?;
         }
-        if self.step() || self.world.advance() {
+        if self.step() {
             return Ok(());
         }
-        // Everybody sleeps. Only guests and operator can go on.
+        // Guests see what has ended before time passes, and nobody's ring is away for long.
         let quiet = self.quiet;
         self.collect()?;
         self.listen()?;
-        let waits = self.in_flight() > 0 || self.operator.waits();
+        if self.start_stopped() || self.world.advance() {
+            return Ok(());
+        }
+        // Everybody sleeps. Only guests and operator can go on.
+        let waits = self.serves() || self.operator.waits();
         if waits && self.quiet >= quiet && !self.step() {
             return Err(format!("everybody sleeps, and there is work: {}", self.operator.state()));
         }
@@ -201,7 +215,7 @@ impl Machine {
     /// A point in time was made.
     pub(super) fn note_point(&mut self) {
         self.report.points += 1;
-        self.report.under_way += self.under_way;
+        self.report.under_way += self.under_way.len() as u64;
     }
 
     /// Once nothing is under way: every node is free, and the disks are what their guests have made of them.

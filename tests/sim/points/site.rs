@@ -51,6 +51,8 @@ pub struct Served {
     pub process: Process,
     /// Its drivers, by queue.
     pub guests: Vec<GuestQueue>,
+    /// Their memory.
+    pub memory: GuestMemory,
 }
 
 /// One disk.
@@ -213,7 +215,7 @@ impl Builder<'_> {
         for (index, guest) in guests.iter().enumerate() {
             process.start_ring(index, queues, guest, &memory, 0);
         }
-        Served { process, guests }
+        Served { process, guests, memory }
     }
 }
 

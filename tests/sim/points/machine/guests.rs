@@ -10,6 +10,9 @@ use std::ops::Range;
 use tidemark_backend::io::sim::Faults;
 use tidemark_backend::node::copy_before_write::OnCbwError;
 
+/// Nanoseconds that no change takes on storage that is quick.
+const CHANGE_MAX: u64 = 100_000_000;
+
 impl Machine {
     /// A request of any guest.
     pub(super) fn send(&mut self) {
@@ -17,7 +20,7 @@ impl Machine {
         if self.random.u8(0..8) == 0 {
             return self.send_to_past(disk);
         }
-        let entry = self.ledger.next_disk().filter(|_| self.random.u8(0..4) == 0);
+        let entry = self.ledger.next_disk().filter(|_| self.random.bool());
         let disk = entry.unwrap_or(disk);
         let queue = self.random.usize(0..self.site.disks[disk].served.guests.len());
         if self.sent >= self.setting.requests || !self.site.disks[disk].served.guests[queue].has_room() {
@@ -63,7 +66,7 @@ impl Machine {
             Action::Discard(range) if self.setting.queues.unmap => self.history.begin(disk, range.clone(), 0),
             _ => return self.history.tick(),
         };
-        self.under_way += 1;
+        self.under_way.insert(change, self.world.now());
         change as Moment
     }
 
@@ -121,10 +124,21 @@ impl Machine {
             _ => (false, None),
         };
         if let Some(how) = how {
-            self.under_way -= 1;
+            self.check_time(change)?;
             self.history.end(change as ChangeId, if well { how } else { End::Failed });
         }
         demand(well || status == IO_ERROR && may_fail, || "nothing explains the error".into())
+    }
+
+    /// A change waits for storage and for nothing else, whatever is copied at that time.
+    fn check_time(&mut self, change: ChangeId) -> Result<(), String> {
+        let began = self.under_way.remove(&change).unwrap_or_default();
+        let took = self.world.now() - began;
+        let is_quick = self.setting.queues.faults.long_delay + self.setting.target_faults.long_delay == 0;
+        if is_quick {
+            self.report.slowest = self.report.slowest.max(took);
+        }
+        demand(!is_quick || took < CHANGE_MAX, || format!("it took {took} ns, and no operation takes 100 us"))
     }
 
     /// Judges what a reader has found of what a disk held at the beginning.
