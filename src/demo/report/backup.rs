@@ -38,8 +38,8 @@ impl Report {
     /// None in practice: all histograms have the same bounds.
     pub fn print(&self) -> Result<()> {
         println!();
-        columns("", ["changed by", "copied by", "copies before", "writes", "time to", "time to"].map(String::from));
-        columns("", ["the guest", "the jobs", "guest writes", "in flight", "the moment", "the end"].map(String::from));
+        columns("", ["changed by", "copied by", "copies before", "writes", "transaction", "backup"].map(String::from));
+        columns("", ["the guest", "the jobs", "guest writes", "in flight", "took", "took"].map(String::from));
         for (number, row) in self.rows.iter().enumerate() {
             let name = if number == 0 { "full".to_owned() } else { format!("incremental {number}") };
             columns(&name, row.cells());

@@ -158,7 +158,7 @@ fn what_cannot_be_backed_up_is_refused_with_the_way_out() {
 fn a_file_that_exists_is_overwritten_only_when_told_to() {
     for program in [TIDEMARK, QEMU] {
         let disk = Disk::of_file(program);
-        fs::write(disk.place.file("old"), [7; MIB as usize]).unwrap();
+        fs::write(disk.place.file("old"), vec![7; 1 << 20]).unwrap();
         disk.refusal(&["disk0", "--to", "old"]);
         assert!(!disk.same("old"), "{program}");
         disk.backup(&["disk0", "--to", "old", "--overwrite"]);
@@ -187,7 +187,7 @@ fn a_backup_that_fails_says_why_and_takes_its_file_away() {
         let parts = ["the backup of 'disk0' failed: Input/output error", "has been removed"];
         assert!(parts.iter().all(|part| message.contains(part)), "{program}: {message}");
         assert!(!disk.place.file("new").exists(), "{program}");
-        fs::write(disk.place.file("old"), [0; MIB as usize]).unwrap();
+        fs::write(disk.place.file("old"), vec![0; 1 << 20]).unwrap();
         let message = disk.refusal(&["disk0", "--to", "old", "--overwrite"]);
         assert!(message.contains("is not complete, and what it held before is gone"), "{program}: {message}");
         assert!(disk.place.file("old").exists(), "{program}");
