@@ -98,8 +98,8 @@ test-docs:
 # A build of its own: the flag reaches every crate.
 .PHONY: test-loom
 test-loom:
-	RUSTFLAGS='--cfg loom' cargo test --locked -p tidemark-backend --lib --target-dir $(OUT)/loom model
-	@$(call ran,'loom models of mailbox and epochs')
+	RUSTFLAGS='--cfg loom' cargo test --locked -p tidemark-backend -p tidemark-cbt --lib --target-dir $(OUT)/loom model
+	@$(call ran,'loom models of mailbox, epochs, bitmaps and copy maps')
 
 .PHONY: bench
 bench:

@@ -95,7 +95,8 @@ impl Bitmap {
     /// The next run of marked blocks that ends after `from`, in bytes, cut off at `from` and at the end of the disk.
     pub fn next_marked(&self, from: u64) -> Option<Range<u64>> {
         let (bits, blocks) = (self.granularity.bits(), self.block_count());
-        let first = self.find(from >> bits, blocks)?;
+        // The last block may begin before and end after the end of the disk.
+        let first = (from < self.len).then(|| self.find(from >> bits, blocks))??;
         let end = self.find_clear(first, blocks);
         Some((first << bits).max(from)..(end << bits).min(self.len))
     }
@@ -125,6 +126,8 @@ impl Bitmap {
                 }
             }
         }
+        // What is read from here on is not older than a mark that was skipped because the bit was still set.
+        fence(Ordering::SeqCst);
         any
     }
 
@@ -257,3 +260,6 @@ fn ones(mut bits: u64) -> impl Iterator<Item = u64> {
 fn index(at: u64) -> usize {
     usize::try_from(at).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -286,3 +286,6 @@ fn matching(word: u64, state: u64) -> u64 {
 fn index(at: u64) -> usize {
     usize::try_from(at).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests;

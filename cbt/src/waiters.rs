@@ -82,3 +82,6 @@ impl<W> Shard<W> {
 fn place(chunk: u64) -> usize {
     usize::try_from(chunk % SHARDS as u64).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

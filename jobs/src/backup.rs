@@ -18,6 +18,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use tidemark_backend::bitmaps::{Frozen, Stage};
+use tidemark_backend::error::GraphError;
 use tidemark_backend::graph::Graph;
 use tidemark_backend::io::Memory;
 use tidemark_backend::node::copy_before_write::{CbwOptions, CopyBeforeWrite, Phase};
@@ -54,7 +55,7 @@ pub struct Backup {
     graph: Arc<Graph>,
     copy: Arc<CopyBeforeWrite>,
     /// What is listed for it among the nodes.
-    filter: Arc<Node>,
+    filter: RefCell<Option<Arc<Node>>>,
     target: Rc<Root>,
     bitmap: Option<Tracked>,
     /// What is owed once the point in time has come; with the job's clusters for bits.
@@ -78,34 +79,8 @@ impl Backup {
         group: Option<Rc<Group>>,
     ) -> Result<(Rc<Job>, Rc<Self>), TransactionError> {
         let checked = check::check(graph, stage, &options)?;
-        let id = options.job_id.clone().unwrap_or_default();
-        registry.check_id(&id)?;
-        let (source, target) = (checked.source, checked.target);
-        let cbw = CbwOptions { min_chunk: options.min_cluster_size, ..CbwOptions::default() };
-        let copy = CopyBeforeWrite::new(&source, &target, None, cbw).map_err(|error| text(&error))?;
-        let owed = Bitmap::new(source.length(), checked.cluster).map(Arc::new).map_err(|error| text(&error))?;
-        target.acquire(true)?;
-        let filter =
-            graph.add_filter(options.filter_node_name.as_deref(), &copy).inspect_err(|_| target.release(true))?;
-        let bitmap = options.bitmap.clone().zip(checked.mode);
-        let selects = matches!(options.sync, BackupSync::Incremental | BackupSync::Bitmap);
-        let bitmap = bitmap.map(|(name, mode)| Tracked { name, mode, frozen: RefCell::default(), selects });
-        let backup = Rc::new(Self {
-            io: registry.io().clone(),
-            graph: graph.clone(),
-            filter,
-            target: Root::new(&target),
-            bitmap,
-            owed,
-            sync: options.sync,
-            options: checked.copy,
-            amount: Cell::default(),
-            installed: Cell::new(false),
-            copy,
-        });
-        source.attach();
-        target.set_busy(Some(BUSY));
-        backup.filter.set_busy(Some(BUSY));
+        let backup = Self::make(registry, graph, checked, &options)?;
+        let id = options.job_id.unwrap_or_default();
         let job = JobOptions {
             speed: options.speed,
             auto_finalize: options.auto_finalize,
@@ -115,9 +90,55 @@ impl Backup {
         };
         let job = registry.create(job, backup.clone()).inspect_err(|_| backup.let_go())?;
         if let Some(tracked) = &backup.bitmap {
-            *tracked.frozen.borrow_mut() = Some(stage.freeze(&source, &tracked.name)?);
+            *tracked.frozen.borrow_mut() = Some(stage.freeze(backup.source(), &tracked.name)?);
         }
         Ok((job, backup))
+    }
+
+    /// Takes the nodes into use.
+    fn make(
+        registry: &Registry,
+        graph: &Arc<Graph>,
+        checked: check::Checked,
+        options: &BackupOptions,
+    ) -> Result<Rc<Self>, TransactionError> {
+        let check::Checked { source, target, mode, copy: copy_options } = checked;
+        let cbw = CbwOptions { min_chunk: options.min_cluster_size, ..CbwOptions::default() };
+        let copy = CopyBeforeWrite::new(&source, &target, None, cbw).map_err(|error| text(&error))?;
+        let in_filter = |error: GraphError| TransactionError::Text(format!("Could not create node: {error}"));
+        if target.is_read_only() {
+            return Err(TransactionError::Text("Could not create node: Block node is read-only".to_owned()));
+        }
+        target.acquire(true).map_err(in_filter)?;
+        let filter = graph.add_filter(options.filter_node_name.as_deref(), &copy);
+        let filter = filter.map_err(in_filter).inspect_err(|_| target.release(true))?;
+        let owed = check::cluster(options).and_then(|cluster| {
+            source.acquire(false)?;
+            let owed = Bitmap::new(source.length(), cluster).map(Arc::new).map_err(|error| text(&error));
+            owed.inspect_err(|_| source.release(false))
+        });
+        let owed = owed.inspect_err(|_| {
+            graph.remove_filter(&filter);
+            target.release(true);
+        })?;
+        let selects = matches!(options.sync, BackupSync::Incremental | BackupSync::Bitmap);
+        let bitmap = options.bitmap.clone().zip(mode);
+        let bitmap = bitmap.map(|(name, mode)| Tracked { name, mode, frozen: RefCell::default(), selects });
+        target.set_busy(Some(BUSY));
+        filter.set_busy(Some(BUSY));
+        Ok(Rc::new(Self {
+            io: registry.io().clone(),
+            graph: graph.clone(),
+            filter: RefCell::new(Some(filter)),
+            target: Root::new(&target),
+            bitmap,
+            owed,
+            sync: options.sync,
+            options: copy_options,
+            amount: Cell::default(),
+            installed: Cell::new(false),
+            copy,
+        }))
     }
 
     /// The node whose point in time it is.

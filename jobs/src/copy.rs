@@ -96,6 +96,9 @@ impl Copier<'_> {
     /// Starts a copy at an owed chunk; returns where to go on.
     async fn copy_at(&self, offset: u64) -> Result<u64, JobFailure> {
         self.crew.room().await;
+        if self.crew.has_failed() {
+            return Ok(offset);
+        }
         let hole = self.hole_at(offset).await;
         let max = if hole > 0 { hole } else { self.piece };
         self.ctx.limit(if hole > 0 { 0 } else { max }).await?;

@@ -9,7 +9,7 @@ use crate::query::{BlockJobInfo, JobInfo};
 use crate::rate::RateLimit;
 use crate::signal::Signal;
 use crate::state::Status;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use tidemark_backend::reactor::Handle;
 
@@ -17,6 +17,9 @@ struct Shared {
     /// Newest first.
     jobs: RefCell<Vec<Rc<Job>>>,
     removed: Signal,
+    /// A transaction is being made: the next one begins when it has ended.
+    edited: Cell<bool>,
+    edits: Signal,
     events: JobEventSink,
     io: Handle,
 }
@@ -27,7 +30,22 @@ pub struct Registry(Rc<Shared>);
 
 impl Registry {
     pub(crate) fn new(io: Handle, events: JobEventSink) -> Self {
-        Self(Rc::new(Shared { jobs: RefCell::default(), removed: Signal::default(), events, io }))
+        Self(Rc::new(Shared {
+            jobs: RefCell::default(),
+            removed: Signal::default(),
+            edited: Cell::new(false),
+            edits: Signal::default(),
+            events,
+            io,
+        }))
+    }
+
+    /// Waits until no other transaction is under way; the next one waits until the guard is dropped. What one stages
+    /// is true only as long as no other changes it.
+    pub(crate) async fn edit(&self) -> Editing {
+        self.0.edits.until(|| !self.0.edited.get()).await;
+        self.0.edited.set(true);
+        Editing(self.clone())
     }
 
     /// The job thread's reactor.
@@ -102,6 +120,16 @@ impl Registry {
         self.0.jobs.borrow_mut().retain(|other| !Rc::ptr_eq(other, job));
         job.transit(Status::Null);
         self.0.removed.notify();
+    }
+}
+
+/// The turn of one transaction.
+pub(crate) struct Editing(Registry);
+
+impl Drop for Editing {
+    fn drop(&mut self) {
+        self.0.0.edited.set(false);
+        self.0.0.edits.notify();
     }
 }
 

@@ -81,6 +81,7 @@ pub async fn run(
     actions: Vec<Action>,
     grouped: bool,
 ) -> Result<(), TransactionError> {
+    let _turn = registry.edit().await;
     let group = grouped.then(Group::new);
     let mut plan = Plan { registry, graph, group, stage: Stage::new(), backups: Vec::new() };
     let result = match actions.into_iter().try_for_each(|action| plan.prepare(action)) {

@@ -144,7 +144,7 @@ impl CopyBeforeWrite {
 
     /// What may be done with chunks now.
     pub fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Acquire) {
+        match self.phase.load(Ordering::SeqCst) {
             0 => Phase::Mapping,
             1 => Phase::Settling,
             2 => Phase::Ready,
@@ -154,7 +154,7 @@ impl CopyBeforeWrite {
 
     /// Goes on to a later phase; whoever waits looks again.
     pub fn enter_phase(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Release);
+        self.phase.store(phase as u8, Ordering::SeqCst);
         self.waiters.wake_all(Waker::wake);
     }
 
@@ -169,6 +169,11 @@ impl CopyBeforeWrite {
         self.enter_phase(Phase::Ended);
     }
 
+    /// Whether no copy for a write is under way. In phase [`Phase::Ended`] none begins any more.
+    pub fn is_quiet(&self) -> bool {
+        self.memory.load(Ordering::SeqCst) == 0
+    }
+
     /// Whether the point in time is lost to a failed copy.
     pub fn is_broken(&self) -> bool {
         self.broken.load(Ordering::SeqCst)
@@ -180,7 +185,8 @@ impl CopyBeforeWrite {
         match self.phase() {
             Phase::Mapping => false,
             Phase::Settling | Phase::Ready => self.map.is_done(offset, len) || self.is_broken(),
-            Phase::Ended => true,
+            // A copy under way still reads what it is to copy.
+            Phase::Ended => self.map.first(offset..offset.saturating_add(len), ChunkState::Busy).is_none(),
         }
     }
 

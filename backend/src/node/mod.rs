@@ -274,16 +274,6 @@ impl Node {
         *self.busy.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
-    /// Counts a user that takes no image lock.
-    pub fn attach(&self) {
-        self.adopt();
-    }
-
-    /// Undoes one [`Node::attach`].
-    pub fn detach(&self) {
-        self.users.fetch_sub(1, Ordering::AcqRel);
-    }
-
     /// Counts a parent.
     pub(crate) fn adopt(&self) {
         self.users.fetch_add(1, Ordering::AcqRel);

@@ -17,7 +17,6 @@ pub(super) struct Checked {
     pub source: Arc<Node>,
     pub target: Arc<Node>,
     pub mode: Option<BitmapMode>,
-    pub cluster: Granularity,
     pub copy: CopyOptions,
 }
 
@@ -49,12 +48,12 @@ pub(super) fn check(
         return refuse("Source and target cannot be the same");
     }
     if options.compress {
-        return refuse(format!("Compression is not supported for this drive {}", target.name()));
+        return refuse("Compression is not supported for this drive ");
     }
     check_free(&source)?;
     check_free(&target)?;
-    if target.is_read_only() {
-        return refuse("Block node is read-only");
+    if options.discard_source {
+        return refuse("Parameter 'discard-source' is not supported: the source keeps what was copied");
     }
     let workers = usize::try_from(options.max_workers).ok().filter(|count| (1..=0x7fff_ffff).contains(count));
     let Some(workers_max) = workers else { return refuse("max-workers must be between 1 and 2147483647") };
@@ -64,26 +63,35 @@ pub(super) fn check(
     if source.length() != target.length() {
         return refuse("Source and target image have different sizes");
     }
-    let cluster = cluster(options)?;
-    if chunk_max != 0 && chunk_max < cluster.bytes() {
-        let cluster = cluster.bytes();
-        return refuse(format!("Required max-chunk ({chunk_max}) is less than backup cluster size ({cluster})"));
-    }
     let copy = CopyOptions {
         workers_max,
         chunk_max,
         on_source_error: options.on_source_error,
         on_target_error: options.on_target_error,
     };
-    Ok(Checked { source, target, mode, cluster, copy })
+    if i64::try_from(options.min_cluster_size).is_err() {
+        let (asked, most) = (options.min_cluster_size, i64::MAX);
+        return refuse(format!("min-cluster-size too large: {asked} > {most}"));
+    }
+    Ok(Checked { source, target, mode, copy })
 }
 
-fn cluster(options: &BackupOptions) -> Result<Granularity, TransactionError> {
+/// The job's cluster; looked at when there is a filter, as QEMU does.
+pub(super) fn cluster(options: &BackupOptions) -> Result<Granularity, TransactionError> {
     if options.min_cluster_size != 0 && !options.min_cluster_size.is_power_of_two() {
-        return refuse("min-cluster-size needs to be a power of 2");
+        return refuse(
+            "Could not create node: Cannot create block-copy-state: min-cluster-size needs to be a power of 2",
+        );
     }
     let bytes = options.min_cluster_size.max(CLUSTER);
-    Granularity::new(bytes).ok_or_else(|| TransactionError::Text("min-cluster-size is too large".to_owned()))
+    let too_large = || TransactionError::Text("min-cluster-size is too large".to_owned());
+    let cluster = Granularity::new(bytes).ok_or_else(too_large)?;
+    match u64::try_from(options.max_chunk) {
+        Ok(chunk @ 1..) if chunk < bytes => {
+            refuse(format!("Required max-chunk ({chunk}) is less than backup cluster size ({bytes})"))
+        }
+        _ => Ok(cluster),
+    }
 }
 
 /// The bitmap's mode, if there is one.

@@ -6,13 +6,22 @@ use crate::points;
 use std::slice;
 use std::sync::Arc;
 use tidemark_backend::bitmaps::Outcome;
+use tidemark_backend::node::copy_before_write::Phase;
 use tidemark_cbt::Bitmap;
+
+/// How often copies under way are looked at, in nanoseconds.
+const QUIET_NS: u64 = 100_000;
 
 impl Backup {
     /// In one hold: takes the point in time off the source and lets go of the bitmap.
     pub(super) async fn finish(&self, succeeded: bool) {
         if !self.installed.replace(false) {
             return;
+        }
+        self.copy.enter_phase(Phase::Ended);
+        while !self.copy.is_quiet() {
+            // Copies that guests' writes have started still write to the target.
+            self.io.sleep_until(self.io.read_clock().saturating_add(QUIET_NS)).await;
         }
         let mut released = None;
         let outcome = self.bitmap.as_ref().map(|tracked| (tracked, self.outcome(tracked.mode, succeeded)));
@@ -47,9 +56,11 @@ impl Backup {
 
     /// Lets go of the nodes.
     pub(super) fn let_go(&self) {
-        self.graph.remove_filter(&self.filter);
+        if let Some(filter) = self.filter.take() {
+            self.graph.remove_filter(&filter);
+        }
         self.target.node().set_busy(None);
         self.target.node().release(true);
-        self.source().detach();
+        self.source().release(false);
     }
 }

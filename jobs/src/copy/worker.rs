@@ -47,6 +47,10 @@ impl Crew {
         self.busy.get() == 0
     }
 
+    pub(super) fn has_failed(&self) -> bool {
+        !self.failures.borrow().is_empty()
+    }
+
     pub(super) fn take_failures(&self) -> Vec<Failed> {
         std::mem::take(&mut self.failures.borrow_mut())
     }
@@ -130,6 +134,8 @@ impl Claimed {
         let read = Request { kind: Kind::Read, fua: false, offset, len, memory: Memory::from(self.crew.buffer(len)) };
         let (memory, result) = self.crew.copy.source().handle(io, read).await;
         result.map_err(|error| (Operation::Read, error))?;
+        // The memory that comes back of a short transfer is what was left of it.
+        let memory = memory.into_buf().map(Memory::from).ok_or((Operation::Read, IoError::Io))?;
         let write = Request { kind: Kind::Write, fua: false, offset, len, memory };
         let (memory, result) = self.crew.target.handle(io, write).await;
         self.crew.keep(memory.into_buf());

@@ -152,7 +152,7 @@ fn block_resize(context: &Context, arguments: BlockResize) -> Result<Empty, QmpE
     if node.is_read_only() {
         return Err(QmpError::generic("Image is read-only"));
     }
-    context.graph.resize(&node, size)?;
+    tidemark_jobs::resize::resize(&context.jobs, &context.graph, &node, size)?;
     Ok(Empty {})
 }
 

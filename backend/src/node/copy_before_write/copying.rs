@@ -1,6 +1,6 @@
 //! Copies chunks: claims, reads, writes, and says how it ended.
 
-use super::{CopyBeforeWrite, MEMORY_MAX, PIECE_MAX};
+use super::{CopyBeforeWrite, MEMORY_MAX, PIECE_MAX, Phase};
 use crate::error::IoError;
 use crate::io::{Buf, Memory, byte_count};
 use crate::node::{Kind, Request, Root};
@@ -27,20 +27,34 @@ impl Failure {
 }
 
 /// A run claimed for a write. Given back when dropped, however that comes about.
-struct Claimed<'a> {
-    copy: &'a CopyBeforeWrite,
+struct Claimed {
+    copy: Arc<CopyBeforeWrite>,
     run: Range<u64>,
     copied: bool,
 }
 
-impl Drop for Claimed<'_> {
+impl Drop for Claimed {
     fn drop(&mut self) {
         let len = self.run.end - self.run.start;
-        let before = self.copy.memory.fetch_sub(len, Ordering::SeqCst);
         self.copy.settle(self.run.clone(), self.copied);
+        let before = self.copy.memory.fetch_sub(len, Ordering::SeqCst);
         if before >= MEMORY_MAX {
             // There is room again, whatever chunk somebody waits for.
             self.copy.waiters.wake_all(Waker::wake);
+        }
+    }
+}
+
+impl Claimed {
+    async fn copy(mut self, io: &Handle, target: &Root, failure: &Failure) {
+        let (copy, len) = (self.copy.clone(), self.run.end - self.run.start);
+        match copy.copy(io, target, self.run.clone(), Buf::new(byte_count(len))).await.1 {
+            Ok(()) => {
+                self.copied = true;
+                copy.copies.fetch_add(1, Ordering::Relaxed);
+                copy.copied.fetch_add(len, Ordering::Relaxed);
+            }
+            Err(error) => failure.0.set(Some(error)),
         }
     }
 }
@@ -51,24 +65,18 @@ impl CopyBeforeWrite {
         let range = range.start..range.end.min(self.map.len());
         let mut from = range.start;
         while from < range.end && self.memory.load(Ordering::SeqCst) < MEMORY_MAX {
-            let Some(run) = self.map.claim(from, range.end - from, PIECE_MAX) else { return };
+            // Before the look at the phase: whoever ends it waits until nothing is counted here.
+            self.memory.fetch_add(PIECE_MAX, Ordering::SeqCst);
+            let claimed = (self.phase() == Phase::Ready).then(|| self.map.claim(from, range.end - from, PIECE_MAX));
+            let Some(run) = claimed.flatten() else {
+                self.memory.fetch_sub(PIECE_MAX, Ordering::SeqCst);
+                return;
+            };
             from = run.end;
-            self.memory.fetch_add(run.end - run.start, Ordering::SeqCst);
-            let (copy, io, target, failure) = (self.clone(), io.clone(), target.clone(), failure.clone());
-            io.clone().spawn(async move { copy.copy_for_write(&io, &target, run, &failure).await });
-        }
-    }
-
-    async fn copy_for_write(&self, io: &Handle, target: &Root, run: Range<u64>, failure: &Failure) {
-        let len = run.end - run.start;
-        let mut claimed = Claimed { copy: self, run: run.clone(), copied: false };
-        match self.copy(io, target, run, Buf::new(byte_count(len))).await.1 {
-            Ok(()) => {
-                claimed.copied = true;
-                self.copies.fetch_add(1, Ordering::Relaxed);
-                self.copied.fetch_add(len, Ordering::Relaxed);
-            }
-            Err(error) => failure.0.set(Some(error)),
+            self.memory.fetch_sub(PIECE_MAX - (run.end - run.start), Ordering::SeqCst);
+            let claimed = Claimed { copy: self.clone(), run, copied: false };
+            let (io, target, failure) = (io.clone(), target.clone(), failure.clone());
+            io.clone().spawn(async move { claimed.copy(&io, &target, &failure).await });
         }
     }
 
@@ -87,10 +95,12 @@ impl CopyBeforeWrite {
         let (offset, len) = (run.start, run.end - run.start);
         let read = Request { kind: Kind::Read, fua: false, offset, len, memory: Memory::from(buf) };
         let (memory, result) = self.source.handle(io, read).await;
-        if result.is_err() {
-            return (memory.into_buf(), result);
-        }
-        let write = Request { kind: Kind::Write, fua: false, offset, len, memory };
+        let buf = match (memory.into_buf(), result) {
+            (Some(buf), Ok(())) => buf,
+            (buf, result) => return (buf, result.and(Err(IoError::Io))),
+        };
+        // The memory that comes back of a short transfer is what was left of it.
+        let write = Request { kind: Kind::Write, fua: false, offset, len, memory: Memory::from(buf) };
         let (memory, result) = target.handle(io, write).await;
         (memory.into_buf(), result)
     }

@@ -38,6 +38,9 @@ impl Filter {
             let text = format!("Target node '{name}' is too small: it has {target} bytes and needs {len}");
             return Err(GraphError::Options(text));
         }
+        if target.is_read_only() {
+            return Err(GraphError::Options("Block node is read-only".into()));
+        }
         target.acquire(true)?;
         let copy = match CopyBeforeWrite::new(source, target, access, options) {
             Ok(copy) => copy,

@@ -3,7 +3,7 @@
 //! Readers are optimistic: what is not copied is read from the source, and then looked at again; had it been copied
 //! meanwhile, a write may have come before the read, and the copy is read instead. Writes never wait for readers.
 
-use super::CopyBeforeWrite;
+use super::{CopyBeforeWrite, PIECE_MAX};
 use crate::error::{GraphError, IoError};
 use crate::io::{Buf, Memory, byte_count};
 use crate::node::{Driver, Kind, Node, Outcome, Request};
@@ -58,15 +58,6 @@ impl SnapshotAccess {
         while done < request.len {
             let piece = self.same_place(start + done..start + request.len);
             let len = piece.end - piece.start;
-            if len == request.len {
-                // All in one place: straight into the caller's memory.
-                match self.read_piece(io, piece, request.memory).await {
-                    (memory, Ok(true)) => return (memory, Ok(())),
-                    (memory, Ok(false)) => request.memory = memory,
-                    (memory, Err(error)) => return (memory, Err(error)),
-                }
-                continue;
-            }
             let buf = Memory::from(Buf::new(byte_count(len)));
             match self.read_piece(io, piece, buf).await {
                 (memory, Ok(true)) => {
@@ -94,11 +85,11 @@ impl SnapshotAccess {
         let chunk = self.copy.map.chunk().bytes();
         let is_copied = |offset| self.copy.map.state(offset) == ChunkState::Done;
         let first = is_copied(range.start);
-        let mut end = (range.start / chunk + 1) * chunk;
-        while end < range.end && is_copied(end) == first {
+        let (mut end, limit) = ((range.start / chunk + 1) * chunk, range.end.min(range.start + PIECE_MAX));
+        while end < limit && is_copied(end) == first {
             end += chunk;
         }
-        range.start..end.min(range.end)
+        range.start..end.min(limit)
     }
 
     /// Reads a piece of one place. `Ok(false)` if it was copied while it was read from the source: read again.
