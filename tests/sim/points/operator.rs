@@ -54,8 +54,8 @@ pub(super) struct Job {
     cut: Option<Cut>,
     status: Status,
     outcome: Option<Outcome>,
-    /// When it was first told to end.
-    cancelled: Option<Moment>,
+    /// When it was heard that it has no result.
+    aborting: Option<Moment>,
 }
 
 /// What a transaction is to do besides backups.
@@ -242,12 +242,7 @@ impl Machine {
     }
 
     fn command(&mut self, at: usize, command: Command) {
-        let now = self.history.tick();
-        let job = &mut self.operator.jobs[at];
-        if let Command::Cancel { .. } = command {
-            job.cancelled.get_or_insert(now);
-        }
-        let id = job.id.clone();
+        let id = self.operator.jobs[at].id.clone();
         let family = [Family::Job, Family::BlockJob][self.random.usize(0..2)];
         let work = async move |registry: tidemark_jobs::Registry| registry.command(family, &id, command).await;
         self.operator.commands.push(self.site.jobs.send_async(work).unwrap());

@@ -79,7 +79,7 @@ impl Machine {
 
     /// What was overwritten while the job ran must have been copied, and what was copied must be of its moment.
     fn judge_fleece(&mut self, at: usize, cut: Cut, whole: &[u8]) -> Result<(), String> {
-        let Job { disk, kind, cancelled: Some(cancelled), .. } = self.operator.jobs[at] else { return Ok(()) };
+        let Job { disk, kind, aborting: Some(aborting), .. } = self.operator.jobs[at] else { return Ok(()) };
         if kind != Kind::Fleece {
             return Ok(());
         }
@@ -91,7 +91,7 @@ impl Machine {
         self.history.check_cut(cut, &contents)?;
         self.report.restores += 1;
         for (sector, _) in sectors.filter(|(_, sector)| !copied(sector)) {
-            let overwritten = self.history.is_changed_within(disk, sector, cut.to, cancelled);
+            let overwritten = self.history.is_changed_within(disk, sector, cut.to, aborting);
             demand(!overwritten, || format!("sector {sector} was overwritten without having been copied"))?;
         }
         Ok(())

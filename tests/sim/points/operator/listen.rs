@@ -75,6 +75,10 @@ impl Machine {
             JobEvent::Cancelled(_) => job.outcome = Some(Outcome::Cancelled),
             JobEvent::StatusChange { status, .. } => {
                 job.status = *status;
+                if *status == Status::Aborting {
+                    // Only now its writes are let go of.
+                    job.aborting = Some(self.history.tick());
+                }
                 if *status == Status::Concluded {
                     self.conclude(at)?;
                 }

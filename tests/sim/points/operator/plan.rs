@@ -125,7 +125,7 @@ impl Machine {
             cut: None,
             status: Status::Created,
             outcome: None,
-            cancelled: None,
+            aborting: None,
         });
     }
 
