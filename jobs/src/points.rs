@@ -25,7 +25,10 @@ pub fn add(nodes: &mut Vec<Arc<Node>>, node: &Arc<Node>) {
 /// [`NotHeld`] if it did not succeed in three tries of 50 ms; `edit` has not run.
 pub async fn hold(io: &Handle, nodes: &[Arc<Node>], edit: &mut dyn FnMut()) -> Result<Grace, NotHeld> {
     for _ in 0..TRIES {
-        over(io, &grace(nodes)).await;
+        // Roots may come meanwhile, and have been held by somebody else: look again.
+        while !grace(nodes).is_over() {
+            over(io, &grace(nodes)).await;
+        }
         let started = io.read_clock();
         let held = try_hold(nodes, edit);
         let micros = io.read_clock().saturating_sub(started) / 1000;

@@ -17,9 +17,8 @@ const CRATES: [(&str, &[&str]); 7] = [
 
 /// The modules of the backend from bottom to top; none uses one that stands after it. Their tests may: what is
 /// simplest to make a case from stands above, often.
-const BACKEND: [&str; 12] = [
-    "sync", "error", "io", "mailbox", "reactor", "range_lock", "epoch", "bitmaps", "node", "graph", "event", "export",
-];
+const BACKEND: [&str; 12] =
+    ["sync", "error", "io", "mailbox", "reactor", "range_lock", "epoch", "bitmaps", "node", "graph", "event", "export"];
 
 /// Who may know JSON.
 const JSON: &str = "qmp-lite";
