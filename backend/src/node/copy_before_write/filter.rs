@@ -29,6 +29,11 @@ impl Filter {
         if Arc::ptr_eq(source, target) {
             return Err(GraphError::Options("Source and target cannot be the same".into()));
         }
+        if i64::try_from(options.min_chunk).is_err() {
+            let (asked, most) = (options.min_chunk, i64::MAX);
+            let text = format!("Cannot create block-copy-state: min-cluster-size too large: {asked} > {most}");
+            return Err(GraphError::Options(text));
+        }
         if options.min_chunk != 0 && !options.min_chunk.is_power_of_two() {
             let text = "Cannot create block-copy-state: min-cluster-size needs to be a power of 2";
             return Err(GraphError::Options(text.into()));
