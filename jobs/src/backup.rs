@@ -205,6 +205,10 @@ impl JobDriver for Backup {
         Some((self.done(), self.amount.get().total))
     }
 
+    fn copies_before_writes(&self) -> Option<(u64, u64)> {
+        Some(self.copy.copied_for_writes())
+    }
+
     fn commit(&self) -> LocalFuture<'_, ()> {
         Box::pin(self.finish(true))
     }

@@ -27,6 +27,11 @@ pub trait JobDriver: 'static {
         None
     }
 
+    /// Copies made because a guest's write needed them: how many, and bytes; `None` for jobs that are no backups.
+    fn copies_before_writes(&self) -> Option<(u64, u64)> {
+        None
+    }
+
     /// All of the group have succeeded: lets the results take effect.
     fn commit(&self) -> LocalFuture<'_, ()> {
         Box::pin(async {})

@@ -61,6 +61,8 @@ pub struct BlockJobInfo {
     pub auto_finalize: bool,
     /// Whether it is forgotten by itself.
     pub auto_dismiss: bool,
+    /// Copies that a backup has made because a guest's write needed them: how many, and bytes.
+    pub copies_before_writes: Option<(u64, u64)>,
     /// Why it failed.
     pub error: Option<String>,
 }
@@ -81,6 +83,7 @@ impl BlockJobInfo {
             status: job.status(),
             auto_finalize: job.auto_finalize,
             auto_dismiss: job.auto_dismiss,
+            copies_before_writes: job.driver.copies_before_writes(),
             error: job.error_text(),
         }
     }

@@ -51,6 +51,10 @@ qapi_struct! {
         "auto-finalize" auto_finalize: bool,
         /// Whether it is forgotten by itself.
         "auto-dismiss" auto_dismiss: bool,
+        /// How many copies a backup has made because a guest's write needed them. Not in QEMU.
+        "x-cbw-copies" cbw_copies: Option<u64>,
+        /// The bytes of these copies. Not in QEMU.
+        "x-cbw-bytes" cbw_bytes: Option<u64>,
         /// Why it failed.
         "error" error: Option<String>,
     }
@@ -178,6 +182,8 @@ impl From<tidemark_jobs::BlockJobInfo> for BlockJobInfo {
             status: info.status.into(),
             auto_finalize: info.auto_finalize,
             auto_dismiss: info.auto_dismiss,
+            cbw_copies: info.copies_before_writes.map(|(copies, _)| copies),
+            cbw_bytes: info.copies_before_writes.map(|(_, bytes)| bytes),
             error: info.error,
         }
     }

@@ -10,8 +10,17 @@ use qmp_lite::wire::Value;
 use super::daemon::{Daemon, QEMU, TIDEMARK};
 
 /// Members that QEMU does not have.
-const OWN: [&str; 7] =
-    ["x-cpus", "x-delay-ns", "x-guard-format", "x-poll-max-ns", "x-serial", "x-socket-group", "x-socket-mode"];
+const OWN: [&str; 9] = [
+    "x-cbw-bytes",
+    "x-cbw-copies",
+    "x-cpus",
+    "x-delay-ns",
+    "x-guard-format",
+    "x-poll-max-ns",
+    "x-serial",
+    "x-socket-group",
+    "x-socket-mode",
+];
 
 /// A schema: its entries by name.
 pub struct Entries(HashMap<String, Value>);
