@@ -10,6 +10,7 @@ pub mod file;
 mod null;
 pub mod options;
 pub mod points;
+pub mod qcow2;
 mod raw;
 mod root;
 mod view;

@@ -1,0 +1,7 @@
+//! Driver `qcow2`: an image that maps guest clusters to clusters of a file.
+//!
+//! It answers where a guest's bytes are; it moves data only where the format asks for it (copy on write, compressed
+//! clusters). Sources: the qcow2 specification of QEMU (docs/interop/qcow2), version 3.
+
+pub mod entry;
+pub mod store;

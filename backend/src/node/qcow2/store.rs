@@ -1,0 +1,76 @@
+//! The file below an image, as its metadata is read and written: whole tables, in the file's byte order.
+
+use crate::error::IoError;
+use crate::io::{Buf, Memory, byte_count};
+use crate::node::{Kind, Node, Request};
+use crate::reactor::Handle;
+use std::sync::Arc;
+
+/// The node that holds an image's metadata.
+#[derive(Clone)]
+pub struct Store(Arc<Node>);
+
+impl Store {
+    /// Metadata in `file`.
+    pub fn new(file: Arc<Node>) -> Self {
+        Self(file)
+    }
+
+    /// The node.
+    pub fn node(&self) -> &Arc<Node> {
+        &self.0
+    }
+
+    /// Bytes from `offset` on. What is past the end of the file is no metadata.
+    ///
+    /// # Errors
+    /// The storage's; [`IoError::Invalid`] when part of it is past the end.
+    pub async fn read(&self, io: &Handle, offset: u64, len: u64) -> Result<Buf, IoError> {
+        let memory = Memory::from(Buf::new(byte_count(len)));
+        let request = Request { kind: Kind::Read, fua: false, offset, len, memory };
+        let (memory, result) = self.0.handle(io, request).await;
+        result?;
+        memory.into_buf().ok_or(IoError::Io)
+    }
+
+    /// Writes `bytes` at `offset`; not stable before [`Store::flush`]. The file must reach that far.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub async fn write(&self, io: &Handle, offset: u64, bytes: Buf) -> Result<(), IoError> {
+        let memory = Memory::from(bytes);
+        let request = Request { kind: Kind::Write, fua: false, offset, len: memory.len(), memory };
+        self.0.handle(io, request).await.1
+    }
+
+    /// Makes all that was written stable.
+    ///
+    /// # Errors
+    /// The storage's; the file takes no more writes then.
+    pub async fn flush(&self, io: &Handle) -> Result<(), IoError> {
+        let request = Request { kind: Kind::Flush, fua: false, offset: 0, len: 0, memory: Memory::empty() };
+        self.0.handle(io, request).await.1
+    }
+
+    /// A table of big-endian words.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub async fn read_words(&self, io: &Handle, offset: u64, count: usize) -> Result<Vec<u64>, IoError> {
+        let buf = self.read(io, offset, count as u64 * 8).await?;
+        let words = buf.as_slice().as_chunks().0;
+        Ok(words.iter().copied().map(u64::from_be_bytes).collect())
+    }
+
+    /// Writes a table of words, big-endian.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub async fn write_words(&self, io: &Handle, offset: u64, words: &[u64]) -> Result<(), IoError> {
+        let mut buf = Buf::new(words.len() * 8);
+        for (bytes, word) in buf.as_mut_slice().as_chunks_mut().0.iter_mut().zip(words) {
+            *bytes = word.to_be_bytes();
+        }
+        self.write(io, offset, buf).await
+    }
+}
