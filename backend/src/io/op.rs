@@ -22,6 +22,8 @@ pub enum OpKind {
         /// The space may be given back.
         unmap: bool,
     },
+    /// Makes the file reach at least to the end of the range; what is new reads as zeroes and takes no space.
+    Grow,
     /// Finds out how far from the offset on the file is all data or all hole, at most the operation's length: that is
     /// its length afterwards. Holes read as zeroes; data may as well.
     Extent {

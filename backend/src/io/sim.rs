@@ -268,6 +268,7 @@ fn code(kind: OpKind) -> u64 {
         OpKind::Discard => 4,
         OpKind::Zero { unmap } => 5 + u64::from(unmap),
         OpKind::Extent { .. } => 7,
+        OpKind::Grow => 8,
     }
 }
 

@@ -102,7 +102,7 @@ impl Uring {
         };
         let by_worker = match op.kind {
             OpKind::Discard | OpKind::Zero { .. } => info.block_device,
-            OpKind::Extent { .. } => true,
+            OpKind::Extent { .. } | OpKind::Grow => true,
             _ => false,
         };
         if by_worker {

@@ -1,4 +1,5 @@
-//! Threads for what io_uring lacks or would block on: discard and zero ioctls of block devices, looking for holes.
+//! Threads for what io_uring lacks or would block on: discard and zero ioctls of block devices, looking for holes,
+//! giving a file another length.
 //!
 //! A worker never sees memory of a request, only a range. Results go to the inbox of the ring that asked.
 #![allow(unsafe_code)]
@@ -84,8 +85,21 @@ impl Workers {
 fn run(job: &Job) -> Result<u64, IoError> {
     match job.kind {
         OpKind::Extent { .. } => find_extent(job),
+        OpKind::Grow => grow(job),
         _ => run_ioctl(job),
     }
+}
+
+/// ftruncate(2). Whoever grows a file sees to it that nobody else does at the same time.
+fn grow(job: &Job) -> Result<u64, IoError> {
+    let [offset, len] = job.range;
+    let end = offset.checked_add(len).ok_or(IoError::Invalid)?;
+    let errno = |errno: rustix::io::Errno| IoError::from_errno(errno.raw_os_error());
+    let size = rustix::fs::fstat(&job.file.fd).map_err(errno)?.st_size;
+    if u64::try_from(size).is_ok_and(|size| size < end) {
+        rustix::fs::ftruncate(&job.file.fd, end).map_err(errno)?;
+    }
+    Ok(0)
 }
 
 /// lseek(2) with SEEK_DATA, and with SEEK_HOLE where data begins at once. A file system that cannot tell has data only.

@@ -19,7 +19,7 @@ use crate::range_lock::RangeLock;
 use crate::reactor::Handle;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// An open image file.
 pub struct File {
@@ -37,6 +37,7 @@ pub struct File {
     memory_alignment: u32,
     lock: Option<Lock>,
     ranges: RangeLock,
+    growing: RangeLock,
     flushes: flush::Flushes,
     poisoned: AtomicBool,
     cannot_unmap: AtomicBool,
@@ -136,6 +137,21 @@ impl File {
         }
         let (op, result) = io.run(Op::bare(OpKind::Extent { data: true }, self.id, offset, len)).await;
         result.map(|()| (op.len, op.kind == OpKind::Extent { data: true }))
+    }
+
+    /// Makes the file at least `end` bytes long, if it is not; `known` is its length so far, and kept up.
+    pub(super) async fn grow(&self, io: &Handle, end: u64, known: &AtomicU64) -> Result<(), IoError> {
+        let _turn = self.growing.lock(0..1).await;
+        let length = known.load(Ordering::Acquire);
+        if length >= end {
+            return Ok(());
+        }
+        if self.block_device {
+            return Err(IoError::NoSpace);
+        }
+        io.run(Op::bare(OpKind::Grow, self.id, length, end - length)).await.1?;
+        known.fetch_max(end, Ordering::AcqRel);
+        Ok(())
     }
 
     async fn read(&self, io: &Handle, request: Request) -> Outcome {

@@ -363,6 +363,34 @@ impl Node {
         })
     }
 
+    /// Makes the node at least `end` bytes long for a format above that puts something there; rounded up to sectors.
+    ///
+    /// # Errors
+    /// [`IoError::NoSpace`] where the node cannot be that long; the storage's.
+    pub fn grow<'a>(&'a self, io: &'a Handle, end: u64) -> Pin<Box<dyn Future<Output = Result<(), IoError>> + 'a>> {
+        Box::pin(async move {
+            let end = end.checked_next_multiple_of(512).ok_or(IoError::NoSpace)?;
+            if end <= self.length() {
+                return Ok(());
+            }
+            match &self.driver {
+                Driver::File(file) => file.grow(io, end, &self.length).await,
+                Driver::Raw(raw) if !raw.has_fixed_size() => {
+                    let below = end.checked_add(raw.offset()).ok_or(IoError::NoSpace)?;
+                    raw.child().grow(io, below).await?;
+                    self.length.fetch_max(end, Ordering::AcqRel);
+                    Ok(())
+                }
+                Driver::BlkDebug(filter) => {
+                    filter.child().grow(io, end).await?;
+                    self.length.fetch_max(end, Ordering::AcqRel);
+                    Ok(())
+                }
+                _ => Err(IoError::NoSpace),
+            }
+        })
+    }
+
     async fn zero_instead(&self, io: &Handle, request: Request) -> Outcome {
         let unmap = self.detect_zeroes == DetectZeroes::Unmap && self.discard == Discard::Unmap;
         let zero = Request { kind: Kind::Zero { unmap }, memory: Memory::empty(), ..request };

@@ -71,6 +71,13 @@ impl Disk {
             OpKind::Zero { unmap: false } if faults.no_zero => Err(IoError::Unsupported),
             OpKind::Discard if faults.discard_keeps => fault.map_or(Ok(0), Err),
             OpKind::Extent { .. } => fault.map_or_else(|| Ok(self.extent(op.offset, op.len)), Err),
+            OpKind::Grow => {
+                if let Some(error) = fault {
+                    return Err(error);
+                }
+                self.grow(usize::try_from(op.offset + op.len).map_err(|_| IoError::NoSpace)?);
+                Ok(0)
+            }
             OpKind::Discard | OpKind::Zero { .. } => {
                 let range = self.inside(op.offset, op.len);
                 let len = cut(range.len(), fault.is_some(), SECTOR, random);

@@ -73,7 +73,7 @@ impl Faults {
             OpKind::Read | OpKind::Extent { .. } => [(self.read_error, IoError::Io), (0, IoError::Io)],
             OpKind::Flush => [(self.flush_error, IoError::Io), (0, IoError::Io)],
             OpKind::Discard => [(self.write_error, IoError::Io), (0, IoError::Io)],
-            OpKind::Write { .. } | OpKind::Zero { .. } => {
+            OpKind::Write { .. } | OpKind::Zero { .. } | OpKind::Grow => {
                 [(self.write_error, IoError::Io), (self.no_space, IoError::NoSpace)]
             }
         };

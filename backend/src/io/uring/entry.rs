@@ -39,8 +39,8 @@ pub fn build(op: &Op, target: Target) -> squeue::Entry {
             fallocate(op, target, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE)
         }
         OpKind::Zero { unmap: false } => fallocate(op, target, libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE),
-        // Workers look for extents.
-        OpKind::Extent { .. } => opcode::Nop::new().build(),
+        // Workers do these.
+        OpKind::Extent { .. } | OpKind::Grow => opcode::Nop::new().build(),
     }
 }
 

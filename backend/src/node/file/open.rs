@@ -47,6 +47,7 @@ impl File {
             memory_alignment,
             lock,
             ranges: Default::default(),
+            growing: Default::default(),
             flushes: Default::default(),
             poisoned: AtomicBool::new(false),
             cannot_unmap: AtomicBool::new(false),

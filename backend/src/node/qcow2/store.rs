@@ -6,6 +6,9 @@ use crate::node::{Kind, Node, Request};
 use crate::reactor::Handle;
 use std::sync::Arc;
 
+/// Bytes by which a file grows.
+const GROWTH: u64 = 1 << 20;
+
 /// The node that holds an image's metadata.
 #[derive(Clone)]
 pub struct Store(Arc<Node>);
@@ -41,6 +44,22 @@ impl Store {
         let memory = Memory::from(bytes);
         let request = Request { kind: Kind::Write, fua: false, offset, len: memory.len(), memory };
         self.0.handle(io, request).await.1
+    }
+
+    /// Makes the file reach to `end` at least, some way ahead so that not every cluster asks; new bytes are zeroes.
+    ///
+    /// # Errors
+    /// The storage's; [`IoError::NoSpace`] when it cannot be that long.
+    pub async fn grow(&self, io: &Handle, end: u64) -> Result<(), IoError> {
+        if end <= self.0.length() {
+            return Ok(());
+        }
+        let ahead = end.checked_next_multiple_of(GROWTH).ok_or(IoError::NoSpace)?;
+        match self.0.grow(io, ahead).await {
+            // A whole step may be too much where what is needed is not.
+            Err(_) => self.0.grow(io, end).await,
+            done => done,
+        }
     }
 
     /// Makes all that was written stable.
