@@ -10,6 +10,9 @@
 //! kernel has it.
 
 mod barrier;
+mod passage;
+
+pub use passage::Passage;
 
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
 
@@ -22,6 +25,8 @@ pub struct Seat {
     epoch: AtomicU64,
     /// Changing requests under way, by the epoch's parity.
     changes: [AtomicU64; 2],
+    /// All requests under way on nodes that give space back.
+    passing: passage::Passing,
     wake: Option<Wake>,
 }
 

@@ -36,7 +36,9 @@ pub fn members(value: &Value, without: &[&str], masked: &[&str]) -> String {
     let Some(object) = value.as_object() else {
         return anonymous(&value.to_string());
     };
-    let shown = object.iter().filter(|(name, _)| !without.contains(&name.as_str())).map(|(name, value)| {
+    // Members of our own begin with `x-`; nothing QEMU shows here does.
+    let kept = object.iter().filter(|(name, _)| !without.contains(&name.as_str()) && !name.starts_with("x-"));
+    let shown = kept.map(|(name, value)| {
         let value = if masked.contains(&name.as_str()) { "?".to_owned() } else { anonymous(&value.to_string()) };
         format!("{name}={value}")
     });

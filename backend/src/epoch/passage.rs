@@ -1,0 +1,173 @@
+//! When everybody who may have looked something up before has ended, readers included: then it may be reused.
+//!
+//! Each seat counts the requests that pass by the parity of its *round*. A round moves on when the one before is empty
+//! and nobody is inside the section with an old round in hand, so what was looked up in round `r` has ended when round
+//! `r + 2` has begun. Holds nobody and waits for nobody: whoever wants to know asks again later.
+
+use super::{Seat, barrier};
+use crate::sync::{Arc, AtomicU64, Ordering};
+
+/// A seat's requests under way, by round.
+#[derive(Default)]
+pub(super) struct Passing {
+    round: AtomicU64,
+    counts: [AtomicU64; 2],
+}
+
+impl Seat {
+    /// The half of the counters to be used by a request that enters now. Inside the section only.
+    #[inline]
+    pub fn round(&self) -> usize {
+        super::parity(self.passing.round.load(Ordering::Acquire))
+    }
+
+    /// Says how many requests of that half are under way; a first one inside the section in which it looks things up.
+    #[inline]
+    pub fn set_passing(&self, half: usize, count: u64) {
+        // Release: whoever sees the count at zero sees that they have ended.
+        self.passing.counts[half & 1].store(count, Ordering::Release);
+    }
+
+    /// Begins the next round if the last one is over.
+    fn move_on(&self, round: u64) {
+        // Who is seen outside after it will see, once inside, this round or a later one, and whatever was changed
+        // before somebody asked.
+        barrier::heavy();
+        let last = super::parity(round.wrapping_add(1));
+        if !self.is_inside() && self.passing.counts[last].load(Ordering::Acquire) == 0 {
+            // If it fails somebody else has moved it on, for the same reasons.
+            let next = round.wrapping_add(1);
+            let _ = self.passing.round.compare_exchange(round, next, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
+    fn has_passed(&self, round: u64) -> bool {
+        for _ in 0..2 {
+            let now = self.passing.round.load(Ordering::Acquire);
+            if now.wrapping_sub(round) >= 2 {
+                return true;
+            }
+            self.move_on(now);
+        }
+        self.passing.round.load(Ordering::Acquire).wrapping_sub(round) >= 2
+    }
+}
+
+/// The requests that were under way on some seats at one moment.
+pub struct Passage(Vec<(Arc<Seat>, u64)>);
+
+impl Passage {
+    /// Those under way now, and those that are looking something up now.
+    pub fn of(seats: Vec<Arc<Seat>>) -> Self {
+        let with_round = |seat: Arc<Seat>| {
+            let round = seat.passing.round.load(Ordering::Acquire);
+            (seat, round)
+        };
+        Self(seats.into_iter().map(with_round).collect())
+    }
+
+    /// Whether they have all ended.
+    pub fn is_over(&mut self) -> bool {
+        self.0.retain(|(seat, round)| !seat.has_passed(*round));
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(loom)]
+    mod model {
+        use super::*;
+        use loom::sync::atomic::{AtomicBool, AtomicUsize};
+
+        /// A cluster, whether a table leads there, and whether somebody is at it.
+        struct Cluster {
+            mapped: AtomicBool,
+            content: AtomicUsize,
+            used: AtomicBool,
+        }
+
+        fn request(seat: &Seat, cluster: &Cluster) {
+            if !seat.enter() {
+                return;
+            }
+            let half = seat.round();
+            seat.set_passing(half, 1);
+            let mapped = cluster.mapped.load(Ordering::Relaxed);
+            seat.leave();
+            if mapped {
+                cluster.used.store(true, Ordering::Relaxed);
+                assert_eq!(cluster.content.load(Ordering::Relaxed), 1, "another's content");
+                cluster.used.store(false, Ordering::Relaxed);
+            }
+            seat.set_passing(half, 0);
+        }
+
+        #[test]
+        fn nothing_is_reused_while_a_request_that_found_it_is_under_way() {
+            loom::model(|| {
+                let seat = Arc::new(Seat::default());
+                let cluster = Arc::new(Cluster {
+                    mapped: AtomicBool::new(true),
+                    content: AtomicUsize::new(1),
+                    used: AtomicBool::new(false),
+                });
+                let guest = {
+                    let (seat, cluster) = (seat.clone(), cluster.clone());
+                    loom::thread::spawn(move || request(&seat, &cluster))
+                };
+                // Somebody else who waits: rounds move on by themselves.
+                Passage::of(vec![seat.clone()]).is_over();
+                cluster.mapped.store(false, Ordering::Relaxed);
+                if Passage::of(vec![seat]).is_over() {
+                    assert!(!cluster.used.load(Ordering::Relaxed), "still at it");
+                    cluster.content.store(2, Ordering::Relaxed);
+                }
+                guest.join().unwrap();
+            });
+        }
+    }
+
+    #[cfg(not(loom))]
+    mod steps {
+        use super::*;
+
+        #[test]
+        fn a_passage_lasts_until_the_requests_from_before_have_ended() {
+            let seat = Seat::new(None);
+            seat.set_passing(seat.round(), 1);
+            let mut passage = Passage::of(vec![seat.clone()]);
+            assert!(!passage.is_over());
+            let later = seat.round();
+            seat.set_passing(later, 1);
+            assert!(!passage.is_over());
+            seat.set_passing(0, 0);
+            assert!(passage.is_over(), "those that came later do not matter");
+            assert!(!Passage::of(vec![seat.clone()]).is_over());
+            seat.set_passing(later, 0);
+            assert!(Passage::of(vec![seat]).is_over());
+        }
+
+        #[test]
+        fn who_is_inside_may_have_looked_something_up() {
+            let seat = Seat::new(None);
+            assert!(seat.enter());
+            let mut passage = Passage::of(vec![seat.clone()]);
+            assert!(!passage.is_over());
+            seat.leave();
+            assert!(passage.is_over());
+        }
+
+        #[test]
+        fn of_two_who_wait_neither_is_let_through_by_the_other() {
+            let seat = Seat::new(None);
+            seat.set_passing(0, 1);
+            let (mut one, mut other) = (Passage::of(vec![seat.clone()]), Passage::of(vec![seat.clone()]));
+            assert!(!one.is_over() && !other.is_over() && !one.is_over());
+            seat.set_passing(0, 0);
+            assert!(one.is_over() && other.is_over());
+        }
+    }
+}
