@@ -86,12 +86,22 @@ pub struct Memory {
     segments: Vec<Segment>,
     len: u64,
     keep: Keep,
+    /// All of it, while only a part is to be moved.
+    whole: Option<Box<Whole>>,
+}
+
+/// What a [`Memory`] is apart from the part in view.
+struct Whole {
+    segments: Vec<Segment>,
+    len: u64,
+    /// Memory before and after the part, dropped when the whole is back.
+    around: [Option<Buf>; 2],
 }
 
 impl Memory {
     /// No memory, for operations that need none.
     pub const fn empty() -> Self {
-        Self { segments: Vec::new(), len: 0, keep: Keep::Nothing }
+        Self { segments: Vec::new(), len: 0, keep: Keep::Nothing, whole: None }
     }
 
     /// Guest memory.
@@ -101,7 +111,7 @@ impl Memory {
     /// any time: only volatile access is used, here and by the kernel.
     pub unsafe fn from_guest(segments: Vec<Segment>, pin: Rc<dyn Any>) -> Self {
         let len = segments.iter().map(|segment| segment.len as u64).sum();
-        Self { segments, len, keep: Keep::Pin(pin) }
+        Self { segments, len, keep: Keep::Pin(pin), whole: None }
     }
 
     /// Total bytes.
@@ -121,6 +131,7 @@ impl Memory {
 
     /// Gives the (emptied) segment list back for reuse and lets go of the memory.
     pub fn into_segments(mut self) -> Vec<Segment> {
+        self.restore();
         self.segments.clear();
         std::mem::take(&mut self.segments)
     }
@@ -136,6 +147,39 @@ impl Memory {
     /// Whether each segment starts and ends on a multiple of `align` (a power of two).
     pub fn is_aligned(&self, align: usize) -> bool {
         self.segments.iter().all(|segment| (segment.start.as_ptr() as usize | segment.len) & (align - 1) == 0)
+    }
+
+    /// Leaves only `len` bytes from offset `at` of the whole in view, for an operation on a part. What is past the end
+    /// is left out.
+    pub fn narrow(&mut self, at: u64, len: u64) {
+        self.restore();
+        let mut part = Vec::new();
+        self.each(at, len, |start, len| part.extend(NonNull::new(start).map(|start| Segment { start, len })));
+        let len = part.iter().map(|segment| segment.len as u64).sum();
+        let segments = std::mem::replace(&mut self.segments, part);
+        self.whole = Some(Box::new(Whole { segments, len: self.len, around: [None, None] }));
+        self.len = len;
+    }
+
+    /// Puts owned memory before and after the part in view, to be moved with it.
+    pub fn surround(&mut self, head: Option<Buf>, tail: Option<Buf>) {
+        if self.whole.is_none() {
+            self.narrow(0, self.len);
+        }
+        let segment = |buf: &Buf| Segment { start: buf.start, len: buf.layout.size() };
+        self.len += [&head, &tail].into_iter().flatten().map(|buf| segment(buf).len as u64).sum::<u64>();
+        self.segments.splice(0..0, head.as_ref().map(segment));
+        self.segments.extend(tail.as_ref().map(segment));
+        if let Some(whole) = &mut self.whole {
+            whole.around = [head, tail];
+        }
+    }
+
+    /// The whole in view again; also after a part of the part was moved.
+    pub fn restore(&mut self) {
+        if let Some(whole) = self.whole.take() {
+            (self.segments, self.len) = (whole.segments, whole.len);
+        }
     }
 
     /// Forgets the first `done` bytes: what is left of a short transfer.
@@ -222,12 +266,51 @@ impl Memory {
 impl From<Buf> for Memory {
     fn from(buf: Buf) -> Self {
         let segment = Segment { start: buf.start, len: buf.layout.size() };
-        Self { segments: vec![segment], len: segment.len as u64, keep: Keep::Buf(buf) }
+        Self { segments: vec![segment], len: segment.len as u64, keep: Keep::Buf(buf), whole: None }
     }
 }
 
 impl std::fmt::Debug for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Memory({} bytes in {})", self.len, self.segments.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(bytes: &[u8]) -> Memory {
+        let mut buf = Buf::new(bytes.len());
+        buf.as_mut_slice().copy_from_slice(bytes);
+        Memory::from(buf)
+    }
+
+    fn content(memory: &Memory) -> Vec<u8> {
+        let mut bytes = vec![0; byte_count(memory.len())];
+        memory.copy_to(0, &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn a_part_is_moved_alone_or_between_other_bytes_and_the_whole_comes_back() {
+        let mut memory = memory(b"abcdefgh");
+        memory.narrow(2, 3);
+        assert_eq!((content(&memory), memory.len()), (b"cde".to_vec(), 3));
+        let around = |byte: u8, len| {
+            let mut buf = Buf::new(len);
+            buf.as_mut_slice().fill(byte);
+            buf
+        };
+        memory.surround(Some(around(b'-', 2)), Some(around(b'+', 1)));
+        assert_eq!(content(&memory), b"--cde+");
+        // As after a short transfer.
+        memory.advance(4);
+        assert_eq!(content(&memory), b"e+");
+        memory.narrow(6, 100);
+        assert_eq!(content(&memory), b"gh", "parts are of the whole, and end with it");
+        memory.restore();
+        assert_eq!((content(&memory), memory.len()), (b"abcdefgh".to_vec(), 8));
+        assert_eq!(memory.into_buf().unwrap().as_slice(), b"abcdefgh");
     }
 }
