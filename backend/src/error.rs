@@ -139,6 +139,9 @@ pub enum GraphError {
     /// `writable` on a node opened read-only.
     #[error("Cannot export read-only node as writable")]
     ReadOnly,
+    /// A read-only node that is to be written by a job or a filter.
+    #[error("Block node is read-only")]
+    NotWritable,
     /// A kernel that refuses io_uring; the text says which switch to look at.
     #[error("{0}")]
     Uring(String),

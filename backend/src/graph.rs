@@ -2,10 +2,14 @@
 //!
 //! The data path never comes here: an export holds its node. Knows no exports beyond the count of users a node keeps.
 
+mod apart;
+
+pub use apart::check_apart;
+
 use crate::error::GraphError;
 use crate::io::FileTable;
 use crate::node::copy_before_write::{CopyBeforeWrite, Filter, SnapshotAccess};
-use crate::node::options::{ChildRef, DriverOptions, NullOptions};
+use crate::node::options::{ChildRef, CopyBeforeWriteOptions, DriverOptions, NullOptions};
 use crate::node::{BlkDebug, Driver, File, Node, NodeOptions, Null, Raw};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -82,8 +86,7 @@ impl Graph {
         let mut names = self.lock();
         let length = copy.source().length();
         let driver = Driver::CopyBeforeWrite(Filter::listed(copy));
-        let none = DriverOptions::SnapshotAccess(ChildRef::Name(copy.source().name().to_owned()));
-        let options = NodeOptions { node_name: name.map(str::to_owned), ..NodeOptions::new(none) };
+        let options = NodeOptions { node_name: name.map(str::to_owned), ..NodeOptions::new(described(copy)) };
         let name = self.name(&options, &names, &[])?;
         let node = Arc::new(Node::new(name.clone(), false, &options, length, driver));
         copy.source().adopt();
@@ -143,6 +146,20 @@ impl Graph {
         Ok(())
     }
 
+    /// The nodes whose length [`Graph::resize`] changes, from `node` down, with the length each will have.
+    pub fn resized_with(&self, node: &Arc<Node>, size: u64) -> Vec<(Arc<Node>, u64)> {
+        let mut all = vec![(node.clone(), size)];
+        while let Some((last, size)) = all.last() {
+            let below = match last.driver() {
+                Driver::Raw(raw) if !raw.has_fixed_size() => (raw.child().clone(), size.saturating_add(raw.offset())),
+                Driver::BlkDebug(filter) => (filter.child().clone(), *size),
+                _ => break,
+            };
+            all.push(below);
+        }
+        all
+    }
+
     /// Looks at the device or file below a node again; tells the exports if it has grown.
     pub fn refresh_length(&self, node: &Arc<Node>) {
         let found = match node.driver() {
@@ -199,6 +216,9 @@ impl Graph {
             DriverOptions::CopyBeforeWrite(copy) => {
                 let source = self.child(&copy.file, options, names, opened)?;
                 let target = self.child(&copy.target, options, names, opened)?;
+                if !Arc::ptr_eq(&source, &target) {
+                    check_apart(&source, &target, &name)?;
+                }
                 let access = copy.bitmap.as_ref().map(|(node, name)| access(names, node, name, source.length()));
                 let filter = Filter::new(&source, &target, access.transpose()?, copy.copying)?;
                 (Driver::CopyBeforeWrite(filter), source.length())
@@ -248,13 +268,13 @@ impl Graph {
     fn remove(&self, names: &mut Names, node: Arc<Node>) {
         names.remove(node.name());
         self.order().retain(|name| name != node.name());
-        let child = node.child().cloned();
+        let children = children(&node);
         drop(node);
-        if let Some(child) = child
-            && !child.is_root()
-            && child.users() == 0
-        {
-            self.remove(names, child);
+        for child in children {
+            // Of two edges to one node the last one takes it along.
+            if !child.is_root() && child.users() == 0 && names.contains_key(child.name()) {
+                self.remove(names, child);
+            }
         }
     }
 
@@ -265,6 +285,22 @@ impl Graph {
     fn order(&self) -> MutexGuard<'_, Vec<String>> {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The nodes below one, along every edge.
+fn children(node: &Node) -> Vec<Arc<Node>> {
+    let target = match node.driver() {
+        Driver::CopyBeforeWrite(filter) if filter.is_own() => Some(filter.copy().target()),
+        _ => None,
+    };
+    node.child().into_iter().chain(target).cloned().collect()
+}
+
+/// The options that a point in time of a job would have as a node.
+fn described(copy: &CopyBeforeWrite) -> DriverOptions {
+    let named = |node: &Node| ChildRef::Name(node.name().to_owned());
+    let (file, target) = (named(copy.source()), named(copy.target()));
+    DriverOptions::CopyBeforeWrite(CopyBeforeWriteOptions { file, target, bitmap: None, copying: copy.options() })
 }
 
 /// What a bitmap marks now, for a point in time of a node of `len` bytes.

@@ -131,18 +131,21 @@ impl Copier<'_> {
         }
     }
 
-    /// Does what the policies say about failed copies; whether there were any. Their chunks are owed again.
+    /// Does what the policies say about failed copies; whether there were any. Their chunks are owed again. Those that
+    /// were under way together count as one error, the first, as with QEMU: a job stops once for it.
     async fn handle_failures(&self) -> Result<bool, JobFailure> {
-        let failures = self.crew.take_failures();
-        for (operation, error) in &failures {
-            let policy = match operation {
-                Operation::Read => self.options.on_source_error,
-                Operation::Write => self.options.on_target_error,
-            };
-            if self.ctx.on_error(policy, *operation, *error) == ErrorAction::Report {
-                return Err((*error).into());
-            }
+        if !self.crew.has_failed() {
+            return Ok(false);
         }
-        Ok(!failures.is_empty())
+        self.crew.all_done().await;
+        let Some((operation, error)) = self.crew.take_failures().first().copied() else { return Ok(false) };
+        let policy = match operation {
+            Operation::Read => self.options.on_source_error,
+            Operation::Write => self.options.on_target_error,
+        };
+        match self.ctx.on_error(policy, operation, error) {
+            ErrorAction::Report => Err(error.into()),
+            ErrorAction::Ignore | ErrorAction::Stop => Ok(true),
+        }
     }
 }

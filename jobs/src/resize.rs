@@ -1,18 +1,17 @@
-//! A node of another length: its bitmaps follow.
+//! Nodes of another length: their bitmaps follow, those of the nodes below that are resized with them too.
 //!
-//! They grow before the node does and shrink after it, so that no write lies beyond them.
+//! Bitmaps grow before their node does and shrink after it, so that no write lies beyond them.
 
 use crate::engine::EngineHandle;
 use crate::points;
 use crate::registry::Registry;
 use crate::transaction::TransactionError;
-use std::slice;
 use std::sync::Arc;
 use tidemark_backend::bitmaps::Resize;
 use tidemark_backend::graph::Graph;
 use tidemark_backend::node::Node;
 
-/// Changes a node's length, down to its file, and that of its bitmaps: new blocks are clean.
+/// Changes a node's length, down to its file, and that of the bitmaps on the way: new blocks are clean.
 ///
 /// # Errors
 /// A bitmap is in use, or the node cannot be resized; then nothing has changed.
@@ -23,30 +22,44 @@ pub fn resize(jobs: &EngineHandle, graph: &Arc<Graph>, node: &Arc<Node>, size: u
 
 async fn run(registry: &Registry, graph: &Graph, node: &Arc<Node>, size: u64) -> Result<(), TransactionError> {
     let _turn = registry.edit().await;
-    let old = node.length();
-    let tracking = node.points().tracking();
+    let nodes = graph.resized_with(node, size);
     // Made before anything changes: memory is there when it is needed.
-    let (new, back) = (Resize::prepare(tracking, size)?, Resize::prepare(tracking, old)?);
-    if size < old {
-        graph.resize(node, size)?;
-        return follow(registry, node, new).await;
-    }
-    follow(registry, node, new).await?;
+    let grow = prepare(&nodes, |old, new| (new > old).then_some(new))?;
+    let shrink = prepare(&nodes, |old, new| (new < old).then_some(new))?;
+    let back = prepare(&nodes, |old, new| (new > old).then_some(old))?;
+    follow(registry, grow).await?;
     if let Err(error) = graph.resize(node, size) {
-        follow(registry, node, back).await?;
+        follow(registry, back).await?;
         return Err(error.into());
     }
-    Ok(())
+    follow(registry, shrink).await
 }
 
-async fn follow(registry: &Registry, node: &Arc<Node>, resize: Resize) -> Result<(), TransactionError> {
-    let (mut resize, mut left) = (Some(resize), Vec::new());
+/// The bitmaps of a node, made for another length.
+type Prepared = (Arc<Node>, Resize);
+
+/// Bitmaps for the nodes that `length` has one for, of the old and the new.
+fn prepare(
+    nodes: &[(Arc<Node>, u64)],
+    length: impl Fn(u64, u64) -> Option<u64>,
+) -> Result<Vec<Prepared>, TransactionError> {
+    let wanted = nodes.iter().filter_map(|(node, new)| Some((node, length(node.length(), *new)?)));
+    let made = wanted.map(|(node, len)| Ok((node.clone(), Resize::prepare(node.points().tracking(), len)?)));
+    made.collect()
+}
+
+async fn follow(registry: &Registry, prepared: Vec<Prepared>) -> Result<(), TransactionError> {
+    if prepared.is_empty() {
+        return Ok(());
+    }
+    let nodes: Vec<_> = prepared.iter().map(|(node, _)| node.clone()).collect();
+    let (mut prepared, mut left) = (Some(prepared), Vec::new());
     let mut edit = || {
-        if let Some(resize) = resize.take() {
-            left = resize.commit(node.points().tracking());
+        for (node, resize) in prepared.take().into_iter().flatten() {
+            left.extend(resize.commit(node.points().tracking()));
         }
     };
-    let grace = points::hold(registry.io(), slice::from_ref(node), &mut edit).await?;
+    let grace = points::hold(registry.io(), &nodes, &mut edit).await?;
     points::over(registry.io(), &grace).await;
     left.iter().for_each(|(new, old)| new.merge(old));
     Ok(())

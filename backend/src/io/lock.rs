@@ -29,31 +29,46 @@ const READ: u8 = 1;
 const WRITE: u8 = 2;
 const RESIZE: u8 = 8;
 
-/// What one kind of user needs: permissions held, permissions not shared.
-fn needs(writable: bool) -> (u8, u8) {
-    match writable {
-        true => (READ | WRITE | RESIZE, WRITE | RESIZE),
-        false => (READ, 0),
+/// What a user does with an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It reads.
+    Read,
+    /// It reads and writes.
+    Write,
+    /// It is copied to, and not read by whoever copies.
+    Target,
+}
+
+impl Access {
+    /// That of an export.
+    pub fn of_export(writable: bool) -> Self {
+        if writable { Self::Write } else { Self::Read }
+    }
+
+    /// What it needs: permissions held, permissions not shared.
+    fn needs(self) -> (u8, u8) {
+        match self {
+            Self::Read => (READ, 0),
+            Self::Write => (READ | WRITE | RESIZE, WRITE | RESIZE),
+            Self::Target => (WRITE, WRITE | RESIZE),
+        }
     }
 }
 
+/// How many users of each kind there are.
 #[derive(Debug, Default)]
-struct Users {
-    readers: usize,
-    writers: usize,
-}
+struct Users([usize; 3]);
 
 impl Users {
     fn needs(&self) -> (u8, u8) {
-        match (self.writers, self.readers) {
-            (0, 0) => (0, 0),
-            (0, _) => needs(false),
-            _ => needs(true),
-        }
+        let kinds = [Access::Read, Access::Write, Access::Target];
+        let there = kinds.into_iter().filter(|access| self.0[*access as usize] > 0);
+        there.map(Access::needs).fold((0, 0), |(held, unshared), needs| (held | needs.0, unshared | needs.1))
     }
 
-    fn count(&mut self, writable: bool) -> &mut usize {
-        if writable { &mut self.writers } else { &mut self.readers }
+    fn count(&mut self, access: Access) -> &mut usize {
+        &mut self.0[access as usize]
     }
 }
 
@@ -77,24 +92,24 @@ impl Lock {
     ///
     /// # Errors
     /// [`GraphError::Locked`] names the permission another process has or denies.
-    pub fn acquire(&self, writable: bool) -> Result<(), GraphError> {
+    pub fn acquire(&self, access: Access) -> Result<(), GraphError> {
         let mut users = self.users();
         let before = users.needs();
-        *users.count(writable) += 1;
+        *users.count(access) += 1;
         let after = users.needs();
         let result = self.apply(before, after).and_then(|()| self.check_patiently(after));
         if result.is_err() {
-            *users.count(writable) -= 1;
+            *users.count(access) -= 1;
             self.drop_extra(after, before);
         }
         result
     }
 
     /// Removes a user and gives back the locks nobody needs.
-    pub fn release(&self, writable: bool) {
+    pub fn release(&self, access: Access) {
         let mut users = self.users();
         let before = users.needs();
-        *users.count(writable) -= 1;
+        *users.count(access) -= 1;
         self.drop_extra(before, users.needs());
     }
 

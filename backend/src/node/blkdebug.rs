@@ -2,13 +2,19 @@
 //!
 //! Rules are armed by events. `none` arms from the start; `pwritev`, `pwritev_zero` and `pwritev_done` are the filter's
 //! own; `read_aio`, `write_aio`, `flush_to_os` and `flush_to_disk` come from a `raw` node above, others from the formats
-//! that have them. A rule armed by an event replaces those armed by the event before.
+//! that have them. A rule armed by an event replaces those armed by the event before. With `align` the filter is storage
+//! of larger blocks: rules meet whole blocks, and writes of less read the rest of their blocks first.
 
+mod align;
 mod config;
+mod event;
+
+pub use event::EVENTS;
 
 use super::{Kind, Node, Outcome, Request};
 use crate::error::{GraphError, IoError};
 use crate::node::options::{BlkDebugOptions, Delays, InjectError, IoType, SetState};
+use crate::range_lock::RangeLock;
 use crate::reactor::Handle;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,6 +35,10 @@ struct State {
 pub struct BlkDebug {
     child: Arc<Node>,
     delay: Delays,
+    /// Bytes of a block.
+    alignment: u32,
+    /// Writes that read the rest of their blocks.
+    ranges: RangeLock,
     state: Mutex<State>,
 }
 
@@ -36,7 +46,7 @@ impl BlkDebug {
     /// A filter over `child`.
     ///
     /// # Errors
-    /// When the config file cannot be read or makes no sense; the text names file and line.
+    /// When the config file cannot be read or makes no sense; the alignment is none.
     pub fn new(child: Arc<Node>, options: &BlkDebugOptions) -> Result<Self, GraphError> {
         let (mut inject, mut set_state) = (options.inject_error.clone(), options.set_state.clone());
         if let Some(path) = &options.config {
@@ -44,7 +54,9 @@ impl BlkDebug {
         }
         let inject = inject.into_iter().map(Some).collect();
         let state = State { state: 1, inject, set_state, armed: Vec::new() };
-        let filter = Self { child, delay: options.delay, state: Mutex::new(state) };
+        let alignment = align::alignment(options.align, child.request_alignment())?;
+        let (delay, state) = (options.delay, Mutex::new(state));
+        let filter = Self { child, delay, alignment, ranges: RangeLock::default(), state };
         filter.event("none");
         Ok(filter)
     }
@@ -70,7 +82,19 @@ impl BlkDebug {
         state.state = next.unwrap_or(now);
     }
 
+    pub(super) fn alignment(&self) -> u32 {
+        self.alignment
+    }
+
     pub(super) async fn handle(&self, io: &Handle, request: Request) -> Outcome {
+        if self.is_aligned(&request) {
+            return self.handle_blocks(io, request).await;
+        }
+        self.handle_parts(io, request).await
+    }
+
+    /// A request of whole blocks.
+    async fn handle_blocks(&self, io: &Handle, request: Request) -> Outcome {
         let kind = io_type(request.kind);
         match kind {
             IoType::Write => self.event("pwritev"),

@@ -132,6 +132,11 @@ impl CopyBeforeWrite {
         &self.target
     }
 
+    /// How it is kept.
+    pub fn options(&self) -> CbwOptions {
+        self.options
+    }
+
     /// Which chunks are still owed.
     pub fn map(&self) -> &CopyMap {
         &self.map

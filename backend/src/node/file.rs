@@ -13,7 +13,7 @@ mod zero;
 
 use super::{Kind, Map, Outcome, Request};
 use crate::error::{GraphError, IoError};
-use crate::io::lock::Lock;
+use crate::io::lock::{Access, Lock};
 use crate::io::{FileId, FileTable, Op, OpKind};
 use crate::range_lock::RangeLock;
 use crate::reactor::Handle;
@@ -78,12 +78,12 @@ impl File {
         &self.fd
     }
 
-    pub(super) fn lock(&self, writable: bool) -> Result<(), GraphError> {
-        self.lock.as_ref().map_or(Ok(()), |lock| lock.acquire(writable))
+    pub(super) fn lock(&self, access: Access) -> Result<(), GraphError> {
+        self.lock.as_ref().map_or(Ok(()), |lock| lock.acquire(access))
     }
 
-    pub(super) fn unlock(&self, writable: bool) {
-        self.lock.iter().for_each(|lock| lock.release(writable));
+    pub(super) fn unlock(&self, access: Access) {
+        self.lock.iter().for_each(|lock| lock.release(access));
     }
 
     /// Whether a write may have to read the rest of its block: then all writes keep to the range lock. Guests write

@@ -18,6 +18,7 @@ mod view;
 pub use options::NodeOptions;
 
 use crate::error::{GraphError, IoError};
+use crate::io::lock::Access;
 use crate::io::{FileId, Memory, OpKind};
 use crate::reactor::Handle;
 use copy_before_write::{Filter, SnapshotAccess};
@@ -27,7 +28,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use blkdebug::BlkDebug;
+pub use blkdebug::{BlkDebug, EVENTS as BLKDEBUG_EVENTS};
 pub use file::File;
 pub use null::Null;
 pub use raw::Raw;
@@ -254,15 +255,32 @@ impl Node {
         if writable && self.read_only {
             return Err(GraphError::ReadOnly);
         }
-        self.lock(writable)?;
-        self.adopt();
-        Ok(())
+        self.acquire_for(Access::of_export(writable))
     }
 
     /// Undoes one [`Node::acquire`].
     pub fn release(&self, writable: bool) {
+        self.release_for(Access::of_export(writable));
+    }
+
+    /// Takes the node into use by a job or a filter.
+    ///
+    /// # Errors
+    /// [`GraphError::Locked`] when another process has the image, [`GraphError::NotWritable`] if it is to be written
+    /// and read-only.
+    pub fn acquire_for(&self, access: Access) -> Result<(), GraphError> {
+        if access != Access::Read && self.read_only {
+            return Err(GraphError::NotWritable);
+        }
+        self.lock(access)?;
+        self.adopt();
+        Ok(())
+    }
+
+    /// Undoes one [`Node::acquire_for`].
+    pub fn release_for(&self, access: Access) {
         self.users.fetch_sub(1, Ordering::AcqRel);
-        self.unlock(writable);
+        self.unlock(access);
     }
 
     /// Why the node as a whole is in use, if it is: QEMU's words for the reason.
@@ -280,17 +298,17 @@ impl Node {
         self.users.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn lock(&self, writable: bool) -> Result<(), GraphError> {
+    fn lock(&self, access: Access) -> Result<(), GraphError> {
         match &self.driver {
-            Driver::File(file) => file.lock(writable),
-            _ => self.child().map_or(Ok(()), |child| child.lock(writable)),
+            Driver::File(file) => file.lock(access),
+            _ => self.child().map_or(Ok(()), |child| child.lock(access)),
         }
     }
 
-    fn unlock(&self, writable: bool) {
+    fn unlock(&self, access: Access) {
         match &self.driver {
-            Driver::File(file) => file.unlock(writable),
-            _ => self.child().into_iter().for_each(|child| child.unlock(writable)),
+            Driver::File(file) => file.unlock(access),
+            _ => self.child().into_iter().for_each(|child| child.unlock(access)),
         }
     }
 
@@ -298,6 +316,7 @@ impl Node {
     pub fn request_alignment(&self) -> u32 {
         match &self.driver {
             Driver::File(file) => file.alignment(),
+            Driver::BlkDebug(filter) => filter.alignment(),
             _ => self.child().map_or(1, |child| child.request_alignment()),
         }
     }

@@ -116,6 +116,8 @@ pub struct NullOptions {
 pub struct BlkDebugOptions {
     /// `image`: the child.
     pub image: ChildRef,
+    /// `align`: bytes of a block, a power of two; 0 for the child's.
+    pub align: u64,
     /// `config`: a file with more rules, in QEMU's format.
     pub config: Option<PathBuf>,
     /// `inject-error` rules.

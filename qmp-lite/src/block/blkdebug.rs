@@ -5,7 +5,7 @@
 use tidemark_backend::node::options::{BlkDebugOptions, Delays, InjectError, IoType, SetState};
 
 use super::blkdebug_event::BlkdebugEvent;
-use super::options::BlockdevRef;
+use super::options::{BlockdevRef, unsigned};
 use crate::error::QmpError;
 use crate::schema::{qapi_enum, qapi_struct};
 
@@ -19,6 +19,9 @@ qapi_struct! {
         "image" image: BlockdevRef,
         /// A file with more rules, in QEMU's format.
         "config" config: Option<String>,
+        /// The bytes of a block of the storage that the filter shows, a power of two; those of the node below if absent
+        /// or 0.
+        "align" align: Option<i64>,
         /// Rules that fail requests.
         "inject-error" inject_error: Option<Vec<BlkdebugInjectErrorOptions>>,
         /// Rules that change the state which other rules ask for.
@@ -103,6 +106,7 @@ impl TryFrom<BlockdevOptionsBlkdebug> for BlkDebugOptions {
         Ok(Self {
             image: options.image.try_into()?,
             config: options.config.map(Into::into),
+            align: unsigned("align", options.align.unwrap_or(0))?,
             inject_error: inject_error.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             set_state: set_state.into_iter().map(Into::into).collect(),
             delay: options.x_delay_ns.map(Into::into).unwrap_or_default(),

@@ -290,7 +290,7 @@ impl TryFrom<BlockdevRef> for ChildRef {
     }
 }
 
-fn unsigned(name: &str, value: i64) -> Result<u64, QmpError> {
+pub(super) fn unsigned(name: &str, value: i64) -> Result<u64, QmpError> {
     u64::try_from(value)
         .map_err(|_| QmpError::generic(format!("Value '{value}' is out of range for parameter '{name}'")))
 }

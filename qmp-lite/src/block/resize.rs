@@ -11,7 +11,13 @@ use crate::context::Context;
 use crate::error::QmpError;
 
 /// Refuses to resize what jobs and `copy-before-write` nodes use, in the words of QEMU, which knows permissions.
+/// The nodes below change with it.
 pub(super) fn check(context: &Context, node: &Arc<Node>) -> Result<(), QmpError> {
+    let nodes = context.graph.resized_with(node, node.length());
+    nodes.iter().try_for_each(|(node, _)| check_one(context, node))
+}
+
+fn check_one(context: &Context, node: &Arc<Node>) -> Result<(), QmpError> {
     if let Some(reason) = node.busy() {
         return Err(GraphError::Busy { name: node.name().to_owned(), reason }.into());
     }

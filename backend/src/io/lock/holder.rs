@@ -43,7 +43,7 @@ fn locks(pid: u32, file: (u64, u64), me: (u32, i32)) -> io::Result<bool> {
         if is_file && !is_mine {
             // A descriptor that was closed meanwhile holds nothing.
             let info = fs::read_to_string(process.join("fdinfo").join(&name)).unwrap_or_default();
-            if has_ofd_lock(&info) {
+            if has_lock(&info) {
                 return Ok(true);
             }
         }
@@ -51,15 +51,16 @@ fn locks(pid: u32, file: (u64, u64), me: (u32, i32)) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Whether `fdinfo` (proc_pid_fdinfo(5)) lists a lock of the open file description.
-fn has_ofd_lock(fdinfo: &str) -> bool {
-    fdinfo.lines().any(|line| line.starts_with("lock:") && line.contains("OFDLCK"))
+/// Whether `fdinfo` (proc_pid_fdinfo(5)) lists a lock of bytes: of the open file description, or of the process.
+fn has_lock(fdinfo: &str) -> bool {
+    let of_bytes = |line: &str| ["OFDLCK", "POSIX"].iter().any(|kind| line.contains(kind));
+    fdinfo.lines().any(|line| line.starts_with("lock:") && of_bytes(line))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::lock::Lock;
+    use crate::io::lock::{Access, Lock};
     use std::sync::Arc;
 
     #[test]
@@ -69,9 +70,18 @@ mod tests {
         let (mine, other) = (open(), open());
         assert_ne!(find(&mine), Holder::Living);
         let lock = Lock::new(other, "image".into(), true);
-        lock.acquire(true).unwrap();
+        lock.acquire(Access::Write).unwrap();
         assert_eq!(find(&mine), Holder::Living);
-        lock.release(true);
+        lock.release(Access::Write);
         assert_ne!(find(&mine), Holder::Living);
+    }
+
+    #[test]
+    fn a_lock_of_a_process_is_a_lock() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mine = Arc::new(OwnedFd::from(fs::File::open(file.path()).unwrap()));
+        let other = fs::File::open(file.path()).unwrap();
+        rustix::fs::fcntl_lock(&other, rustix::fs::FlockOperation::NonBlockingLockShared).unwrap();
+        assert_eq!(find(&mine), Holder::Living);
     }
 }

@@ -1,5 +1,6 @@
 //! QEMU's blkdebug configuration file: `[inject-error]` and `[set-state]` sections of `key = "value"` lines.
 
+use super::EVENTS;
 use crate::error::GraphError;
 use crate::node::options::{InjectError, IoType, SetState};
 use std::collections::HashMap;
@@ -8,7 +9,7 @@ use std::path::Path;
 /// Adds the rules of a file.
 ///
 /// # Errors
-/// Names the file and the line that makes no sense.
+/// Names the file that cannot be read, or the line that is none; of rules that make no sense, with QEMU's texts.
 pub fn read(path: &Path, inject: &mut Vec<InjectError>, set_state: &mut Vec<SetState>) -> Result<(), GraphError> {
     let shown = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|source| GraphError::File {
@@ -17,11 +18,10 @@ pub fn read(path: &Path, inject: &mut Vec<InjectError>, set_state: &mut Vec<SetS
         source,
     })?;
     for section in sections(&text).map_err(|line| bad(&shown, line, "expected [section] or key = \"value\""))? {
-        let line = section.line;
         match section.name {
-            "inject-error" => inject.push(section.inject_error().map_err(|why| bad(&shown, line, &why))?),
-            "set-state" => set_state.push(section.set_state().map_err(|why| bad(&shown, line, &why))?),
-            _ => return Err(bad(&shown, line, "There is no such section")),
+            "inject-error" => inject.push(section.inject_error().map_err(GraphError::Options)?),
+            "set-state" => set_state.push(section.set_state().map_err(GraphError::Options)?),
+            other => return Err(GraphError::Options(format!("There is no option group '{other}'"))),
         }
     }
     Ok(())
@@ -33,7 +33,6 @@ fn bad(path: &str, line: usize, why: &str) -> GraphError {
 
 struct Section<'a> {
     name: &'a str,
-    line: usize,
     values: HashMap<&'a str, &'a str>,
 }
 
@@ -45,7 +44,7 @@ fn sections(text: &str) -> Result<Vec<Section<'_>>, usize> {
             continue;
         }
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            all.push(Section { name, line: index + 1, values: HashMap::new() });
+            all.push(Section { name, values: HashMap::new() });
             continue;
         }
         let (key, value) = line.split_once('=').ok_or(index + 1)?;
@@ -70,7 +69,11 @@ impl Section<'_> {
     }
 
     fn event(&self) -> Result<String, String> {
-        self.values.get("event").map(|event| (*event).to_owned()).ok_or("Missing event name for rule".into())
+        match self.values.get("event").copied() {
+            None => Err("Missing event name for rule".into()),
+            Some(event) if EVENTS.contains(&event) => Ok(event.to_owned()),
+            Some(event) => Err(format!("invalid parameter value: {event}")),
+        }
     }
 
     fn inject_error(&self) -> Result<InjectError, String> {

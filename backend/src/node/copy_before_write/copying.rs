@@ -73,7 +73,9 @@ impl CopyBeforeWrite {
                 return;
             };
             from = run.end;
-            self.memory.fetch_sub(PIECE_MAX - (run.end - run.start), Ordering::SeqCst);
+            // One chunk may be more than a piece.
+            self.memory.fetch_add(run.end - run.start, Ordering::SeqCst);
+            self.memory.fetch_sub(PIECE_MAX, Ordering::SeqCst);
             let claimed = Claimed { copy: self.clone(), run, copied: false };
             let (io, target, failure) = (io.clone(), target.clone(), failure.clone());
             io.clone().spawn(async move { claimed.copy(&io, &target, &failure).await });

@@ -3,6 +3,7 @@
 
 use super::{CbwOptions, CopyBeforeWrite, Phase};
 use crate::error::GraphError;
+use crate::io::lock::Access;
 use crate::node::{Node, Outcome, Request};
 use crate::reactor::Handle;
 use std::sync::Arc;
@@ -43,14 +44,11 @@ impl Filter {
             let text = format!("Target node '{name}' is too small: it has {target} bytes and needs {len}");
             return Err(GraphError::Options(text));
         }
-        if target.is_read_only() {
-            return Err(GraphError::Options("Block node is read-only".into()));
-        }
-        target.acquire(true)?;
+        target.acquire_for(Access::Target)?;
         let copy = match CopyBeforeWrite::new(source, target, access, options) {
             Ok(copy) => copy,
             Err(error) => {
-                target.release(true);
+                target.release_for(Access::Target);
                 return Err(error.into());
             }
         };
@@ -70,7 +68,7 @@ impl Filter {
     }
 
     /// Whether writes wait here.
-    pub(in crate::node) fn is_own(&self) -> bool {
+    pub(crate) fn is_own(&self) -> bool {
         self.own
     }
 
@@ -93,7 +91,7 @@ impl Drop for Filter {
     fn drop(&mut self) {
         if self.own {
             self.copy.enter_phase(Phase::Ended);
-            self.copy.target().release(true);
+            self.copy.target().release_for(Access::Target);
         }
     }
 }

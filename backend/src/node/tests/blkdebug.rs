@@ -93,6 +93,7 @@ fn request(command: &str) -> Request {
 fn debug(child: NodeOptions, config: Option<&str>) -> BlkDebugOptions {
     BlkDebugOptions {
         image: ChildRef::Inline(Box::new(child)),
+        align: 0,
         config: config.map(Into::into),
         inject_error: Vec::new(),
         set_state: Vec::new(),

@@ -69,6 +69,7 @@ fn files_that_cannot_be_opened_are_named_with_the_reason() {
     assert_eq!(open(path, true), format!("'host_device' driver requires '{}' to be {wanted}", path.display()));
     let debug = BlkDebugOptions {
         image: ChildRef::Inline(Box::new(null(None))),
+        align: 0,
         config: Some(missing.clone()),
         inject_error: Vec::new(),
         set_state: Vec::new(),
