@@ -1,7 +1,8 @@
 # The ways into this tree. Each target installs what it needs on Debian 12, says what and why, and finds it there the
 # next time. Nothing is skipped: what cannot run fails.
 #
-#   make demo        a disk, a guest's load, a crash in the middle, every byte verified; needs only cargo
+#   make demo        two disks under load, a crash in the middle, backups all the while, every byte verified; needs
+#                    only cargo
 #   make test        everything that has to pass before a change lands
 #   make sim         the simulator alone: SEEDS=n seeds (2000), from START=s on (1)
 #   make bench       measurements beside qemu-storage-daemon and fio; about half an hour
