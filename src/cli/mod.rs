@@ -20,7 +20,7 @@ pub enum Command {
     Serve(Box<ServeOptions>),
     /// Control a daemon: one QMP command, or a prompt.
     Ctl(CtlOptions),
-    /// Show on a temporary disk that it works: load, a crash in the middle, every byte verified.
+    /// Show on temporary disks that it works: load, a crash in the middle, backups all the while, every byte verified.
     Demo(DemoOptions),
 }
 
