@@ -4,7 +4,7 @@
 //! Modules from bottom to top; none uses one that stands below it in this list:
 //! `error`, `io`, `mailbox`, `reactor`, `range_lock`, `epoch`, `bitmaps`, `node`, `graph`, `event`, `export`.
 //!
-//! Under `--cfg loom` only the mailbox and the epochs are built: the rest hands std's `Arc` around.
+//! Under `--cfg loom` only the mailbox, the epochs and the tables' cache are built: the rest hands std's `Arc` around.
 
 #[cfg(not(loom))]
 pub mod bitmaps;
@@ -22,6 +22,14 @@ pub mod io;
 pub mod mailbox;
 #[cfg(not(loom))]
 pub mod node;
+/// What of the nodes is checked under loom.
+#[cfg(loom)]
+pub mod node {
+    /// As above.
+    pub mod qcow2 {
+        pub mod cache;
+    }
+}
 #[cfg(not(loom))]
 mod range_lock;
 #[cfg(not(loom))]

@@ -1,0 +1,212 @@
+//! The tables that map guest clusters: the L1 table in memory, L2 tables in a [`Cache`].
+//!
+//! Memory is the truth, the file is written back by others. What comes from the file is checked when it comes: an entry
+//! that leads outside the file or into metadata is *marked*, so that it never decodes to an offset, and unmarked when
+//! its table is written back.
+
+mod mark;
+pub mod metadata;
+
+use super::cache::{Cache, Full, Pin};
+use super::entry::{Entry, Geometry, InvalidEntry};
+use super::store::Store;
+use crate::error::IoError;
+use crate::node::Node;
+use crate::range_lock::RangeLock;
+use crate::reactor::Handle;
+use metadata::Metadata;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// L2 tables that are kept in memory at least: several writers have one pinned each.
+const TABLES_MIN: u64 = 16;
+
+/// Where an L1 table is and how long it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct L1 {
+    /// Offset in the file.
+    pub offset: u64,
+    /// Entries; the header's, checked.
+    pub entries: usize,
+}
+
+/// Why a table is not in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// Every table in memory has changed or is in use: the image has to be written back first.
+    #[error("All tables in memory are in use")]
+    Full,
+    /// It could not be read, or its L1 entry is invalid ([`IoError::Io`]).
+    #[error(transparent)]
+    Io(#[from] IoError),
+}
+
+/// The L1 table and the L2 tables in memory of an open image.
+pub struct Tables {
+    store: Store,
+    data: Arc<Node>,
+    geometry: Geometry,
+    l1: Vec<AtomicU64>,
+    cache: Cache,
+    metadata: Arc<Metadata>,
+    /// L2 tables being read, by number.
+    loads: RangeLock,
+}
+
+impl Tables {
+    /// Reads the L1 table. `data` is the node that guest clusters are in: the external data file, or the store's.
+    /// `cache_bytes` bounds the L2 tables in memory. L2 tables become part of `metadata`, which has everything else
+    /// already; those that are not inside the file, or on other metadata, are invalid.
+    ///
+    /// # Errors
+    /// The storage's; [`IoError::NoMemory`] when there is none for the cache.
+    pub async fn open(
+        io: &Handle,
+        store: Store,
+        data: Arc<Node>,
+        geometry: Geometry,
+        l1: L1,
+        cache_bytes: u64,
+        metadata: Arc<Metadata>,
+    ) -> Result<Self, IoError> {
+        let mut words = store.read_words(io, l1.offset, l1.entries).await?;
+        for word in &mut words {
+            if let Ok(Some((host, _))) = geometry.decode_l1(*word) {
+                let table = host..host + geometry.cluster();
+                let inside = table.end <= store.node().length();
+                if !inside || !metadata.add(table) {
+                    *word = mark::l1(*word);
+                }
+            }
+        }
+        let max_tables = usize::try_from((cache_bytes >> geometry.cluster_bits).max(TABLES_MIN)).unwrap_or(usize::MAX);
+        let cache = Cache::new(geometry.l2_entries(), max_tables, l1.entries).ok_or(IoError::NoMemory)?;
+        let l1 = words.into_iter().map(AtomicU64::new).collect();
+        Ok(Self { store, data, geometry, l1, cache, metadata, loads: RangeLock::default() })
+    }
+
+    /// The image's numbers.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// The tables in memory, by their number in the L1 table. Changes to what is looked up here are made through it.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// The metadata that nothing may lead into; new tables are to be added.
+    pub fn metadata(&self) -> &Arc<Metadata> {
+        &self.metadata
+    }
+
+    /// Entries of the L1 table.
+    pub fn l1_entries(&self) -> usize {
+        self.l1.len()
+    }
+
+    /// What is known of a guest offset without waiting; `None` if its table is not in memory. Past the last table
+    /// nothing is allocated. Three atomic loads where the table is in memory.
+    #[inline]
+    pub fn lookup(&self, offset: u64) -> Option<Entry> {
+        let index = self.geometry.l1_index(offset);
+        match self.cache.get(index, self.geometry.l2_index(offset)) {
+            Some(word) => Some(self.geometry.decode(word)),
+            None => self.lookup_l1(index),
+        }
+    }
+
+    fn lookup_l1(&self, index: usize) -> Option<Entry> {
+        match self.table(index) {
+            Ok(None) => Some(Entry::Unallocated),
+            Ok(Some(_)) => None,
+            Err(InvalidEntry) => Some(Entry::Invalid),
+        }
+    }
+
+    /// Where an L2 table is in the file, and whether it may be written there (its reference count is one); `None` if
+    /// there is no such table.
+    ///
+    /// # Errors
+    /// [`InvalidEntry`] if the image is corrupt here.
+    pub fn table(&self, index: usize) -> Result<Option<(u64, bool)>, InvalidEntry> {
+        self.l1.get(index).map_or(Ok(None), |word| self.geometry.decode_l1(word.load(Ordering::Acquire)))
+    }
+
+    /// An L1 entry as it is to stand in the file; 0 past the end.
+    pub fn l1(&self, index: usize) -> u64 {
+        self.l1.get(index).map_or(0, |word| mark::without_l1(word.load(Ordering::Acquire)))
+    }
+
+    /// Changes an L1 entry. A new table is put into the cache first.
+    ///
+    /// # Panics
+    /// If the L1 table has no such entry.
+    pub fn set_l1(&self, index: usize, word: u64) {
+        self.l1[index].store(word, Ordering::Release);
+    }
+
+    /// Brings an L2 table into memory, where it stays as long as the pin lives; `None` if there is no such table.
+    ///
+    /// # Errors
+    /// See [`LoadError`].
+    pub async fn load(&self, io: &Handle, index: usize) -> Result<Option<Pin<'_>>, LoadError> {
+        if let Some(pin) = self.cache.pin(index) {
+            return Ok(Some(pin));
+        }
+        let _turn = self.loads.lock(index as u64..index as u64 + 1).await;
+        if let Some(pin) = self.cache.pin(index) {
+            return Ok(Some(pin));
+        }
+        match self.read_table(io, index).await? {
+            Some(words) => self.cache.insert(index, &words).map(Some).map_err(|Full| LoadError::Full),
+            None => Ok(None),
+        }
+    }
+
+    /// An L2 table as it is in the file, checked, for a reader who finds no room in memory. If it is in memory, what it
+    /// says there counts.
+    ///
+    /// # Errors
+    /// The storage's; [`IoError::Io`] if the L1 entry is invalid.
+    pub async fn read_table(&self, io: &Handle, index: usize) -> Result<Option<Vec<u64>>, IoError> {
+        let Some((host, _)) = self.table(index).map_err(|InvalidEntry| IoError::Io)? else { return Ok(None) };
+        let mut words = self.store.read_words(io, host, self.geometry.l2_entries()).await?;
+        for word in &mut words {
+            if !self.is_sound(*word) {
+                *word = mark::l2(*word);
+            }
+        }
+        Ok(Some(words))
+    }
+
+    /// Puts a new L2 table, all of it unallocated, into memory; its L1 entry is to be set next.
+    ///
+    /// # Errors
+    /// [`Full`] as in [`Cache::insert`].
+    pub fn insert(&self, index: usize, words: &[u64]) -> Result<Pin<'_>, Full> {
+        self.cache.insert(index, words)
+    }
+
+    /// A changed table as it is to be written; see [`Cache::take_dirty`].
+    pub fn take_dirty(&self, index: usize) -> Option<(Pin<'_>, Vec<u64>)> {
+        let (pin, mut words) = self.cache.take_dirty(index)?;
+        words.iter_mut().for_each(|word| *word = mark::without_l2(*word));
+        Some((pin, words))
+    }
+
+    /// Whether an entry leads nowhere but to a guest's cluster inside the file. The last cluster may end past the end.
+    fn is_sound(&self, word: u64) -> bool {
+        let (host, len) = match self.geometry.decode(word) {
+            Entry::Data { host, .. } | Entry::Zero { host: Some(host), .. } => (host, self.geometry.cluster()),
+            Entry::Compressed { host, len } => (host, len),
+            Entry::Unallocated | Entry::Zero { host: None, .. } => return true,
+            Entry::Invalid => return false,
+        };
+        // No metadata is in an external data file, and the file grows with what is written.
+        self.geometry.external_data || (host < self.data.length() && !self.metadata.overlaps(host..host + len))
+    }
+}
+
+#[cfg(test)]
+mod tests;
