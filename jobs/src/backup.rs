@@ -19,8 +19,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tidemark_backend::bitmaps::{Frozen, Stage};
 use tidemark_backend::error::GraphError;
-use tidemark_backend::graph::Graph;
+use tidemark_backend::graph::{Graph, check_apart};
 use tidemark_backend::io::Memory;
+use tidemark_backend::io::lock::Access;
 use tidemark_backend::node::copy_before_write::{CbwOptions, CopyBeforeWrite, Phase};
 use tidemark_backend::node::{Kind, Node, Request, Root};
 use tidemark_backend::reactor::Handle;
@@ -57,6 +58,10 @@ pub struct Backup {
     /// What is listed for it among the nodes.
     filter: RefCell<Option<Arc<Node>>>,
     target: Rc<Root>,
+    /// The door through which what was copied is discarded, if it is.
+    discarding: RefCell<Option<Rc<Root>>>,
+    /// What the source was taken into use for.
+    access: Cell<Option<Access>>,
     bitmap: Option<Tracked>,
     /// What is owed once the point in time has come; with the job's clusters for bits.
     owed: Arc<Bitmap>,
@@ -89,13 +94,14 @@ impl Backup {
             ..JobOptions::new(id, JobKind::Backup)
         };
         let job = registry.create(job, backup.clone()).inspect_err(|_| backup.let_go())?;
-        if let Some(tracked) = &backup.bitmap {
-            *tracked.frozen.borrow_mut() = Some(stage.freeze(backup.source(), &tracked.name)?);
-        }
+        backup.bind(stage, options.discard_source).inspect_err(|_| {
+            registry.fail_early(&job);
+            backup.let_go();
+        })?;
         Ok((job, backup))
     }
 
-    /// Takes the nodes into use.
+    /// Takes the target into use.
     fn make(
         registry: &Registry,
         graph: &Arc<Graph>,
@@ -106,21 +112,16 @@ impl Backup {
         let cbw = CbwOptions { min_chunk: options.min_cluster_size, ..CbwOptions::default() };
         let copy = CopyBeforeWrite::new(&source, &target, None, cbw).map_err(|error| text(&error))?;
         let in_filter = |error: GraphError| TransactionError::Text(format!("Could not create node: {error}"));
-        if target.is_read_only() {
-            return Err(TransactionError::Text("Could not create node: Block node is read-only".to_owned()));
-        }
-        target.acquire(true).map_err(in_filter)?;
+        target.acquire_for(Access::Target).map_err(in_filter)?;
+        let give_back = || target.release_for(Access::Target);
         let filter = graph.add_filter(options.filter_node_name.as_deref(), &copy);
-        let filter = filter.map_err(in_filter).inspect_err(|_| target.release(true))?;
-        let owed = check::cluster(options).and_then(|cluster| {
-            source.acquire(false)?;
-            let owed = Bitmap::new(source.length(), cluster).map(Arc::new).map_err(|error| text(&error));
-            owed.inspect_err(|_| source.release(false))
-        });
-        let owed = owed.inspect_err(|_| {
-            graph.remove_filter(&filter);
-            target.release(true);
-        })?;
+        let filter = filter.map_err(in_filter).inspect_err(|_| give_back())?;
+        let owed = check::cluster(options)
+            .and_then(|cluster| Bitmap::new(source.length(), cluster).map_err(|error| text(&error)))
+            .inspect_err(|_| {
+                graph.remove_filter(&filter);
+                give_back();
+            })?;
         let selects = matches!(options.sync, BackupSync::Incremental | BackupSync::Bitmap);
         let bitmap = options.bitmap.clone().zip(mode);
         let bitmap = bitmap.map(|(name, mode)| Tracked { name, mode, frozen: RefCell::default(), selects });
@@ -131,14 +132,34 @@ impl Backup {
             graph: graph.clone(),
             filter: RefCell::new(Some(filter)),
             target: Root::new(&target),
+            discarding: RefCell::default(),
+            access: Cell::default(),
             bitmap,
-            owed,
+            owed: Arc::new(owed),
             sync: options.sync,
             options: copy_options,
             amount: Cell::default(),
             installed: Cell::new(false),
             copy,
         }))
+    }
+
+    /// Takes the source and its bitmap into use.
+    fn bind(&self, stage: &mut Stage<Node>, discards: bool) -> Result<(), TransactionError> {
+        let (source, target) = (self.source(), self.target.node());
+        if let Some(filter) = &*self.filter.borrow() {
+            check_apart(source, target, filter.name())?;
+        }
+        let access = if discards { Access::Write } else { Access::Read };
+        source.acquire_for(access)?;
+        self.access.set(Some(access));
+        if discards {
+            *self.discarding.borrow_mut() = Some(Root::new(source));
+        }
+        if let Some(tracked) = &self.bitmap {
+            *tracked.frozen.borrow_mut() = Some(stage.freeze(source, &tracked.name)?);
+        }
+        Ok(())
     }
 
     /// The node whose point in time it is.
@@ -177,7 +198,8 @@ impl Backup {
                 ctx.sleep(IDLE_NS).await;
             }
         }
-        copy_owed(ctx, &self.copy, &self.target, self.options).await?;
+        let discarding = self.discarding.borrow().clone();
+        copy_owed(ctx, &self.copy, &self.target, discarding, self.options).await?;
         self.flush(ctx.io()).await
     }
 

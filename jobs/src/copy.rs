@@ -35,7 +35,8 @@ pub struct CopyOptions {
     pub on_target_error: OnError,
 }
 
-/// Copies until nothing is owed any more.
+/// Copies until nothing is owed any more. What it copied it discards through `discarding`, a door to the source, if
+/// there is one.
 ///
 /// # Errors
 /// The job was cancelled, or an error whose policy is to report it. Nothing of this is under way then.
@@ -43,10 +44,11 @@ pub async fn copy_owed(
     ctx: &JobContext,
     copy: &Arc<CopyBeforeWrite>,
     target: &Rc<Root>,
+    discarding: Option<Rc<Root>>,
     options: CopyOptions,
 ) -> Result<(), JobFailure> {
     let piece = if options.chunk_max == 0 { PIECE_MAX } else { options.chunk_max.min(PIECE_MAX) };
-    let crew = Crew::new(copy, target, Flow::new(options.workers_max));
+    let crew = Crew::new(copy, target, discarding, Flow::new(options.workers_max));
     let result = Copier { data_until: Cell::new(0), ctx, copy, crew: &crew, piece, options }.run().await;
     crew.all_done().await;
     result

@@ -4,12 +4,16 @@
 //! A changing request marks its range when it is stamped and once more when it has ended: so a bitmap that was swapped
 //! out is complete at once, and one that somebody takes bits out of meanwhile loses none.
 
+use super::copy_before_write::CopyBeforeWrite;
 use super::points::chain;
 use super::view::View;
 use super::{Kind, Map, Node, Outcome, Request};
 use crate::epoch::{Seat, parity};
+use crate::error::IoError;
+use crate::io::Memory;
 use crate::reactor::{EventBell, Handle};
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -123,6 +127,31 @@ impl Root {
     fn count(&self, parity: usize, count: u64) {
         self.changes[parity].set(count);
         self.seat.set_changes(parity, count);
+    }
+
+    /// Discards a range that `copy` has copied and still has claimed, so that nobody waits here for `copy`. What other
+    /// points in time still need stays: a discard is advice, and two copies that waited for each other would wait for
+    /// ever.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub async fn discard_copied(
+        &self,
+        io: &Handle,
+        copy: &Arc<CopyBeforeWrite>,
+        range: Range<u64>,
+    ) -> Result<(), IoError> {
+        let (kind, offset, len) = (Kind::Discard, range.start, range.end - range.start);
+        let request = Request { kind, fua: false, offset, len, memory: Memory::empty() };
+        self.node.check(&request)?;
+        let section = self.enter();
+        if section.view.is_owed_to_others(&request, copy) {
+            return Ok(());
+        }
+        let stamp = section.stamp(&request);
+        drop(section);
+        let _under_way = UnderWay { root: self, stamp, kind, offset, len };
+        self.node.handle(io, request).await.1
     }
 
     /// Runs a request to its end, whatever it has to wait for.

@@ -32,6 +32,13 @@ struct Copying {
     place: Place,
 }
 
+impl Copying {
+    #[inline]
+    fn owes(&self, request: &Request) -> bool {
+        self.place.minds(request.kind) && !self.copy.lets_pass(request.offset + self.place.shift, request.len)
+    }
+}
+
 /// The hooks of one epoch.
 #[derive(Default)]
 pub(super) struct View {
@@ -71,11 +78,12 @@ impl View {
     /// Whether something has to be copied before this request.
     #[inline]
     pub(super) fn owes(&self, request: &Request) -> bool {
-        let owes = |copying: &Copying| {
-            copying.place.minds(request.kind)
-                && !copying.copy.lets_pass(request.offset + copying.place.shift, request.len)
-        };
-        self.copies.iter().any(owes)
+        self.copies.iter().any(|copying| copying.owes(request))
+    }
+
+    /// Whether something has to be copied before this request, not counting one copy.
+    pub(super) fn is_owed_to_others(&self, request: &Request, copy: &Arc<CopyBeforeWrite>) -> bool {
+        self.copies.iter().any(|copying| !Arc::ptr_eq(&copying.copy, copy) && copying.owes(request))
     }
 
     /// Has everything copied that has to be before this request.

@@ -52,9 +52,6 @@ pub(super) fn check(
     }
     check_free(&source)?;
     check_free(&target)?;
-    if options.discard_source {
-        return refuse("Parameter 'discard-source' is not supported: the source keeps what was copied");
-    }
     let workers = usize::try_from(options.max_workers).ok().filter(|count| (1..=0x7fff_ffff).contains(count));
     let Some(workers_max) = workers else { return refuse("max-workers must be between 1 and 2147483647") };
     let Ok(chunk_max) = u64::try_from(options.max_chunk) else {

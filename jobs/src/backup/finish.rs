@@ -6,6 +6,7 @@ use crate::points;
 use std::slice;
 use std::sync::Arc;
 use tidemark_backend::bitmaps::Outcome;
+use tidemark_backend::io::lock::Access;
 use tidemark_backend::node::copy_before_write::Phase;
 use tidemark_cbt::Bitmap;
 
@@ -60,7 +61,10 @@ impl Backup {
             self.graph.remove_filter(&filter);
         }
         self.target.node().set_busy(None);
-        self.target.node().release(true);
-        self.source().release(false);
+        self.target.node().release_for(Access::Target);
+        self.discarding.take();
+        if let Some(access) = self.access.take() {
+            self.source().release_for(access);
+        }
     }
 }

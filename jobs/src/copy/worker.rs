@@ -20,6 +20,8 @@ const SPARE_MAX: usize = 64;
 pub(super) struct Crew {
     copy: Arc<CopyBeforeWrite>,
     target: Rc<Root>,
+    /// To the source, for discards of what was copied.
+    discarding: Option<Rc<Root>>,
     flow: RefCell<Flow>,
     busy: Cell<usize>,
     failures: RefCell<Vec<(Operation, IoError)>>,
@@ -31,10 +33,16 @@ pub(super) struct Crew {
 type Failed = (Operation, IoError);
 
 impl Crew {
-    pub(super) fn new(copy: &Arc<CopyBeforeWrite>, target: &Rc<Root>, flow: Flow) -> Rc<Self> {
+    pub(super) fn new(
+        copy: &Arc<CopyBeforeWrite>,
+        target: &Rc<Root>,
+        discarding: Option<Rc<Root>>,
+        flow: Flow,
+    ) -> Rc<Self> {
         Rc::new(Self {
             copy: copy.clone(),
             target: target.clone(),
+            discarding,
             flow: RefCell::new(flow),
             busy: Cell::default(),
             failures: RefCell::default(),
@@ -122,10 +130,22 @@ impl Claimed {
             true => self.zero(io).await,
             false => self.copy(io, self.run.clone()).await,
         };
-        if let Err(failed) = result {
-            self.crew.failures.borrow_mut().push(failed);
+        match result {
+            Ok(()) => self.discard(io).await,
+            Err(failed) => self.crew.failures.borrow_mut().push(failed),
         }
         result.is_ok()
+    }
+
+    /// Discards from the source what was copied, if that is wanted, while no write can come to it: writes wait for the
+    /// run. A discard that fails costs nothing but space.
+    async fn discard(&self, io: &Handle) {
+        if let Some(root) = &self.crew.discarding {
+            let result = root.discard_copied(io, &self.crew.copy, self.run.clone()).await;
+            if let Err(error) = result {
+                tracing::debug!(node = root.node().name(), %error, "a discard of what was copied failed");
+            }
+        }
     }
 
     async fn copy(&self, io: &Handle, run: Range<u64>) -> Result<(), Failed> {

@@ -108,6 +108,7 @@ impl Peer {
             }
             "keep" => drop(std::fs::copy(self.image(step.word(0)), self.image(step.word(1))).unwrap()),
             "same" => self.same(step),
+            "answer" => self.transcript.expect(&step.rest),
             "lock" => self.lock(step.word(0)),
             "unless-refused" => self.over = self.refused,
             "in-order" => self.transcript.in_order(),

@@ -21,6 +21,7 @@
 //! | `content FILE` | its bytes are compared |
 //! | `keep FILE COPY` | copies a file |
 //! | `same FILE COPY` | both have to have the same bytes, whatever the daemons agree on |
+//! | `answer TEXT` | what the step before has to come to: of our daemon, where it is to differ from QEMU's |
 //! | `lock FILE` | another program has the file locked from here on |
 //! | `unless-refused` | the rest is done only if the last command succeeded |
 //! | `in-order` | events of different jobs are compared in their common order too |
@@ -51,7 +52,7 @@ pub struct Script {
 /// First words that are not commands.
 const VERBS: [&str; 2] = [
     "disk empty guest reader hang-up write zero unmap discard flush read until rest again",
-    "progress jobs bitmaps exports content keep same lock in-order unless-refused reconnect quit terminate",
+    "progress jobs bitmaps exports content keep same answer lock in-order unless-refused reconnect quit terminate",
 ];
 
 impl Step {

@@ -65,6 +65,14 @@ impl Transcript {
         self.replies.push(format!("{step}\n      {outcome}"));
     }
 
+    /// Demands what the last step that was noted came to.
+    pub fn expect(&mut self, wanted: &str) {
+        let last = self.replies.last().cloned().unwrap_or_default();
+        if last.split_once("\n      ").is_none_or(|(_, outcome)| outcome != wanted) {
+            self.mistakes.push(format!("{last}\n      instead of\n      {wanted}"));
+        }
+    }
+
     /// Notes that the script itself was not obeyed.
     pub fn mistake(&mut self, text: String) {
         self.mistakes.push(text);
