@@ -124,13 +124,15 @@ impl JobContext {
         if self.is_cancelled() { Err(JobFailure::CANCELED) } else { Ok(()) }
     }
 
-    /// Waits until the speed limit lets more bytes pass, and takes these from it. It may also pause here.
+    /// Waits until the speed limit lets more bytes pass, and takes these from it. Copies that guests' writes have made
+    /// meanwhile are taken from it too: those wait for no limit, the job waits for them. It may also pause here.
     ///
     /// # Errors
     /// The job was cancelled for good.
     pub async fn limit(&self, bytes: u64) -> Result<(), JobFailure> {
         loop {
             self.check()?;
+            self.account_for_writes();
             let Some(time) = self.job.rate.get().wait_until(self.io.read_clock()) else { break };
             let speed = self.job.rate.get().speed();
             self.sleep_unless(time, || self.job.rate.get().speed() != speed).await;
@@ -140,8 +142,13 @@ impl JobContext {
         Ok(())
     }
 
-    /// Takes bytes from the speed limit without waiting: copies that guests wait for.
-    pub fn account(&self, bytes: u64) {
+    fn account_for_writes(&self) {
+        if let Some((_, bytes)) = self.job.driver.copies_before_writes() {
+            self.account(bytes.saturating_sub(self.job.accounted.replace(bytes)));
+        }
+    }
+
+    fn account(&self, bytes: u64) {
         let mut rate = self.job.rate.get();
         rate.account(bytes, self.io.now());
         self.job.rate.set(rate);

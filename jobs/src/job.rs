@@ -158,6 +158,8 @@ pub struct Job {
     pub(crate) io_status: Cell<IoStatus>,
     pub(crate) progress: Cell<Progress>,
     pub(crate) rate: Cell<RateLimit>,
+    /// Bytes that guests' writes had copied when the limit last took account of them.
+    pub(crate) accounted: Cell<u64>,
     pub(crate) failure: RefCell<Option<JobFailure>>,
     /// Anything of the above has changed.
     pub(crate) changed: Signal,
@@ -187,6 +189,7 @@ impl Job {
             io_status: Cell::new(IoStatus::Ok),
             progress: Cell::default(),
             rate: Cell::default(),
+            accounted: Cell::default(),
             failure: RefCell::default(),
             changed: Signal::default(),
             status: Cell::new(Status::Created),

@@ -46,6 +46,21 @@ fn small_requests_of_one_slice_pass_together() {
 }
 
 #[test]
+fn copies_that_guests_writes_make_count_for_the_limit_and_do_not_wait_for_it() {
+    let mut rig = Rig::new();
+    let script = Script::new(&copies(3));
+    rig.start(limited(1 << 20), &script);
+    assert_eq!(rig.query().offset, MIB);
+    script.written.set(2 * MIB);
+    rig.pass(2900 * MS);
+    assert_eq!(rig.query().offset, MIB, "the guests had the second and the third second");
+    rig.pass(200 * MS);
+    assert_eq!(rig.query().offset, 2 * MIB);
+    rig.pass(1000 * MS);
+    assert!(rig.engine.registry().query_block_jobs().is_empty());
+}
+
+#[test]
 fn time_that_was_not_used_is_not_saved_up() {
     let mut rig = Rig::new();
     let mut steps = vec![Step::Wait];

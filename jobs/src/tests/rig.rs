@@ -43,6 +43,8 @@ pub(super) struct Script {
     pub(super) calls: RefCell<Vec<&'static str>>,
     /// Its commit and abort wait to be told.
     slow_end: bool,
+    /// Bytes that guests' writes have copied.
+    pub(super) written: Cell<u64>,
 }
 
 impl Script {
@@ -109,6 +111,10 @@ impl JobDriver for Script {
             }
             Ok(())
         })
+    }
+
+    fn copies_before_writes(&self) -> Option<(u64, u64)> {
+        Some((u64::from(self.written.get() > 0), self.written.get()))
     }
 
     fn commit(&self) -> LocalFuture<'_, ()> {
