@@ -236,6 +236,11 @@ impl Node {
         }
     }
 
+    /// Whether what a request finds here may be given back and used anew while it is under way.
+    pub(crate) fn gives_space_back(&self) -> bool {
+        false
+    }
+
     /// What hangs on its requests.
     pub fn points(&self) -> &Points {
         &self.points

@@ -59,6 +59,11 @@ impl Points {
         *locked(&self.hooks) = Arc::new(hooks);
     }
 
+    /// The seats of all roots that reach the node.
+    pub(super) fn seats(&self) -> Vec<Arc<Seat>> {
+        living(&locked(&self.seats))
+    }
+
     pub(super) fn take_seat(&self, seat: &Arc<Seat>) {
         let mut seats = locked(&self.seats);
         seats.retain(|seat| seat.strong_count() > 0);

@@ -25,12 +25,19 @@ pub struct Root {
     /// By the epoch's parity: the current one, and the one before as long as requests of it are under way.
     views: RefCell<[Rc<View>; 2]>,
     changes: [Cell<u64>; 2],
+    /// All requests, by round; counted only where space is given back below.
+    passing: [Cell<u64>; 2],
     hurried: Cell<bool>,
 }
 
-/// The epoch of a changing request under way; to be given back to [`Root::end`].
+/// The epoch and round of a request under way; to be given back to [`Root::end`].
 #[derive(Clone, Copy, Debug)]
-pub struct Stamp(usize);
+pub struct Stamp {
+    /// The epoch's parity, of a changing request.
+    change: Option<u8>,
+    /// The round's, where rounds matter.
+    pass: Option<u8>,
+}
 
 impl Root {
     /// A door to `node` for a thread that sleeps: its bell has it look when something hangs there or no longer does.
@@ -51,6 +58,7 @@ impl Root {
             seat,
             views: RefCell::default(),
             changes: Default::default(),
+            passing: Default::default(),
             hurried: Cell::new(false),
         };
         root.look();
@@ -115,12 +123,28 @@ impl Root {
     /// A stamped request has ended, well or not.
     #[inline]
     pub fn end(&self, stamp: Stamp, kind: Kind, offset: u64, len: u64) {
-        let Stamp(parity) = stamp;
+        if let Some(half) = stamp.pass {
+            self.count_passing(usize::from(half), |count| count - 1);
+        }
+        if let Some(parity) = stamp.change {
+            self.end_change(usize::from(parity), kind, offset, len);
+        }
+    }
+
+    #[inline]
+    fn end_change(&self, parity: usize, kind: Kind, offset: u64, len: u64) {
         self.views.borrow()[parity].mark(kind, offset, len);
         self.count(parity, self.changes[parity].get() - 1);
         if self.changes[parity].get() == 0 && parity != crate::epoch::parity(self.epoch.get()) {
             self.views.borrow_mut()[parity] = Rc::default();
         }
+    }
+
+    #[inline]
+    fn count_passing(&self, half: usize, change: impl FnOnce(u64) -> u64) {
+        let count = change(self.passing[half].get());
+        self.passing[half].set(count);
+        self.seat.set_passing(half, count);
     }
 
     #[inline]
@@ -156,31 +180,41 @@ impl Root {
 
     /// Runs a request to its end, whatever it has to wait for.
     pub async fn handle(&self, io: &Handle, request: Request) -> Outcome {
-        if !request.kind.changes() || self.node.check(&request).is_err() {
-            return self.node.handle(io, request).await;
-        }
         let (kind, offset, len) = (request.kind, request.offset, request.len);
-        let stamp = loop {
-            self.refresh();
-            let view = self.views.borrow()[parity(self.epoch.get())].clone();
-            if let Err(error) = view.copy_before(io, &request, self).await {
-                return (request.memory, Err(error));
-            }
-            let section = self.enter();
-            // The hooks may have moved while it waited.
-            if !section.view.owes(&request) {
-                break section.stamp(&request);
-            }
+        let stamp = match self.acquire(io, &request).await {
+            Ok(stamp) => stamp,
+            Err(error) => return (request.memory, Err(error)),
         };
         let _under_way = UnderWay { root: self, stamp, kind, offset, len };
         self.node.handle(io, request).await
+    }
+
+    /// Waits for all that a request needs, and stamps it if it is one that counts.
+    async fn acquire(&self, io: &Handle, request: &Request) -> Result<Option<Stamp>, IoError> {
+        if self.node.check(request).is_err() {
+            return Ok(None);
+        }
+        if !request.kind.changes() {
+            return Ok(self.enter().stamp(request));
+        }
+        loop {
+            self.refresh();
+            let view = self.views.borrow()[parity(self.epoch.get())].clone();
+            view.copy_before(io, request, self).await?;
+            let section = self.enter();
+            // The hooks may have moved while it waited.
+            if !section.view.owes(request) {
+                return Ok(section.stamp(request));
+            }
+        }
     }
 }
 
 /// Ends a request even if its future is dropped.
 struct UnderWay<'a> {
     root: &'a Root,
-    stamp: Stamp,
+    /// None of a request that does not count.
+    stamp: Option<Stamp>,
     kind: Kind,
     offset: u64,
     len: u64,
@@ -188,7 +222,9 @@ struct UnderWay<'a> {
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.root.end(self.stamp, self.kind, self.offset, self.len);
+        if let Some(stamp) = self.stamp {
+            self.root.end(stamp, self.kind, self.offset, self.len);
+        }
     }
 }
 
@@ -208,12 +244,22 @@ impl Section<'_> {
         if moves && request.kind.changes() && self.view.owes(request) { Map::Task } else { map }
     }
 
-    /// Stamps a changing request that is submitted now.
+    /// Stamps a request that is submitted now, if it counts: one that changes something, or any where space is given
+    /// back that it may have found. A flush finds nothing.
     #[inline]
-    pub fn stamp(&self, request: &Request) -> Stamp {
-        self.view.mark(request.kind, request.offset, request.len);
-        self.root.count(self.parity, self.root.changes[self.parity].get() + 1);
-        Stamp(self.parity)
+    pub fn stamp(&self, request: &Request) -> Option<Stamp> {
+        let mut stamp = Stamp { change: None, pass: None };
+        if self.view.counts_all() && request.kind != Kind::Flush {
+            let half = self.root.seat.round();
+            self.root.count_passing(half, |count| count + 1);
+            stamp.pass = u8::try_from(half).ok();
+        }
+        if request.kind.changes() {
+            self.view.mark(request.kind, request.offset, request.len);
+            self.root.count(self.parity, self.root.changes[self.parity].get() + 1);
+            stamp.change = u8::try_from(self.parity).ok();
+        }
+        (stamp.change.is_some() || stamp.pass.is_some()).then_some(stamp)
     }
 }
 

@@ -44,6 +44,8 @@ impl Copying {
 pub(super) struct View {
     marks: Vec<(Arc<Bitmap>, Place)>,
     copies: Vec<Copying>,
+    /// Something below gives space back.
+    counts_all: bool,
 }
 
 impl View {
@@ -60,9 +62,16 @@ impl View {
                 let target = known.map_or_else(|| Root::new(copy.target()), |known| known.target.clone());
                 view.copies.push(Copying { copy: copy.clone(), target, place });
             }
+            view.counts_all |= node.gives_space_back();
             place.shift += shift(node);
         }
         view
+    }
+
+    /// Whether requests that change nothing are counted, too.
+    #[inline]
+    pub(super) fn counts_all(&self) -> bool {
+        self.counts_all
     }
 
     /// Marks the range in every bitmap of this epoch.

@@ -169,8 +169,8 @@ impl Active {
         let map = section.map(&mut request);
         let Request { kind, offset, len, .. } = request;
         // A task stamps its request when it has all it needs; what fails at once changes nothing.
-        let submitted = kind.changes() && !matches!(map, Map::Task | Map::Ended(Err(_)));
-        let stamp = submitted.then(|| section.stamp(&request));
+        let submitted = !matches!(map, Map::Task | Map::Ended(Err(_)));
+        let stamp = submitted.then(|| section.stamp(&request)).flatten();
         let pending = Pending { head, status, kind, offset, len, started: self.handle.now(), stamp, table };
         if let Map::Ended(_) | Map::Zeroes = map {
             if map == Map::Zeroes {
@@ -350,11 +350,12 @@ impl Active {
         self.unpublished > 0 || !self.ended.borrow().is_empty()
     }
 
-    /// Asks for kicks; true if there is something to fetch already.
+    /// Asks for kicks; true if there is something that can be fetched already. Without room on the ring it cannot: the
+    /// completion that makes room wakes the queue.
     pub(super) fn arm_kicks(&mut self) -> bool {
         self.armed = true;
         match self.ring.arm_kicks() {
-            Ok(more) => more && !self.free.is_empty(),
+            Ok(more) => more && !self.free.is_empty() && self.handle.room() > 0,
             Err(error) => {
                 self.break_down(&error.to_string());
                 false
