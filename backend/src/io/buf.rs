@@ -88,6 +88,8 @@ pub struct Memory {
     keep: Keep,
     /// All of it, while only a part is to be moved.
     whole: Option<Box<Whole>>,
+    /// What wholes are parts of.
+    outer: Vec<Option<Box<Whole>>>,
 }
 
 /// What a [`Memory`] is apart from the part in view.
@@ -101,7 +103,7 @@ struct Whole {
 impl Memory {
     /// No memory, for operations that need none.
     pub const fn empty() -> Self {
-        Self { segments: Vec::new(), len: 0, keep: Keep::Nothing, whole: None }
+        Self { segments: Vec::new(), len: 0, keep: Keep::Nothing, whole: None, outer: Vec::new() }
     }
 
     /// Guest memory.
@@ -111,7 +113,7 @@ impl Memory {
     /// any time: only volatile access is used, here and by the kernel.
     pub unsafe fn from_guest(segments: Vec<Segment>, pin: Rc<dyn Any>) -> Self {
         let len = segments.iter().map(|segment| segment.len as u64).sum();
-        Self { segments, len, keep: Keep::Pin(pin), whole: None }
+        Self { segments, len, keep: Keep::Pin(pin), whole: None, outer: Vec::new() }
     }
 
     /// Total bytes.
@@ -180,6 +182,18 @@ impl Memory {
         if let Some(whole) = self.whole.take() {
             (self.segments, self.len) = (whole.segments, whole.len);
         }
+    }
+
+    /// Makes the part in view the whole, for somebody who is handed only that and may take parts of it himself.
+    pub fn enter(&mut self) {
+        // Kept here and nowhere else: it may own what lies around the part.
+        self.outer.push(self.whole.take());
+    }
+
+    /// Undoes one [`Memory::enter`]: parts are of the same whole again as before.
+    pub fn leave(&mut self) {
+        self.restore();
+        self.whole = self.outer.pop().flatten();
     }
 
     /// Forgets the first `done` bytes: what is left of a short transfer.
@@ -266,7 +280,7 @@ impl Memory {
 impl From<Buf> for Memory {
     fn from(buf: Buf) -> Self {
         let segment = Segment { start: buf.start, len: buf.layout.size() };
-        Self { segments: vec![segment], len: segment.len as u64, keep: Keep::Buf(buf), whole: None }
+        Self { segments: vec![segment], len: segment.len as u64, keep: Keep::Buf(buf), whole: None, outer: Vec::new() }
     }
 }
 
@@ -312,5 +326,19 @@ mod tests {
         memory.restore();
         assert_eq!((content(&memory), memory.len()), (b"abcdefgh".to_vec(), 8));
         assert_eq!(memory.into_buf().unwrap().as_slice(), b"abcdefgh");
+    }
+
+    #[test]
+    fn a_part_has_parts_of_its_own() {
+        let mut memory = memory(b"abcdefgh");
+        memory.narrow(2, 4);
+        memory.enter();
+        memory.narrow(1, 2);
+        assert_eq!(content(&memory), b"de");
+        memory.advance(2);
+        memory.leave();
+        assert_eq!(content(&memory), b"cdef");
+        memory.restore();
+        assert_eq!(content(&memory), b"abcdefgh");
     }
 }

@@ -7,7 +7,9 @@
 mod mark;
 pub mod metadata;
 
-use super::cache::{Cache, Full, Pin};
+pub use super::cache::Pin;
+
+use super::cache::Cache;
 use super::entry::{Entry, Geometry, InvalidEntry};
 use super::store::Store;
 use crate::error::IoError;
@@ -28,17 +30,6 @@ pub struct L1 {
     pub offset: u64,
     /// Entries; the header's, checked.
     pub entries: usize,
-}
-
-/// Why a table is not in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LoadError {
-    /// Every table in memory has changed or is in use: the image has to be written back first.
-    #[error("All tables in memory are in use")]
-    Full,
-    /// It could not be read, or its L1 entry is invalid ([`IoError::Io`]).
-    #[error(transparent)]
-    Io(#[from] IoError),
 }
 
 /// The L1 table and the L2 tables in memory of an open image.
@@ -88,11 +79,6 @@ impl Tables {
     /// The image's numbers.
     pub fn geometry(&self) -> Geometry {
         self.geometry
-    }
-
-    /// The tables in memory, by their number in the L1 table. Changes to what is looked up here are made through it.
-    pub fn cache(&self) -> &Cache {
-        &self.cache
     }
 
     /// The metadata that nothing may lead into; new tables are to be added.
@@ -146,11 +132,12 @@ impl Tables {
         self.l1[index].store(word, Ordering::Release);
     }
 
-    /// Brings an L2 table into memory, where it stays as long as the pin lives; `None` if there is no such table.
+    /// Brings an L2 table into memory, where it stays as long as the pin lives. `None` if there is no such table, and
+    /// if every table in memory has changed or is in use: then the image has to be written back first.
     ///
     /// # Errors
-    /// See [`LoadError`].
-    pub async fn load(&self, io: &Handle, index: usize) -> Result<Option<Pin<'_>>, LoadError> {
+    /// The storage's; [`IoError::Io`] if the L1 entry is invalid.
+    pub async fn load(&self, io: &Handle, index: usize) -> Result<Option<Pin<'_>>, IoError> {
         if let Some(pin) = self.cache.pin(index) {
             return Ok(Some(pin));
         }
@@ -158,10 +145,8 @@ impl Tables {
         if let Some(pin) = self.cache.pin(index) {
             return Ok(Some(pin));
         }
-        match self.read_table(io, index).await? {
-            Some(words) => self.cache.insert(index, &words).map(Some).map_err(|Full| LoadError::Full),
-            None => Ok(None),
-        }
+        let words = self.read_table(io, index).await?;
+        Ok(words.and_then(|words| self.cache.insert(index, &words).ok()))
     }
 
     /// An L2 table as it is in the file, checked, for a reader who finds no room in memory. If it is in memory, what it
@@ -180,15 +165,32 @@ impl Tables {
         Ok(Some(words))
     }
 
-    /// Puts a new L2 table, all of it unallocated, into memory; its L1 entry is to be set next.
+    /// Gives an L1 entry another table, which is in memory and to be written then. `None`, and nothing changed, if there
+    /// is no room, as in [`Tables::load`]. A table that is in memory keeps the words it has.
     ///
-    /// # Errors
-    /// [`Full`] as in [`Cache::insert`].
-    pub fn insert(&self, index: usize, words: &[u64]) -> Result<Pin<'_>, Full> {
-        self.cache.insert(index, words)
+    /// # Panics
+    /// As [`Tables::set_l1`]; if `words` are not a table's.
+    pub fn put_new(&self, index: usize, words: &[u64], l1_word: u64) -> Option<Pin<'_>> {
+        let pin = self.cache.insert(index, words).ok()?;
+        // It has to be written to where it is now, nowhere else: first the entry, then the mark.
+        self.set_l1(index, l1_word);
+        pin.mark_dirty();
+        Some(pin)
     }
 
-    /// A changed table as it is to be written; see [`Cache::take_dirty`].
+    /// The table, if it is in memory; it stays there as long as the pin lives.
+    pub fn pin(&self, index: usize) -> Option<Pin<'_>> {
+        self.cache.pin(index)
+    }
+
+    /// Tables that have changed since they were taken last, in order.
+    pub fn dirty(&self) -> Vec<usize> {
+        self.cache.dirty()
+    }
+
+    /// A changed table as it is to be written, which counts as unchanged from then on. The pin is to be kept until the
+    /// copy is written, and told by [`Pin::mark_dirty`] if that fails: without it the table may be given up, and read
+    /// again from where the copy is not yet.
     pub fn take_dirty(&self, index: usize) -> Option<(Pin<'_>, Vec<u64>)> {
         let (pin, mut words) = self.cache.take_dirty(index)?;
         words.iter_mut().for_each(|word| *word = mark::without_l2(*word));

@@ -1,0 +1,1 @@
+//! What inflates, and what does not.

@@ -1,0 +1,147 @@
+//! Where a guest's bytes are: the longest run of one kind, and whether a request leads somewhere without waiting.
+//!
+//! Looks at what is in memory and changes nothing. A request that is one run of clusters goes straight to the file
+//! below; what needs metadata read, clusters taken or content put together is a task.
+
+use super::compressed::Inflater;
+use super::entry::Entry;
+use super::l2::Tables;
+use crate::node::{Kind, Map, Node, Request};
+use std::sync::Arc;
+
+/// What a run of guest bytes is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The backing file's content, or zeroes.
+    Unallocated,
+    /// Zeroes.
+    Zero {
+        /// Where in the data file its first byte would be, if it has clusters all the same.
+        host: Option<u64>,
+        /// They may be written in place.
+        copied: bool,
+    },
+    /// Content of the data file.
+    Data {
+        /// Where its first byte is there.
+        host: u64,
+        /// It may be written in place.
+        copied: bool,
+    },
+    /// Part of one compressed cluster.
+    Compressed {
+        /// Where the cluster's compressed data begins in the file.
+        host: u64,
+        /// The most bytes it may take there.
+        len: u64,
+    },
+    /// The image is corrupt here.
+    Invalid,
+}
+
+/// A run of guest bytes of one kind, contiguous in the data file if it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// What it is.
+    pub found: Found,
+    /// Bytes.
+    pub len: u64,
+}
+
+impl Found {
+    /// What an entry says of the bytes from `skip` on in its cluster.
+    fn of(entry: Entry, skip: u64) -> Self {
+        match entry {
+            Entry::Unallocated => Self::Unallocated,
+            Entry::Zero { host, copied } => Self::Zero { host: host.map(|host| host + skip), copied },
+            Entry::Data { host, copied } => Self::Data { host: host + skip, copied },
+            Entry::Compressed { host, len } => Self::Compressed { host, len },
+            Entry::Invalid => Self::Invalid,
+        }
+    }
+
+    /// What comes next if the run goes on for `len` bytes; `None` where runs end with their cluster.
+    fn after(self, len: u64) -> Option<Self> {
+        match self {
+            Self::Unallocated | Self::Invalid => Some(self),
+            Self::Zero { host, copied } => Some(Self::Zero { host: host.map(|host| host + len), copied }),
+            Self::Data { host, copied } => Some(Self::Data { host: host + len, copied }),
+            Self::Compressed { .. } => None,
+        }
+    }
+}
+
+/// What reading an image takes.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// Its tables.
+    pub tables: &'a Tables,
+    /// The node that guest clusters are in.
+    pub data: &'a Arc<Node>,
+    /// The node whose content shows where the image has none.
+    pub backing: Option<&'a Arc<Node>>,
+    /// What compressed clusters are read with.
+    pub inflater: &'a Inflater,
+}
+
+impl View<'_> {
+    /// What is at `offset`, for at most `len` bytes, as far as that is known without waiting; `None` if it is not.
+    pub fn locate(&self, offset: u64, len: u64) -> Option<Extent> {
+        self.run(offset, len, |offset| self.tables.lookup(offset))
+    }
+
+    /// The run of what `lookup` says from `offset` on; it ends where `lookup` does not know.
+    pub(super) fn run(&self, offset: u64, len: u64, lookup: impl Fn(u64) -> Option<Entry>) -> Option<Extent> {
+        let geometry = self.tables.geometry();
+        let skip = geometry.in_cluster(offset);
+        let found = Found::of(lookup(offset)?, skip);
+        let mut end = geometry.cluster() - skip;
+        while end < len {
+            let next = offset.checked_add(end).and_then(&lookup).map(|entry| Found::of(entry, 0));
+            if next.is_none() || next != found.after(end) {
+                break;
+            }
+            end += geometry.cluster();
+        }
+        Some(Extent { found, len: end.min(len) })
+    }
+
+    /// Where a request leads without waiting; it comes out as it went in.
+    pub fn map(&self, request: &mut Request) -> Map {
+        let writes = match request.kind {
+            Kind::Read => false,
+            // Stable means that what leads there is stable, too.
+            Kind::Write if !request.fua => true,
+            _ => return Map::Task,
+        };
+        match self.locate(request.offset, request.len) {
+            Some(extent) if extent.len < request.len => Map::Task,
+            Some(Extent { found: Found::Data { host, copied }, .. }) if copied || !writes => {
+                map_below(self.data, request, host)
+            }
+            Some(extent) if !writes => self.map_read(request, extent.found),
+            _ => Map::Task,
+        }
+    }
+
+    /// A read of one run that is not in the data file.
+    fn map_read(&self, request: &mut Request, found: Found) -> Map {
+        match (found, self.backing) {
+            (Found::Zero { .. }, _) | (Found::Unallocated, None) => Map::Zeroes,
+            (Found::Unallocated, Some(backing)) if request.offset >= backing.length() => Map::Zeroes,
+            (Found::Unallocated, Some(backing)) => map_below(backing, request, request.offset),
+            _ => Map::Task,
+        }
+    }
+}
+
+/// Where a request leads at `offset` of a node below. What is past its end is no matter of one operation.
+fn map_below(below: &Node, request: &mut Request, offset: u64) -> Map {
+    if offset.checked_add(request.len).is_none_or(|end| end > below.length()) {
+        return Map::Task;
+    }
+    let own = std::mem::replace(&mut request.offset, offset);
+    let map = below.map(request);
+    request.offset = own;
+    map
+}

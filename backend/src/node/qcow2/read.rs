@@ -1,0 +1,108 @@
+//! Reading what is not one operation on one file: part by part, each from where it is.
+//!
+//! Whatever is past the end of a node below reads as zeroes.
+
+use super::entry::Entry;
+use super::map::{Extent, Found, View};
+use crate::error::IoError;
+use crate::io::{Buf, Memory, byte_count};
+use crate::node::{Kind, Node, Outcome, Request};
+use crate::reactor::Handle;
+
+impl View<'_> {
+    /// What is at `offset`, for at most `len` bytes. Reads the table that says so if it is not in memory.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub async fn locate_or_load(&self, io: &Handle, offset: u64, len: u64) -> Result<Extent, IoError> {
+        if let Some(extent) = self.locate(offset, len) {
+            return Ok(extent);
+        }
+        let geometry = self.tables.geometry();
+        let index = geometry.l1_index(offset);
+        // While it is pinned what it says is known.
+        let _pin = self.tables.load(io, index).await?;
+        if let Some(extent) = self.locate(offset, len) {
+            return Ok(extent);
+        }
+        // No room in memory: reading waits for nobody to make some.
+        let words = self.tables.read_table(io, index).await?.unwrap_or_default();
+        let entry = |offset| {
+            let word = words.get(geometry.l2_index(offset)).copied();
+            (geometry.l1_index(offset) == index).then(|| word.map_or(Entry::Unallocated, |word| geometry.decode(word)))
+        };
+        self.run(offset, len, entry).ok_or(IoError::Io)
+    }
+
+    /// Runs a read to its end.
+    pub async fn read(&self, io: &Handle, mut request: Request) -> Outcome {
+        request.memory.enter();
+        let mut done = 0;
+        let mut result = Ok(());
+        while done < request.len && result.is_ok() {
+            let (offset, left) = (request.offset + done, request.len - done);
+            match self.locate_or_load(io, offset, left).await {
+                Err(error) => result = Err(error),
+                Ok(extent) => {
+                    let extent = self.clamp(extent, offset);
+                    request.memory.narrow(done, extent.len);
+                    (request.memory, result) = self.read_part(io, extent, offset, request.memory).await;
+                    request.memory.restore();
+                    done += extent.len;
+                }
+            }
+        }
+        request.memory.leave();
+        (request.memory, result)
+    }
+
+    /// Bytes of the guest's disk.
+    ///
+    /// # Errors
+    /// As a guest's read.
+    pub async fn read_bytes(&self, io: &Handle, offset: u64, len: u64) -> Result<Buf, IoError> {
+        let memory = Memory::from(Buf::new(byte_count(len)));
+        let (memory, result) = self.read(io, Request { kind: Kind::Read, fua: false, offset, len, memory }).await;
+        result?;
+        memory.into_buf().ok_or(IoError::Io)
+    }
+
+    /// The part of a run that one node below has; what none has is a run of zeroes.
+    fn clamp(&self, extent: Extent, offset: u64) -> Extent {
+        let (node, start) = match (extent.found, self.backing) {
+            (Found::Data { host, .. }, _) => (self.data, host),
+            (Found::Unallocated, Some(backing)) => (backing, offset),
+            _ => return extent,
+        };
+        match node.length().checked_sub(start) {
+            Some(rest) if rest > 0 => Extent { len: extent.len.min(rest), ..extent },
+            _ => Extent { found: Found::Zero { host: None, copied: false }, ..extent },
+        }
+    }
+
+    /// Fills memory from a run that has been clamped.
+    async fn read_part(&self, io: &Handle, extent: Extent, offset: u64, mut memory: Memory) -> Outcome {
+        let (node, offset): (&Node, u64) = match (extent.found, self.backing) {
+            (Found::Data { host, .. }, _) => (self.data, host),
+            (Found::Unallocated, Some(backing)) => (backing, offset),
+            (Found::Zero { .. } | Found::Unallocated, _) => {
+                memory.fill_zero(0, extent.len);
+                return (memory, Ok(()));
+            }
+            (Found::Compressed { host, len }, _) => return self.read_compressed(io, host, len, offset, memory).await,
+            (Found::Invalid, _) => return (memory, Err(IoError::Io)),
+        };
+        node.handle(io, Request { kind: Kind::Read, fua: false, offset, len: extent.len, memory }).await
+    }
+
+    async fn read_compressed(&self, io: &Handle, host: u64, len: u64, offset: u64, mut memory: Memory) -> Outcome {
+        let geometry = self.tables.geometry();
+        let inflated = self.inflater.cluster(io, self.data, host, len, geometry.cluster()).await;
+        let skip = byte_count(geometry.in_cluster(offset));
+        match inflated.map(|cluster| cluster.get(skip..).map(|bytes| memory.copy_from(0, bytes))) {
+            Ok(Some(())) => (memory, Ok(())),
+            Ok(None) => (memory, Err(IoError::Io)),
+            Err(error) => (memory, Err(error)),
+        }
+    }
+}
