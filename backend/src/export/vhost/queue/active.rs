@@ -169,8 +169,8 @@ impl Active {
         let map = section.map(&mut request);
         let Request { kind, offset, len, .. } = request;
         // A task stamps its request when it has all it needs; what fails at once changes nothing.
-        let submitted = kind.changes() && !matches!(map, Map::Task | Map::Ended(Err(_)));
-        let stamp = submitted.then(|| section.stamp(&request));
+        let submitted = !matches!(map, Map::Task | Map::Ended(Err(_)));
+        let stamp = submitted.then(|| section.stamp(&request)).flatten();
         let pending = Pending { head, status, kind, offset, len, started: self.handle.now(), stamp, table };
         if let Map::Ended(_) | Map::Zeroes = map {
             if map == Map::Zeroes {
