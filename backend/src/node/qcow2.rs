@@ -6,4 +6,5 @@
 pub mod cache;
 pub mod entry;
 pub mod l2;
+pub mod refcount;
 pub mod store;

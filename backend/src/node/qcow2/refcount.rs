@@ -1,0 +1,290 @@
+//! Reference counts of the clusters of an image's file: which are free, and taking and freeing them.
+//!
+//! Memory is the truth; [`Refcounts::write_back`] brings the file up to date. Writing more than what is stable needs is
+//! harmless (a crash leaks clusters), writing less is not: whoever makes something stable that leads to a cluster writes
+//! the counts back first, and frees a cluster only when nothing stable leads to it. Knows neither L2 tables nor guests.
+//! Whoever takes or frees clusters has his turn; writing back goes on meanwhile.
+
+mod blocks;
+mod reserved;
+mod search;
+mod state;
+mod table;
+mod width;
+mod write_back;
+
+use super::entry::Geometry;
+use super::store::Store;
+use crate::error::IoError;
+use crate::range_lock::RangeLock;
+use crate::reactor::Handle;
+use search::{Plan, Search, Step, Want};
+use state::{Place, State, TableAt};
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Bytes of refcount blocks that are kept in memory if nobody says otherwise.
+const CACHE_SIZE: u64 = 1 << 20;
+
+/// Blocks that are kept at least.
+const LEAST_BLOCKS: u64 = 4;
+
+/// QEMU's limit for a refcount table, in bytes.
+const MOST_TABLE_BYTES: u64 = 8 << 20;
+
+/// Why an image's reference counts cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// There is no table, or it cannot be as long as the header says, or where.
+    #[error("Could not initialize refcount handling: Invalid argument")]
+    Table,
+    /// It cannot be read.
+    #[error("Could not initialize refcount handling: {0}")]
+    Io(#[from] IoError),
+}
+
+/// Clusters in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Offset of the first in the file.
+    pub host: u64,
+    /// How many.
+    pub clusters: u64,
+    /// Nothing was ever written there: they read as zeroes once the file reaches that far.
+    pub fresh: bool,
+}
+
+/// The reference counts of one image.
+pub struct Refcounts {
+    store: Store,
+    /// Of those who take and free.
+    turn: RangeLock,
+    /// Of those who write back.
+    writing: RangeLock,
+    state: Mutex<State>,
+}
+
+impl Refcounts {
+    /// Reads the refcount table at `table_offset`; blocks are read as they are needed.
+    ///
+    /// # Errors
+    /// A table that is not where or what one can be; the storage's.
+    pub async fn open(
+        io: &Handle,
+        store: Store,
+        geometry: Geometry,
+        table_offset: u64,
+        table_clusters: u32,
+    ) -> Result<Self, OpenError> {
+        let clusters = u64::from(table_clusters);
+        let length = store.node().length();
+        let bytes = clusters << geometry.cluster_bits;
+        let end = table_offset.checked_add(bytes).ok_or(OpenError::Table)?;
+        let in_place = table_offset != 0 && geometry.in_cluster(table_offset) == 0 && end <= length;
+        if bytes == 0 || bytes > MOST_TABLE_BYTES || !in_place {
+            return Err(OpenError::Table);
+        }
+        let table = store.read_words(io, table_offset, crate::io::byte_count(bytes / 8)).await?;
+        let at = TableAt { offset: table_offset, clusters };
+        let state = Mutex::new(State::new(geometry, at, table, length, blocks_in(geometry, CACHE_SIZE)));
+        Ok(Self { store, turn: RangeLock::default(), writing: RangeLock::default(), state })
+    }
+
+    /// Keeps at most about this many bytes of blocks in memory, four blocks at least.
+    pub fn set_cache_size(&self, bytes: u64) {
+        let mut state = self.state();
+        let limit = blocks_in(state.geometry, bytes);
+        state.blocks.set_limit(limit);
+    }
+
+    /// The table's offset and clusters, as the header has to name them when all is written back.
+    pub fn table(&self) -> (u64, u64) {
+        let state = self.state();
+        state.tables.last().map_or((0, 0), |at| (at.offset, at.clusters))
+    }
+
+    /// The offsets of all refcount blocks that can be one.
+    pub fn blocks(&self) -> Vec<u64> {
+        let state = self.state();
+        let is_block = |(region, entry): &(usize, &u64)| **entry != 0 && state.place(*region) != Place::Broken;
+        state.table.iter().enumerate().filter(is_block).map(|(_, entry)| *entry).collect()
+    }
+
+    /// Never hands these bytes' clusters out, whatever their count says: metadata of an image that may say anything. To
+    /// be called before the first clusters are taken, or for some that were.
+    pub fn reserve(&self, bytes: Range<u64>) {
+        let mut state = self.state();
+        let clusters = state.geometry.clusters(bytes.end);
+        let first = bytes.start >> state.geometry.cluster_bits;
+        state.reserved.add(first..clusters);
+    }
+
+    /// Undoes [`Refcounts::reserve`], before they are released.
+    pub fn unreserve(&self, bytes: Range<u64>) {
+        let mut state = self.state();
+        let clusters = state.geometry.clusters(bytes.end);
+        let first = bytes.start >> state.geometry.cluster_bits;
+        state.reserved.remove(first..clusters);
+    }
+
+    /// The reference count of the cluster at `host`.
+    ///
+    /// # Errors
+    /// The storage's; [`IoError::Io`] where the table is broken.
+    pub async fn get(&self, io: &Handle, host: u64) -> Result<u64, IoError> {
+        let _turn = self.turn.lock(0..1).await;
+        let cluster = host >> self.state().geometry.cluster_bits;
+        let region = self.state().locate(cluster).0;
+        self.load(io, region, &(0..0)).await?;
+        self.state().count(cluster).ok_or(IoError::Io)
+    }
+
+    /// Takes clusters in a row, the first free ones that there are: at least one, at most `want`. Their count is 1 from
+    /// now on. The file may not reach that far.
+    ///
+    /// # Errors
+    /// The storage's; [`IoError::NoSpace`] when the image cannot be larger. Nothing was taken.
+    pub async fn allocate(&self, io: &Handle, want: u64) -> Result<Run, IoError> {
+        self.take(io, Want { least: 1, most: want.max(1) }).await
+    }
+
+    /// Takes exactly `count` (at least one) clusters in a row.
+    ///
+    /// # Errors
+    /// As [`Refcounts::allocate`].
+    pub async fn allocate_contiguous(&self, io: &Handle, count: u64) -> Result<Run, IoError> {
+        let count = count.max(1);
+        self.take(io, Want { least: count, most: count }).await
+    }
+
+    /// Lowers the counts of clusters in a row; returns, as ranges of bytes, those that are free now.
+    ///
+    /// # Errors
+    /// The storage's; [`IoError::Io`] where a count is zero already: the image is corrupt. Clusters up to some block's
+    /// end may have been released then.
+    pub async fn release(&self, io: &Handle, host: u64, clusters: u64) -> Result<Vec<Range<u64>>, IoError> {
+        self.make_room(io).await?;
+        self.lower(io, host, clusters).await
+    }
+
+    /// Whether the file does not have all of this yet.
+    pub fn is_dirty(&self) -> bool {
+        self.state().is_dirty()
+    }
+
+    async fn lower(&self, io: &Handle, host: u64, clusters: u64) -> Result<Vec<Range<u64>>, IoError> {
+        let cluster_bits = self.state().geometry.cluster_bits;
+        let first = host >> cluster_bits;
+        let end = first.checked_add(clusters).ok_or(IoError::Invalid)?;
+        let mut free: Vec<Range<u64>> = Vec::new();
+        let mut at = first;
+        while at < end {
+            let region = self.state().locate(at).0;
+            let next = end.min((region as u64 + 1).saturating_mul(self.state().per_region()));
+            let _turn = self.turn.lock(0..1).await;
+            self.load(io, region, &(0..0)).await?;
+            for cluster in self.state().lower(at..next)? {
+                let bytes = cluster << cluster_bits..(cluster + 1) << cluster_bits;
+                match free.last_mut().filter(|last| last.end == bytes.start) {
+                    Some(last) => last.end = bytes.end,
+                    None => free.push(bytes),
+                }
+            }
+            at = next;
+        }
+        Ok(free)
+    }
+
+    async fn take(&self, io: &Handle, want: Want) -> Result<Run, IoError> {
+        self.make_room(io).await?;
+        let _turn = self.turn.lock(0..1).await;
+        loop {
+            let regions = self.state().regions();
+            match self.search(io, want, regions).await? {
+                Ok(plan) => {
+                    self.reach(io, plan).await?;
+                    return Ok(self.state().commit(plan));
+                }
+                Err(region) => self.grow_table(io, region, want).await?,
+            }
+        }
+    }
+
+    /// Finds clusters in the first `regions`, or the region after them where it would go on.
+    async fn search(&self, io: &Handle, want: Want, regions: usize) -> Result<Result<Plan, usize>, IoError> {
+        let mut search = Search::new(&self.state(), want, regions);
+        loop {
+            let step = search.step(&mut self.state())?;
+            match step {
+                Step::Found(plan) => return Ok(Ok(plan)),
+                Step::PastTable(region) => return Ok(Err(region)),
+                Step::Load(region) => {
+                    let keep = search.keep(&self.state());
+                    self.load(io, region, &keep).await?;
+                }
+            }
+        }
+    }
+
+    /// Makes the file reach as far as the blocks of a plan.
+    async fn reach(&self, io: &Handle, plan: Plan) -> Result<(), IoError> {
+        let end = (plan.start + plan.blocks) << self.state().geometry.cluster_bits;
+        if plan.blocks == 0 { Ok(()) } else { self.store.grow(io, end).await }
+    }
+
+    /// Has the block of a region in memory, if it has one; blocks of `keep` stay.
+    async fn load(&self, io: &Handle, region: usize, keep: &Range<usize>) -> Result<(), IoError> {
+        let place = self.state().place(region);
+        let offset = match place {
+            Place::Nowhere | Place::Here => return Ok(()),
+            Place::Broken => return Err(IoError::Io),
+            Place::File(offset) => offset,
+        };
+        let cluster = self.state().geometry.cluster();
+        let buf = self.store.read(io, offset, cluster).await?;
+        self.state().blocks.add(region, buf.as_slice().to_vec(), keep);
+        Ok(())
+    }
+
+    /// Blocks that changed cannot leave memory before they are written.
+    async fn make_room(&self, io: &Handle) -> Result<(), IoError> {
+        let full = self.state().blocks.are_too_many();
+        if full { self.write_back(io).await } else { Ok(()) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn blocks_in(geometry: Geometry, bytes: u64) -> usize {
+    crate::io::byte_count((bytes >> geometry.cluster_bits).max(LEAST_BLOCKS))
+}
+
+impl State {
+    /// Takes what was found: nobody else has taken anything since.
+    fn commit(&mut self, plan: Plan) -> Run {
+        let mut blocks = plan.start..plan.start + plan.blocks;
+        let regions = self.locate(plan.start).0..self.locate(plan.all().end - 1).0 + 1;
+        for region in regions.clone() {
+            if self.place(region) == Place::Nowhere
+                && let Some(cluster) = blocks.next()
+            {
+                self.add_block(region, cluster);
+            }
+        }
+        plan.all().for_each(|cluster| self.set(cluster, 1));
+        for region in regions {
+            let base = region as u64 * self.per_region();
+            if plan.all().contains(&(base + self.lowest(region))) {
+                self.set_lowest(region, (plan.all().end - base).min(self.per_region()));
+            }
+        }
+        let taken = plan.for_caller();
+        let fresh = self.take_fresh(&taken);
+        Run { host: taken.start << self.geometry.cluster_bits, clusters: plan.clusters, fresh }
+    }
+}
+
+#[cfg(test)]
+mod tests;
