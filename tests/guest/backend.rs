@@ -9,7 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::process::Process;
-use crate::qmp::Qmp;
+use crate::qmp::{Qmp, one_line};
 
 /// One mebibyte, in bytes.
 pub const MIB: u64 = 1 << 20;
@@ -146,6 +146,28 @@ impl Backend {
     /// The image file.
     pub fn image(&self) -> PathBuf {
         self.directory.path().join("image")
+    }
+
+    /// The place of a file that goes with the image, such as a backup of it.
+    pub fn place(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Serves one more empty disk, through the monitor: `name` is the name of its node, its export and its
+    /// image. Returns its vhost-user socket. A restart does not bring it back.
+    pub fn add_disk(&mut self, name: &str, len: u64) -> PathBuf {
+        let (image, socket) = (self.place(name), self.place(&format!("{name}.socket")));
+        File::create(&image).and_then(|file| file.set_len(len)).expect("an image can be created");
+        let node = format!(r#"{{"driver": "file", "node-name": "{name}", "filename": "{}"}}"#, image.display());
+        let export = format!(
+            r#"{{"type": "vhost-user-blk", "id": "{name}", "node-name": "{name}", "writable": true,
+                "addr": {{"type": "unix", "path": "{}"}}}}"#,
+            socket.display()
+        );
+        let mut qmp = self.qmp();
+        qmp.execute("blockdev-add", &node);
+        qmp.execute("block-export-add", &one_line(&export));
+        socket
     }
 
     fn monitor(&self) -> PathBuf {

@@ -15,11 +15,11 @@ use crate::verify::fio;
 const ROUNDS: u32 = 10;
 
 /// The guest has to go on this soon after the back-end is back, on a machine that has other things to do as well.
-const RESUME: Duration = Duration::from_secs(30);
+pub const RESUME: Duration = Duration::from_secs(30);
 
 /// One fio after the other until /tmp/stop is there. Two jobs: one writes and then verifies what it wrote,
 /// the other reads; with slow reads the writes overtake them.
-fn load(depth: u32) -> String {
+pub fn load(depth: u32) -> String {
     format!(
         "rm -f /tmp/stop; while [ ! -e /tmp/stop ]; do \
          fio --name=global --filename=/dev/vda --ioengine=libaio --direct=1 --iodepth={depth} --randrepeat=0 \
@@ -29,7 +29,7 @@ fn load(depth: u32) -> String {
 }
 
 /// Waits until the guest has completed `count` more requests.
-fn progress(guest: &mut Guest, count: u64) {
+pub fn progress(guest: &mut Guest, count: u64) {
     let completed = "awk '{ print $1 + $5 }' /sys/block/vda/stat";
     let before = guest.number(completed);
     guest.until(RESUME, &format!("[ $({completed}) -gt {} ]", before + count));

@@ -4,6 +4,7 @@
 //! Invariant: a guest goes back to the others only after a test that succeeded, without a disk, and with
 //! nothing to complain of in its kernel log.
 
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,7 +30,7 @@ static IDLE: Mutex<Vec<Guest>> = Mutex::new(Vec::new());
 /// A guest that answers.
 pub struct Guest {
     machine: Machine,
-    plugged: Option<String>,
+    plugged: Vec<String>,
     forgiven: Vec<&'static str>,
 }
 
@@ -69,7 +70,7 @@ impl Guest {
     }
 
     fn new(machine: Machine) -> Self {
-        let mut guest = Self { machine, plugged: None, forgiven: Vec::new() };
+        let mut guest = Self { machine, plugged: Vec::new(), forgiven: Vec::new() };
         let about_storage = |line: &&str| STORAGE.iter().any(|word| line.contains(word));
         let log = guest.complaints();
         let complaints: Vec<_> = log.lines().filter(about_storage).collect();
@@ -124,16 +125,22 @@ impl Guest {
 
     /// Adds the disk to the running machine and waits for the guest to see it.
     pub fn plug(&mut self, backend: &Backend, device: Device) {
-        self.plugged = Some(self.machine.plug(backend, device));
+        self.plugged.push(self.machine.plug(&backend.socket(), device));
         self.wait_for_disk();
     }
 
-    /// Takes the disk out of the running machine.
+    /// Adds the disk behind a vhost-user socket as `/dev/vdb`.
+    pub fn plug_second(&mut self, socket: &Path) {
+        self.plugged.push(self.machine.plug(socket, Device::default()));
+        self.until(PATIENCE, "[ -b /dev/vdb ] && [ -e /sys/block/vdb/serial ]");
+    }
+
+    /// Takes the disks out of the running machine.
     pub fn unplug(&mut self) {
-        if let Some(id) = self.plugged.take() {
+        for id in self.plugged.drain(..) {
             self.machine.unplug(&id);
         }
-        self.until(PATIENCE, "[ ! -e /sys/block/vda ]");
+        self.until(PATIENCE, "[ ! -e /sys/block/vda ] && [ ! -e /sys/block/vdb ]");
     }
 
     fn wait_for_disk(&mut self) {

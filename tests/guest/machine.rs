@@ -1,4 +1,4 @@
-//! A virtual machine: QEMU with two serial ports, a monitor and at most one vhost-user-blk disk. Knows
+//! A virtual machine: QEMU with two serial ports, a monitor and vhost-user-blk disks. Knows
 //! QEMU's options; what the guest does is of no concern here.
 
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::backend::Backend;
 use crate::console::Console;
 use crate::image;
 use crate::process::Process;
-use crate::qmp::Qmp;
+use crate::qmp::{Qmp, one_line};
 
 /// A boot takes 2 seconds on an idle machine.
 const BOOT: Duration = Duration::from_secs(60);
@@ -35,12 +35,13 @@ impl Default for Device {
 }
 
 impl Device {
-    /// The arguments of `device_add`, and of `-device`.
+    /// The arguments of `device_add`, and of `-device`. The disk that is there from power-on is booted from.
     fn json(self, id: &str) -> String {
         let Self { queues, indirect_desc, event_idx } = self;
         let queues = queues.map_or_else(String::new, |number| format!(r#", "num-queues": {number}"#));
+        let boot = if id == FIRST { r#", "bootindex": 1"# } else { "" };
         format!(
-            r#"{{"driver": "vhost-user-blk-pci", "id": "{id}", "chardev": "{id}-socket", "bootindex": 1,
+            r#"{{"driver": "vhost-user-blk-pci", "id": "{id}", "chardev": "{id}-socket"{boot},
                 "indirect_desc": {indirect_desc}, "event_idx": {event_idx}{queues}}}"#
         )
     }
@@ -90,16 +91,16 @@ impl Machine {
         Self { process, qmp, console, plugged: 0 }
     }
 
-    /// Adds a disk to the running machine. Returns its id.
-    pub fn plug(&mut self, backend: &Backend, device: Device) -> String {
+    /// Adds the disk behind a vhost-user socket to the running machine. Returns its id.
+    pub fn plug(&mut self, socket: &Path, device: Device) -> String {
         self.plugged += 1;
         let id = format!("blk{}", self.plugged);
-        let path = backend.socket().display().to_string();
-        let socket = format!(
+        let path = socket.display();
+        let chardev = format!(
             r#"{{"id": "{id}-socket", "backend": {{"type": "socket", "data": {{"server": false, "reconnect-ms": 100,
                 "addr": {{"type": "unix", "data": {{"path": "{path}"}}}}}}}}}}"#
         );
-        self.qmp.execute("chardev-add", &one_line(&socket));
+        self.qmp.execute("chardev-add", &one_line(&chardev));
         self.qmp.execute("device_add", &one_line(&device.json(&id)));
         id
     }
@@ -122,10 +123,6 @@ impl Machine {
         let status = self.process.wait(BOOT);
         assert!(status.success(), "QEMU ended with {status}");
     }
-}
-
-fn one_line(json: &str) -> String {
-    json.replace('\n', " ")
 }
 
 fn board(vcpus: u8, directory: &Path) -> Vec<String> {

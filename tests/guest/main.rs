@@ -14,14 +14,18 @@ mod image;
 mod machine;
 mod process;
 mod qmp;
+mod restore;
 
+mod backup;
 mod boot;
 mod crash;
 mod discard;
 mod features;
 mod filesystem;
 mod geometry;
+mod half_backup;
 mod hotplug;
+mod pair;
 mod resize;
 mod serve;
 mod verify;

@@ -45,16 +45,28 @@ impl Qmp {
     ///
     /// If the reply is an error.
     pub fn execute(&mut self, command: &str, arguments: &str) -> String {
+        let reply = self.reply(command, arguments);
+        assert!(matches!(Kind::of(&reply), Kind::Return), "{command} {arguments} was answered with {reply}");
+        reply
+    }
+
+    fn reply(&mut self, command: &str, arguments: &str) -> String {
         let text = format!("{{\"execute\": \"{command}\", \"arguments\": {arguments}}}\n");
         self.stream.get_mut().write_all(text.as_bytes()).expect("the monitor takes a command");
         loop {
             let line = self.line();
             match Kind::of(&line) {
-                Kind::Return => return line,
-                Kind::Error => panic!("{text} was answered with {line}"),
+                Kind::Return | Kind::Error => return line,
                 Kind::Event => self.events.push(line),
             }
         }
+    }
+
+    /// Executes a command that has to be refused. Returns the reply, a JSON text.
+    pub fn refuses(&mut self, command: &str, arguments: &str) -> String {
+        let reply = self.reply(command, arguments);
+        assert!(matches!(Kind::of(&reply), Kind::Error), "{command} {arguments} was answered with {reply}");
+        reply
     }
 
     /// Waits for an event that contains all of `words`; events that came before count, each once.
@@ -71,10 +83,16 @@ impl Qmp {
 
     fn line(&mut self) -> String {
         let mut line = String::new();
-        let len = self.stream.read_line(&mut line).expect("the monitor answers in time");
+        let read = self.stream.read_line(&mut line);
+        let len = read.unwrap_or_else(|error| panic!("no answer in time: {error}\nevents: {:#?}", self.events));
         assert_ne!(len, 0, "the monitor closed the connection");
         line
     }
+}
+
+/// A JSON text written over several lines, as a monitor takes it.
+pub fn one_line(json: &str) -> String {
+    json.replace('\n', " ")
 }
 
 enum Kind {
