@@ -5,7 +5,7 @@
 #                    only cargo
 #   make test        everything that has to pass before a change lands
 #   make sim         the simulator alone: SEEDS=n seeds (2000), from START=s on (1)
-#   make bench       measurements beside qemu-storage-daemon and fio; about half an hour
+#   make bench       measurements beside qemu-storage-daemon and fio; about three quarters of an hour
 #   make lint        formatting, clippy, licences and sources of dependencies
 #   make docs        the API documentation
 #   make guest-deps  QEMU and the guest image of tests/guest
@@ -107,6 +107,7 @@ bench:
 	@.ci/install $(BENCH_PACKAGES)
 	cargo build --release --locked -p tidemark
 	cargo run --release --locked -p tidemark-benches --bin macro-bench
+	cargo run --release --locked -p tidemark-benches --bin points-bench
 	cargo bench --locked -p tidemark-benches
 
 .PHONY: lint

@@ -1,3 +1,13 @@
-//! Benchmarks: `macro-bench` compares whole daemons, `benches/` times single pieces.
+//! What the benchmarks of whole daemons share: starting one, a guest that loads it, statistics, tables.
 //!
-//! The library itself is empty; every program here stands alone.
+//! Daemons are reached through their command line, a control socket and vhost-user sockets only; nothing here knows how
+//! one is built, nor what is measured with it. `macro-bench` measures the data path, `points-bench` points in time.
+
+pub mod case;
+pub mod cpu;
+pub mod daemon;
+pub mod load;
+pub mod monitor;
+pub mod statistics;
+pub mod storage;
+pub mod table;

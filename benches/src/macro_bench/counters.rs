@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::daemon::Daemon;
-use crate::load::{Load, as_f64};
+use tidemark_benches::daemon::Daemon;
+use tidemark_benches::load::{Load, as_f64};
 
 /// Time for a tracer to attach.
 const ATTACH: Duration = Duration::from_millis(300);
@@ -29,7 +29,7 @@ pub struct Counters {
 }
 
 /// Counts during a short load.
-pub fn count(load: &mut Load, daemon: &mut Daemon) -> Result<Counters> {
+pub fn count(load: &mut Load, daemon: &Daemon) -> Result<Counters> {
     let perf = ["perf", "stat", "-x,", "-e", "raw_syscalls:sys_enter", "-e", "instructions", "-p"];
     let (ios, text) = under(&perf, "-o", load, daemon)?;
     let perf_count = |event: &str| -> Option<f64> {
@@ -47,7 +47,7 @@ pub fn count(load: &mut Load, daemon: &mut Daemon) -> Result<Counters> {
 }
 
 /// Runs a load with a tracer attached; returns the number of requests and what the tracer wrote.
-fn under(tracer: &[&str], out: &str, load: &mut Load, daemon: &mut Daemon) -> Result<(f64, String)> {
+fn under(tracer: &[&str], out: &str, load: &mut Load, daemon: &Daemon) -> Result<(f64, String)> {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("counts");
     let Some((program, arguments)) = tracer.split_first() else { return Ok((1.0, String::new())) };
@@ -62,7 +62,7 @@ fn under(tracer: &[&str], out: &str, load: &mut Load, daemon: &mut Daemon) -> Re
     // Not installed is the same as not supported.
     let Ok(mut child) = spawned else { return Ok((1.0, String::new())) };
     std::thread::sleep(ATTACH);
-    let ios = load.run(daemon, Duration::from_millis(500))?;
+    let ios = load.run(Duration::from_millis(500))?;
     interrupt(&mut child)?;
     Ok((as_f64(ios.max(1)), fs::read_to_string(&path).unwrap_or_default()))
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::case::Case;
-use crate::cpu::{Machine, children_cpu_us};
-use crate::load::Sample;
-use crate::storage::Storage;
+use tidemark_benches::case::Case;
+use tidemark_benches::cpu::{Machine, children_cpu_us};
+use tidemark_benches::load::Sample;
+use tidemark_benches::storage::Storage;
 
 /// Fields of fio's terse output, version 3, counted from 0: reads start at 5, writes at 46.
 const READ_FIELDS: usize = 5;

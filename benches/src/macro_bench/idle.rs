@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::case::{Case, Pattern};
 use crate::cli::Options;
-use crate::cpu::{CpuTime, Machine};
-use crate::daemon::Daemon;
-use crate::load::Load;
-use crate::storage::{Files, Storage};
+use tidemark_benches::case::{Case, Pattern};
+use tidemark_benches::cpu::{CpuTime, Machine};
+use tidemark_benches::daemon::{Daemon, Export};
+use tidemark_benches::load::Load;
+use tidemark_benches::storage::{Files, Storage};
 
 /// Time for adaptive polling to give up after the last request.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -35,8 +35,10 @@ pub fn check(files: &Files, options: &Options, machine: &Machine) -> Result<Vec<
 
 fn watch(peer: &'static str, program: &Path, files: &Files, options: &Options, machine: &Machine) -> Result<Idle> {
     let case = Case { storage: Storage::Null, pattern: Pattern::RandRead, depth: 32, queues: 4 };
-    let mut daemon = Daemon::start(program, &files.blockdev(case.storage, ""), case.queues, machine)?;
-    Load::new(&case, files.size(), &mut daemon)?.run(&mut daemon, Duration::from_millis(100))?;
+    let export = Export { node: "d", queues: case.queues };
+    let daemon = Daemon::start(program, &[files.blockdev(case.storage, "")], &[export], machine)?;
+    let mut load = Load::new(&case, files.size(), daemon.connect(export)?)?;
+    load.run(Duration::from_millis(100))?;
     std::thread::sleep(SETTLE);
     let before = CpuTime::of(daemon.pid())?;
     std::thread::sleep(Duration::from_secs_f64(options.idle_seconds));

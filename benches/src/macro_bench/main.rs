@@ -4,22 +4,18 @@
 //! what is reported is the median of the ratios of neighbouring measurements with its 95 % interval. Daemons are
 //! reached through their command line and a vhost-user socket only; nothing here knows how one is built.
 
-mod case;
+mod cases;
 mod cli;
 mod counters;
-mod cpu;
-mod daemon;
 mod fio;
 mod idle;
-mod load;
 mod measure;
 mod plot;
 mod report;
-mod statistics;
-mod storage;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use tidemark_benches::{cpu, storage};
 
 use crate::cli::Options;
 
@@ -29,7 +25,7 @@ fn main() -> Result<()> {
         .with_context(|| format!("cannot create {}", options.results.display()))?;
     let machine = cpu::split_cores()?;
     report::print_method(&options, &machine);
-    let cases = case::all(&options);
+    let cases = cases::all(&options);
     anyhow::ensure!(!cases.is_empty(), "no case matches --only {}", options.only.join(" "));
     let files = storage::Files::prepare(&options.dir, options.size)?;
     let mut rows = Vec::new();

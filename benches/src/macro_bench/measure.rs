@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::case::Case;
 use crate::cli::Options;
 use crate::counters::{Counters, count};
-use crate::cpu::Machine;
-use crate::daemon::Daemon;
 use crate::fio::Fio;
-use crate::load::{Load, Sample};
-use crate::statistics::{Median, median};
-use crate::storage::Files;
+use tidemark_benches::case::Case;
+use tidemark_benches::cpu::Machine;
+use tidemark_benches::daemon::{Daemon, Export};
+use tidemark_benches::load::{Load, Sample};
+use tidemark_benches::statistics::{self, Median};
+use tidemark_benches::storage::Files;
 
 /// How long qemu-storage-daemon is tried with each `aio=`.
 const TRIAL: Duration = Duration::from_millis(300);
@@ -49,9 +49,8 @@ impl Row {
 }
 
 fn ratio(ours: &[Sample], peer: &[Sample], value: impl Fn(&Sample) -> f64) -> Option<Median> {
-    let pairs = ours.iter().zip(peer).filter(|(_, peer)| value(peer) > 0.0);
-    let ratios: Vec<f64> = pairs.map(|(ours, peer)| value(ours) / value(peer)).collect();
-    (!ratios.is_empty()).then(|| median(ratios))
+    let of = |samples: &[Sample]| -> Vec<f64> { samples.iter().map(&value).collect() };
+    statistics::ratio(&of(ours), &of(peer))
 }
 
 /// A daemon and its guest.
@@ -62,13 +61,14 @@ struct Contender {
 
 impl Contender {
     fn start(program: &Path, aio: &str, case: &Case, files: &Files, machine: &Machine) -> Result<Contender> {
-        let mut daemon = Daemon::start(program, &files.blockdev(case.storage, aio), case.queues, machine)?;
-        let load = Load::new(case, files.size(), &mut daemon)?;
+        let export = Export { node: "d", queues: case.queues };
+        let daemon = Daemon::start(program, &[files.blockdev(case.storage, aio)], &[export], machine)?;
+        let load = Load::new(case, files.size(), daemon.connect(export)?)?;
         Ok(Contender { daemon, load })
     }
 
     fn measure(&mut self, duration: Duration) -> Result<Sample> {
-        self.load.measure(&mut self.daemon, duration)
+        self.load.measure(duration)
     }
 }
 
@@ -88,8 +88,8 @@ pub fn run(case: &Case, files: &Files, options: &Options, machine: &Machine) -> 
         tidemark: Vec::new(),
         qsd: Vec::new(),
         fio: Vec::new(),
-        tidemark_counters: count(&mut tidemark.load, &mut tidemark.daemon)?,
-        qsd_counters: count(&mut qsd.load, &mut qsd.daemon)?,
+        tidemark_counters: count(&mut tidemark.load, &tidemark.daemon)?,
+        qsd_counters: count(&mut qsd.load, &qsd.daemon)?,
     };
     for round in 0..options.pairs() {
         let duration = options.duration();

@@ -9,7 +9,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use crate::measure::Row;
-use crate::statistics::Median;
+use tidemark_benches::statistics::Median;
 
 const ROW_HEIGHT: u32 = 22;
 const WIDTH: u32 = 1100;

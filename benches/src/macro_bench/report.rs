@@ -7,13 +7,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::case::Case;
 use crate::cli::Options;
-use crate::cpu::Machine;
 use crate::idle::Idle;
-use crate::load::Sample;
 use crate::measure::Row;
-use crate::statistics::{Median, median};
+use tidemark_benches::case::Case;
+use tidemark_benches::cpu::Machine;
+use tidemark_benches::load::Sample;
+use tidemark_benches::statistics::median;
+use tidemark_benches::table::{interval, number, triple};
 
 /// Says how it is measured, before anything is.
 pub fn print_method(options: &Options, machine: &Machine) {
@@ -169,16 +170,4 @@ pub fn write_csv(results: &Path, rows: &[Row], idle: &[Idle]) -> Result<()> {
 
 fn value(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> Option<f64> {
     (!samples.is_empty()).then(|| median(samples.iter().map(of)).value)
-}
-
-fn number(value: Option<f64>, digits: usize) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
-}
-
-fn interval(ratio: Option<Median>) -> String {
-    ratio.map_or_else(|| "-".to_owned(), |r| format!("{:.2} [{:.2}, {:.2}]", r.value, r.low, r.high))
-}
-
-fn triple(ratio: Option<Median>) -> String {
-    ratio.map_or_else(|| "-,-,-".to_owned(), |r| format!("{:.4},{:.4},{:.4}", r.value, r.low, r.high))
 }

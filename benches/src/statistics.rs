@@ -31,6 +31,13 @@ pub fn median(samples: impl IntoIterator<Item = f64>) -> Median {
     Median { value, low, high, is_95: trim.is_some() }
 }
 
+/// The median of the ratios of neighbours; `None` without any.
+pub fn ratio(ours: &[f64], theirs: &[f64]) -> Option<Median> {
+    let pairs = ours.iter().zip(theirs).filter(|(_, theirs)| **theirs > 0.0);
+    let ratios: Vec<f64> = pairs.map(|(ours, theirs)| ours / theirs).collect();
+    (!ratios.is_empty()).then(|| median(ratios))
+}
+
 /// How many samples may be cut off at either end so that 95 % remain; `None` if even the whole range is too little.
 fn trim_for_95(count: usize) -> Option<usize> {
     // Probability that at most `k` of `count` fall below the median, times two: what the interval misses.

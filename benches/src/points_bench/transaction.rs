@@ -1,0 +1,183 @@
+//! Transactions over four disks under load: no request may notice them.
+//!
+//! The disks are `null-co` with a latency of 100 ms, four queues each, half reads and half writes. Beside the requests
+//! of rounds with transactions stand those of rounds without, and how late threads are woken that only sleep. A write
+//! that has to copy first takes the latency twice: for the read of what was there, and for itself.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use fastrand::Rng;
+use tidemark_benches::cpu::Machine;
+use tidemark_benches::daemon::{Daemon, Export};
+use tidemark_benches::load::as_f64;
+use tidemark_benches::monitor::Monitor;
+use tidemark_benches::statistics::{Median, median};
+
+use crate::cli::Options;
+use crate::clocked::{Clocked, Operation, Timed, percentile};
+use crate::lateness::Sleepers;
+use crate::peer::{Peer, order};
+use crate::report::{Report, Target, print_progress};
+use crate::script::{Kind, Script};
+
+const LATENCY: Duration = Duration::from_millis(100);
+const NODES: [&str; 4] = ["d0", "d1", "d2", "d3"];
+const QUEUES: u16 = 4;
+/// In flight on each queue; more than 2000 on all.
+const DEPTH: u16 = 128;
+const BLOCK: u64 = 4096;
+const DISK: u64 = 1 << 30;
+/// A round is so many times as long as a measurement elsewhere: a few transactions have to fit in.
+const LONGER: u32 = 4;
+/// What a request may take longer than latency and scheduling, in milliseconds.
+const TOLERATED_MS: f64 = 2.0;
+
+/// What rounds of one state gave.
+#[derive(Default)]
+struct Series {
+    p50: Vec<f64>,
+    p99: Vec<f64>,
+    max: Vec<f64>,
+    writes_max: Vec<f64>,
+    late: Vec<f64>,
+    excess: Vec<f64>,
+    answered: Vec<f64>,
+}
+
+/// A daemon, its guest and the results.
+struct Contender {
+    peer: Peer,
+    daemon: Daemon,
+    monitor: Monitor,
+    guest: Clocked,
+    quiet: Series,
+    busy: Series,
+}
+
+impl Contender {
+    fn start(peer: Peer, options: &Options, machine: &Machine) -> Result<Contender> {
+        let latency = LATENCY.as_nanos();
+        let exports = NODES.map(|node| Export { node, queues: QUEUES });
+        let disks = NODES.map(|node| format!("driver=null-co,node-name={node},size={DISK},latency-ns={latency}"));
+        let targets = NODES.map(|node| format!("driver=null-co,node-name={},size={DISK}", node.replace('d', "t")));
+        let blockdevs: Vec<String> = disks.into_iter().chain(targets).collect();
+        let daemon = Daemon::start(peer.program(options), &blockdevs, &exports, machine)?;
+        let guests = exports.iter().map(|export| daemon.connect(*export)).collect::<Result<Vec<_>>>()?;
+        let guest = Clocked::new(guests, DEPTH, u32::try_from(BLOCK)?)?;
+        let monitor = daemon.monitor()?;
+        Ok(Contender { peer, daemon, monitor, guest, quiet: Series::default(), busy: Series::default() })
+    }
+
+    fn round(&mut self, kind: Kind, is_busy: bool, duration: Duration, core: usize) -> Result<()> {
+        let mut rng = Rng::with_seed(11);
+        let plan = |now| {
+            let operation = Operation { offset: rng.u64(..DISK / BLOCK) * BLOCK, is_write: rng.bool() };
+            (now < duration).then_some(operation)
+        };
+        let sleepers = Sleepers::start(core);
+        let mut script = Script::new(kind, NODES.len(), &mut self.monitor);
+        let timed = self.guest.run(LATENCY, plan, |now| if is_busy { script.tick(now) } else { Ok(()) })?;
+        let late = sleepers.latest()?;
+        let answered = script.finish()?;
+        let series = if is_busy { &mut self.busy } else { &mut self.quiet };
+        series.push(kind, &timed, late, &answered);
+        Ok(())
+    }
+
+    /// How long the requests of all disks were held, in microseconds, of each cut.
+    fn holds(&self) -> Vec<f64> {
+        let log = self.daemon.log();
+        let cuts = log.lines().filter(|line| line.contains("nodes=4") && line.contains("held=true"));
+        let micros = cuts.filter_map(|line| line.split("micros=").nth(1)?.split(' ').next()?.parse().ok());
+        micros.collect()
+    }
+}
+
+impl Series {
+    fn push(&mut self, kind: Kind, timed: &Timed, late: Duration, answered: &[Duration]) {
+        let ms = |ns: u64| as_f64(ns) / 1e6;
+        let mut judged = timed.reads_ns.clone();
+        if kind == Kind::Bitmaps {
+            judged.extend(&timed.writes_ns);
+        }
+        let max = ms(percentile(&judged, 1.0));
+        // Of the daemon's core and of the guest's own.
+        let late = (late + timed.gap).as_secs_f64() * 1e3;
+        self.p50.push(ms(percentile(&judged, 0.5)));
+        self.p99.push(ms(percentile(&judged, 0.99)));
+        self.max.push(max);
+        self.writes_max.push(ms(percentile(&timed.writes_ns, 1.0)));
+        self.late.push(late);
+        self.excess.push(max - LATENCY.as_secs_f64() * 1e3 - late);
+        self.answered.extend(answered.iter().map(|answered| answered.as_secs_f64() * 1e3));
+    }
+
+    fn show(&self, peer: Peer, state: &str, kind: Kind, report: &mut Report) {
+        let requests = if kind == Kind::Bitmaps { "requests" } else { "reads" };
+        let mut row = |what: &str, values: &[f64]| {
+            if !values.is_empty() {
+                report.samples(peer.name(), state, what, values);
+            }
+        };
+        row(&format!("{requests} p50 ms"), &self.p50);
+        row(&format!("{requests} p99 ms"), &self.p99);
+        row(&format!("{requests} max ms"), &self.max);
+        row("writes max ms", &self.writes_max);
+        row("scheduling delay beside it max ms", &self.late);
+        row("transaction answered ms", &self.answered);
+    }
+}
+
+/// The worst of all rounds, with the range they span.
+fn worst(values: &[f64]) -> Option<Median> {
+    let low = values.iter().copied().min_by(f64::total_cmp)?;
+    let high = values.iter().copied().max_by(f64::total_cmp)?;
+    Some(Median { value: high, low, high, is_95: false })
+}
+
+/// Runs a case.
+pub fn run(name: &str, options: &Options, machine: &Machine, report: &mut Report) -> Result<()> {
+    let kind = if name.ends_with("backups") { Kind::Backups } else { Kind::Bitmaps };
+    let duration = options.duration() * LONGER;
+    let mut contenders =
+        Peer::BOTH.into_iter().map(|peer| Contender::start(peer, options, machine)).collect::<Result<Vec<_>>>()?;
+    for round in 0..options.pairs() {
+        for turn in order(contenders.len() * 2, round) {
+            let Some(contender) = contenders.get_mut(turn / 2) else { continue };
+            print_progress(round, options.pairs(), &format!("{name} {}", contender.peer.name()));
+            contender.round(kind, turn % 2 == 1, duration, machine.peer_core)?;
+        }
+    }
+    print_progress(options.pairs(), options.pairs(), name);
+    show(kind, &contenders, report);
+    Ok(())
+}
+
+fn show(kind: Kind, contenders: &[Contender], report: &mut Report) {
+    for Contender { peer, quiet, busy, .. } in contenders {
+        quiet.show(*peer, "no transactions", kind, report);
+        busy.show(*peer, "transactions", kind, report);
+    }
+    for Contender { peer, quiet, busy, .. } in contenders {
+        let target = if *peer == Peer::Tidemark { Target::AtMost(TOLERATED_MS) } else { Target::Shown };
+        let what = format!("{}: longest beyond latency and scheduling, ms, worst round", peer.name());
+        report.point(&what, worst(&busy.excess), target);
+        let what = format!("{}: the same without transactions", peer.name());
+        report.point(&what, worst(&quiet.excess), Target::Shown);
+    }
+    let holds: Vec<f64> = contenders.first().map(Contender::holds).unwrap_or_default();
+    report.note(&format!("{} points in time of four disks were cut by tidemark", holds.len()));
+    if !holds.is_empty() {
+        report.samples("tidemark", "transactions", "hold us", &holds);
+        report.point("tidemark: hold, us, median", Some(median(holds.iter().copied())), Target::AtMost(1000.0));
+        report.point("tidemark: hold, us, p99", p99(&holds), Target::Shown);
+    }
+}
+
+fn p99(values: &[f64]) -> Option<Median> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let value = *sorted.get((sorted.len() * 99).div_ceil(100).saturating_sub(1))?;
+    Some(Median { value, low: *sorted.first()?, high: *sorted.last()?, is_95: false })
+}
