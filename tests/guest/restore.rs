@@ -66,6 +66,12 @@ impl Restore {
         ))
     }
 
+    /// Takes the limit from its job, which has to be running still.
+    pub fn hurry(&self, qmp: &mut Qmp) {
+        let name = &self.name;
+        qmp.execute("block-job-set-speed", &format!(r#"{{"device": "{name}", "speed": 0}}"#));
+    }
+
     /// Waits for the end of its job, which has to succeed, and closes the file.
     pub fn wait(&self, qmp: &mut Qmp) {
         let name = format!(r#""{}""#, self.name);
