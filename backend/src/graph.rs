@@ -137,7 +137,7 @@ impl Graph {
                 self.resize(filter.child(), size)?;
                 size
             }
-            Driver::Null(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => {
+            Driver::Null(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) | Driver::Qcow2(_) => {
                 return Err(GraphError::Options("Image format driver does not support resize".into()));
             }
         };
@@ -173,7 +173,11 @@ impl Graph {
                 Some(filter.child().length())
             }
             // A point in time keeps its length.
-            Driver::Raw(_) | Driver::Null(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => None,
+            Driver::Raw(_)
+            | Driver::Null(_)
+            | Driver::CopyBeforeWrite(_)
+            | Driver::SnapshotAccess(_)
+            | Driver::Qcow2(_) => None,
         };
         if let Some(length) = found
             && length > node.length()

@@ -117,6 +117,8 @@ pub enum Driver {
     CopyBeforeWrite(Filter),
     /// What such a filter keeps.
     SnapshotAccess(SnapshotAccess),
+    /// An image that maps clusters.
+    Qcow2(Box<qcow2::image::Image>),
 }
 
 /// A named block node.
@@ -222,6 +224,7 @@ impl Node {
             Driver::BlkDebug(_) => "blkdebug",
             Driver::CopyBeforeWrite(_) => "copy-before-write",
             Driver::SnapshotAccess(_) => "snapshot-access",
+            Driver::Qcow2(_) => "qcow2",
         }
     }
 
@@ -232,13 +235,14 @@ impl Node {
             Driver::BlkDebug(filter) => Some(filter.child()),
             Driver::CopyBeforeWrite(filter) => Some(filter.child()),
             Driver::SnapshotAccess(reader) => Some(reader.child()),
+            Driver::Qcow2(image) => Some(image.file()),
             Driver::File(_) | Driver::Null(_) => None,
         }
     }
 
     /// Whether what a request finds here may be given back and used anew while it is under way.
     pub(crate) fn gives_space_back(&self) -> bool {
-        false
+        !self.read_only && matches!(&self.driver, Driver::Qcow2(_))
     }
 
     /// What hangs on its requests.
@@ -350,6 +354,7 @@ impl Node {
                 Driver::Raw(raw) => raw.map(request),
                 Driver::Null(null) => null.map(request),
                 Driver::CopyBeforeWrite(filter) => filter.child().map(request),
+                Driver::Qcow2(image) => image.map(request),
                 Driver::BlkDebug(_) | Driver::SnapshotAccess(_) => Map::Task,
             },
         }
@@ -382,6 +387,7 @@ impl Node {
                 Driver::File(file) => file.extent(io, offset, len).await,
                 Driver::Raw(raw) => raw.child().extent(io, offset + raw.offset(), len).await,
                 Driver::Null(null) => Ok((len, !null.options().read_zeroes)),
+                Driver::Qcow2(image) => image.extent(io, offset, len).await,
                 Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => Ok((len, true)),
             }
         })
@@ -430,6 +436,7 @@ impl Node {
             Driver::BlkDebug(filter) => filter.handle(io, request).await,
             Driver::CopyBeforeWrite(filter) => filter.handle(io, request).await,
             Driver::SnapshotAccess(reader) => reader.handle(io, request).await,
+            Driver::Qcow2(image) => image.handle(io, request, &self.points).await,
         }
     }
 }

@@ -74,7 +74,8 @@ impl Points {
 /// A node and all below it that its changing requests reach.
 pub(super) fn chain(node: &Arc<Node>) -> impl Iterator<Item = &Arc<Node>> {
     std::iter::successors(Some(node), |node| match node.driver() {
-        Driver::SnapshotAccess(_) => None,
+        // Where an image's clusters are is its own matter.
+        Driver::SnapshotAccess(_) | Driver::Qcow2(_) => None,
         _ => node.child(),
     })
 }

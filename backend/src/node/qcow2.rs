@@ -4,7 +4,22 @@
 //! clusters). Sources: the qcow2 specification of QEMU (docs/interop/qcow2), version 3.
 
 pub mod cache;
+pub mod compressed;
 pub mod entry;
+pub mod freed;
+pub mod header;
+pub mod image;
 pub mod l2;
+pub mod map;
+pub mod open;
+pub mod read;
 pub mod refcount;
+pub mod reserve;
 pub mod store;
+pub mod tables;
+pub mod write;
+pub mod writeback;
+pub mod zero;
+
+#[cfg(test)]
+mod tests;

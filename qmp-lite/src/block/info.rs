@@ -157,7 +157,7 @@ fn image(node: &Node, flat: bool) -> ImageInfo {
 fn filtered(node: &Node) -> Option<&Arc<Node>> {
     match node.driver() {
         Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => node.child(),
-        Driver::File(_) | Driver::Null(_) | Driver::Raw(_) | Driver::SnapshotAccess(_) => None,
+        Driver::File(_) | Driver::Null(_) | Driver::Raw(_) | Driver::SnapshotAccess(_) | Driver::Qcow2(_) => None,
     }
 }
 
@@ -171,7 +171,7 @@ fn filename(node: &Node) -> String {
     match node.driver() {
         Driver::File(file) => file.path().to_owned(),
         Driver::Null(_) => "null-co://".to_owned(),
-        Driver::Raw(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => child(),
+        Driver::Raw(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) | Driver::Qcow2(_) => child(),
         Driver::BlkDebug(_) => format!("blkdebug::{}", child()),
     }
 }
@@ -184,7 +184,9 @@ fn actual_size(node: &Node) -> Option<u64> {
             let stat = rustix::fs::fstat(file.fd()).ok()?;
             Some(u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512))
         }
-        Driver::Raw(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => actual_size(node.child()?),
+        Driver::Raw(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) | Driver::Qcow2(_) => {
+            actual_size(node.child()?)
+        }
         Driver::Null(_) => Some(0),
         Driver::BlkDebug(_) => None,
     }

@@ -24,13 +24,19 @@ impl Store {
         &self.0
     }
 
-    /// Bytes from `offset` on. What is past the end of the file is no metadata.
+    /// Bytes from `offset` on. What is past the end of the file is zero, as for QEMU: a new image may end before its L1
+    /// table does.
     ///
     /// # Errors
-    /// The storage's; [`IoError::Invalid`] when part of it is past the end.
+    /// The storage's.
     pub async fn read(&self, io: &Handle, offset: u64, len: u64) -> Result<Buf, IoError> {
-        let memory = Memory::from(Buf::new(byte_count(len)));
-        let request = Request { kind: Kind::Read, fua: false, offset, len, memory };
+        let mut memory = Memory::from(Buf::new(byte_count(len)));
+        let there = len.min(self.0.length().saturating_sub(offset));
+        if there == 0 {
+            return memory.into_buf().ok_or(IoError::Io);
+        }
+        memory.narrow(0, there);
+        let request = Request { kind: Kind::Read, fua: false, offset, len: there, memory };
         let (memory, result) = self.0.handle(io, request).await;
         result?;
         memory.into_buf().ok_or(IoError::Io)

@@ -97,7 +97,10 @@ mod steps {
         for (table, words) in [(3, [30, 31]), (1, [10, 11])] {
             assert_eq!(cache.get(table, 0), None);
             let pin = cache.insert(table, &words).unwrap();
-            assert_eq!((pin.word(1), cache.get(table, 0), cache.get(table, 1)), (words[1], Some(words[0]), Some(words[1])));
+            assert_eq!(
+                (pin.word(1), cache.get(table, 0), cache.get(table, 1)),
+                (words[1], Some(words[0]), Some(words[1]))
+            );
         }
         drop(cache.insert(4, &[40, 41]).unwrap());
         assert_eq!(cache.get(4, 1), Some(41));
@@ -107,16 +110,21 @@ mod steps {
     }
 
     #[test]
-    fn what_was_looked_at_since_stays_longer_than_what_was_not() {
-        let cache = Cache::new(1, 3, 10).unwrap();
-        (0..3).for_each(|table| drop(cache.insert(table, &[table as u64]).unwrap()));
-        // All three have just come; the hand goes round once and takes the first.
-        drop(cache.insert(3, &[3]).unwrap());
-        for table in 4..10 {
-            assert_eq!(cache.get(2, 0), Some(2), "looked at before {table} came");
-            drop(cache.insert(table, &[table as u64]).unwrap());
+    fn what_was_looked_at_since_the_hand_passed_stays_before_what_was_not() {
+        for pinned in [false, true] {
+            let cache = Cache::new(1, 3, 5).unwrap();
+            (0..3).for_each(|table| drop(cache.insert(table, &[table as u64]).unwrap()));
+            // All three have just come; the hand goes round once and takes the first.
+            drop(cache.insert(3, &[3]).unwrap());
+            assert_eq!(cache.get(0, 0), None);
+            match pinned {
+                true => drop(cache.pin(1)),
+                false => drop(cache.get(1, 0)),
+            }
+            drop(cache.insert(4, &[4]).unwrap());
+            let there = [1, 2, 3, 4].map(|table| cache.get(table, 0));
+            assert_eq!(there, [Some(1), None, Some(3), Some(4)], "1 was next in line");
         }
-        assert_eq!((cache.get(1, 0), cache.get(3, 0)), (None, None));
     }
 
     #[test]

@@ -77,6 +77,11 @@ impl Blocks {
         self.blocks.contains_key(&region)
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
     pub(super) fn get(&mut self, region: usize) -> Option<&mut Block> {
         self.uses += 1;
         let block = self.blocks.get_mut(&region)?;

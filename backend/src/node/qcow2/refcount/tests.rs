@@ -1,4 +1,7 @@
 //! What reference counts promise, over the simulated kernel and against QEMU.
 
+mod broken;
+mod counts;
 mod machine;
+mod order;
 mod space;

@@ -1,11 +1,11 @@
 //! A machine for tests: a disk with an image made by `qemu-img`, and reactors to run what waits.
 
+use super::counts::{geometry, number};
 use crate::error::IoError;
 use crate::graph::Graph;
 use crate::io::sim::{Faults, PortId, World};
 use crate::io::{FileId, Wait};
 use crate::node::options::{DriverOptions, FileOptions, Locking};
-use crate::node::qcow2::entry::Geometry;
 use crate::node::qcow2::refcount::Refcounts;
 use crate::node::qcow2::store::Store;
 use crate::node::{Node, NodeOptions};
@@ -25,7 +25,8 @@ const DISK: FileId = FileId(0);
 pub struct Machine {
     pub world: World,
     pub node: Arc<Node>,
-    graph: Arc<Graph>,
+    /// Of the image as it was at first.
+    pub header: Vec<u8>,
     reactors: Vec<(PortId, Reactor)>,
 }
 
@@ -38,17 +39,17 @@ impl Machine {
         let image = NamedTempFile::new().unwrap();
         image.as_file().set_len(content.len() as u64).unwrap();
         let world = World::new(seed);
+        let header = content[..112].to_vec();
         world.add_disk(DISK, content, 1);
         let reactor = |_| {
             let io = world.io(16);
             (io.port(), Reactor::new(Box::new(io)).unwrap())
         };
         let reactors = (0..2).map(reactor).collect();
-        let graph = Graph::new();
         let file = FileOptions { filename: image.path().to_owned(), locking: Locking::Off, device: false };
         let options = NodeOptions { node_name: Some("file".into()), ..NodeOptions::new(DriverOptions::File(file)) };
-        let node = graph.open(&options).unwrap();
-        Self { world, node, graph, reactors }
+        let node = Graph::new().open(&options).unwrap();
+        Self { world, node, header, reactors }
     }
 
     pub fn store(&self) -> Store {
@@ -74,16 +75,21 @@ impl Machine {
     /// Lets time pass until there is a result.
     pub fn finish<T>(&mut self, slot: &Slot<T>) -> T {
         while slot.borrow().is_none() {
-            let mut stepped = false;
-            for (port, reactor) in &mut self.reactors {
-                if self.world.is_awake(*port) || reactor.has_ready_tasks() {
-                    reactor.turn(Wait::Forever, || false, |_| ());
-                    stepped = true;
-                }
-            }
-            assert!(stepped || slot.borrow().is_some() || self.world.advance(), "everybody sleeps");
+            assert!(self.step(), "everybody sleeps");
         }
         slot.take().unwrap()
+    }
+
+    /// Lets time pass until something has happened; false if nothing will.
+    pub fn step(&mut self) -> bool {
+        let mut stepped = false;
+        for (port, reactor) in &mut self.reactors {
+            if self.world.is_awake(*port) || reactor.has_ready_tasks() {
+                reactor.turn(Wait::Forever, || false, |_| ());
+                stepped = true;
+            }
+        }
+        stepped || self.world.advance()
     }
 
     /// Runs one task.
@@ -123,21 +129,9 @@ impl Machine {
     /// Cuts the power; what is left on the disk.
     pub fn cut_power(mut self) -> Vec<u8> {
         self.reactors.clear();
-        drop(self.graph);
         self.world.crash();
-        self.world.content(DISK)
+        self.content()
     }
-}
-
-/// A big-endian number of an image.
-pub fn number(content: &[u8], at: usize, len: usize) -> u64 {
-    content[at..at + len].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
-}
-
-/// What the header of an image (version 3) says.
-pub fn geometry(content: &[u8]) -> Geometry {
-    let field = |at| u32::try_from(number(content, at, 4)).unwrap();
-    Geometry { version: field(4), cluster_bits: field(20), refcount_order: field(96), external_data: false }
 }
 
 /// An image as `qemu-img create` makes it.
@@ -157,4 +151,19 @@ pub fn qemu_img(before: &[&str], path: &Path, after: &[&str]) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{before:?}: {}{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
+}
+
+/// What `qemu-img check` says of an image whose clusters are all leaked or metadata: how many leak.
+pub fn leaks(content: &[u8]) -> u64 {
+    let file = NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), content).unwrap();
+    let output = Command::new("qemu-img").args(["check", "--output", "json"]).arg(file.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let count = |name: &str| {
+        let (_, after) = text.split_once(&format!("\"{name}\": "))?;
+        after.split([',', '\n']).next()?.parse::<u64>().ok()
+    };
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((count("check-errors"), count("corruptions")), (Some(0), None), "{text}{errors}");
+    count("leaks").unwrap_or(0)
 }

@@ -1,0 +1,114 @@
+//! An open image: its tables, its counts, its files, and the one way in for requests.
+
+use super::entry::Geometry;
+use super::freed::Quarantine;
+use super::l2::Tables;
+use super::refcount::{Refcounts, Run};
+use super::reserve::Reserve;
+use super::compressed::Inflater;
+use super::map::{Extent, Found, View};
+use super::store::Store;
+use super::writeback::WriteBack;
+use crate::error::IoError;
+use crate::node::points::Points;
+use crate::node::{Kind, Map, Node, Outcome, Request};
+use crate::range_lock::RangeLock;
+use crate::reactor::Handle;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// An open image.
+pub struct Image {
+    pub(super) store: Store,
+    /// Where guest clusters are: the same file, or one of their own.
+    pub(super) data: Arc<Node>,
+    pub(super) backing: Option<Arc<Node>>,
+    pub(super) geometry: Geometry,
+    pub(super) l1_offset: u64,
+    pub(super) tables: Tables,
+    pub(super) inflater: Inflater,
+    pub(super) refcounts: Refcounts,
+    pub(super) reserve: Reserve,
+    /// Guest clusters whose entries somebody is changing, in bytes.
+    pub(super) clusters: RangeLock,
+    /// Tables that somebody is making, by number.
+    pub(super) table_turns: RangeLock,
+    pub(super) freed: Quarantine,
+    pub(super) writeback: WriteBack,
+    /// Whether the file is told of clusters that a guest has discarded.
+    pub(super) punches: bool,
+    pub(super) read_only: bool,
+    pub(super) size: AtomicU64,
+}
+
+impl Image {
+    /// Bytes of the guest's disk.
+    pub fn length(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// The node with the image's metadata.
+    pub fn file(&self) -> &Arc<Node> {
+        self.store.node()
+    }
+
+    /// The node whose content shows where the image has none.
+    pub fn backing(&self) -> Option<&Arc<Node>> {
+        self.backing.as_ref()
+    }
+
+    /// What reading takes.
+    #[inline]
+    pub(super) fn view(&self) -> View<'_> {
+        View { tables: &self.tables, data: &self.data, backing: self.backing.as_ref(), inflater: &self.inflater }
+    }
+
+    /// What is at a guest's offset, for at most `len` bytes.
+    pub(super) async fn locate(&self, io: &Handle, offset: u64, len: u64) -> Result<Extent, IoError> {
+        self.view().locate_or_load(io, offset, len).await
+    }
+
+    /// Where a request leads without waiting.
+    #[inline]
+    pub(in crate::node) fn map(&self, request: &mut Request) -> Map {
+        self.view().map(request)
+    }
+
+    /// How far from `offset` on a guest reads zeroes (false) or may read data (true).
+    pub(in crate::node) async fn extent(&self, io: &Handle, offset: u64, len: u64) -> Result<(u64, bool), IoError> {
+        let extent = self.locate(io, offset, len).await?;
+        let below = |node: &Arc<Node>, at: u64| (node.clone(), at);
+        let (node, at) = match (extent.found, &self.backing) {
+            (Found::Zero { .. }, _) | (Found::Unallocated, None) => return Ok((extent.len, false)),
+            (Found::Unallocated, Some(backing)) => below(backing, offset),
+            (Found::Data { host, .. }, _) => below(&self.data, host),
+            (Found::Compressed { .. } | Found::Invalid, _) => return Ok((extent.len, true)),
+        };
+        match node.length().checked_sub(at) {
+            Some(rest) if rest > 0 => node.extent(io, at, extent.len.min(rest)).await,
+            _ => Ok((extent.len, false)),
+        }
+    }
+
+    /// Runs a request to its end.
+    pub(in crate::node) async fn handle(&self, io: &Handle, request: Request, points: &Points) -> Outcome {
+        let (fua, offset, len) = (request.fua, request.offset, request.len);
+        let (memory, result) = match request.kind {
+            Kind::Read => return self.view().read(io, request).await,
+            Kind::Write => self.write(io, request, points).await,
+            Kind::Zero { unmap } => (request.memory, self.zero(io, offset, len, unmap, points).await),
+            Kind::Discard => (request.memory, self.discard(io, offset, len, points).await),
+            Kind::Flush => return (request.memory, self.flush(io, points).await),
+        };
+        match (fua, result) {
+            (true, Ok(())) => (memory, self.flush(io, points).await),
+            (_, result) => (memory, result),
+        }
+    }
+
+    /// Clusters of an external data file: a guest's offset is the one there.
+    pub(super) async fn data_clusters(&self, io: &Handle, first: u64, clusters: u64) -> Result<Run, IoError> {
+        self.data.grow(io, first + clusters * self.geometry.cluster()).await?;
+        Ok(Run { host: first, clusters, fresh: false })
+    }
+}

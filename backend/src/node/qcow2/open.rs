@@ -1,0 +1,198 @@
+//! Opening and closing an image.
+//!
+//! Nothing is believed that was not checked: the header by its parser, tables when they are read. What a program may
+//! not know of the image is cleared before the first write, and what says that the image is whole is set last.
+
+use super::entry::Geometry;
+use super::freed::Quarantine;
+use super::compressed::{Inflater, Method};
+use super::header::{Compression, Header, HeaderError, PREFIX, bits};
+use super::image::Image;
+use super::l2::metadata::Metadata;
+use super::l2::{L1, Tables};
+use super::refcount::{self, Refcounts};
+use super::reserve::Reserve;
+use super::store::Store;
+use super::writeback::WriteBack;
+use crate::error::IoError;
+use crate::io::Buf;
+use crate::node::Node;
+use crate::node::points::Points;
+use crate::range_lock::RangeLock;
+use crate::reactor::Handle;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// Why an image cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The header cannot be used.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// The reference counts cannot.
+    #[error(transparent)]
+    Refcounts(#[from] refcount::OpenError),
+    /// It was not closed after somebody wrote to it who keeps reference counts until then.
+    #[error("Image was not closed in order: its reference counts have to be repaired before it may be written to")]
+    Dirty,
+    /// Bitmaps would be wrong after the first write.
+    #[error("Images with persistent bitmaps cannot be written to yet")]
+    Bitmaps,
+    /// Part of it cannot be read.
+    #[error("Could not read {0}: {1}")]
+    Read(&'static str, IoError),
+    /// What has to be said before the first write cannot be.
+    #[error("Could not write the header: {0}")]
+    Write(IoError),
+}
+
+/// What an image is opened with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Nothing is written.
+    pub read_only: bool,
+    /// Most bytes of L2 tables in memory.
+    pub l2_cache_bytes: u64,
+    /// Most bytes of refcount blocks in memory.
+    pub refcount_cache_bytes: u64,
+    /// What a guest discards is discarded in the file.
+    pub pass_discard: bool,
+}
+
+/// The nodes an image is made of.
+#[derive(Clone)]
+pub struct Files {
+    /// With the metadata, and the guest's clusters if there is no `data`.
+    pub file: Arc<Node>,
+    /// The external data file.
+    pub data: Option<Arc<Node>>,
+    /// What shows where the image has nothing.
+    pub backing: Option<Arc<Node>>,
+}
+
+/// Reads an image's header.
+///
+/// # Errors
+/// The storage's; what is wrong with the header.
+pub async fn read_header(io: &Handle, file: &Arc<Node>) -> Result<Header, OpenError> {
+    let store = Store::new(file.clone());
+    let length = file.length();
+    let read = |len: u64| {
+        let store = &store;
+        async move { store.read(io, 0, len.min(length)).await.map_err(|error| OpenError::Read("qcow2 header", error)) }
+    };
+    if length < PREFIX as u64 {
+        return Err(HeaderError::Magic.into());
+    }
+    let prefix = read(512).await?;
+    let cluster = Header::cluster_size(prefix.as_slice())?;
+    Ok(Header::parse(read(cluster).await?.as_slice(), length)?)
+}
+
+impl Image {
+    /// Opens the image with this header.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(io: &Handle, header: &Header, files: Files, options: &Options) -> Result<Self, OpenError> {
+        let geometry = header.geometry();
+        let store = Store::new(files.file.clone());
+        if !options.read_only {
+            check_writable(header)?;
+        }
+        let place = (header.reftable_offset, header.reftable_clusters);
+        let refcounts = Refcounts::open(io, store.clone(), geometry, place.0, place.1).await?;
+        refcounts.set_cache_size(options.refcount_cache_bytes);
+        let metadata = Arc::new(known_metadata(header, &refcounts));
+        let data = files.data.unwrap_or_else(|| files.file.clone());
+        let l1 = L1 { offset: header.l1_offset, entries: header.l1_entries as usize };
+        let cache = options.l2_cache_bytes;
+        let tables = Tables::open(io, store.clone(), data.clone(), geometry, l1, cache, metadata).await;
+        let tables = tables.map_err(|error| OpenError::Read("L1 table", error))?;
+        let l1_in_file = (0..tables.l1_entries()).map(|index| tables.l1(index)).collect();
+        let image = Self {
+            store,
+            data,
+            backing: files.backing,
+            geometry,
+            l1_offset: header.l1_offset,
+            tables,
+            inflater: Inflater::new(match header.compression {
+                Compression::Zlib => Method::Zlib,
+                Compression::Zstd => Method::Zstd,
+            }),
+            refcounts,
+            reserve: Reserve::default(),
+            clusters: RangeLock::default(),
+            table_turns: RangeLock::default(),
+            freed: Quarantine::default(),
+            writeback: WriteBack::new(l1_in_file),
+            punches: options.pass_discard,
+            read_only: options.read_only,
+            size: AtomicU64::new(header.size),
+        };
+        if !options.read_only {
+            image.begin_writing(io, header).await.map_err(OpenError::Write)?;
+        }
+        Ok(image)
+    }
+
+    /// Clears what is said of features that are not known here: it will not be true any more.
+    async fn begin_writing(&self, io: &Handle, header: &Header) -> Result<(), IoError> {
+        let known = bits::AUTOCLEAR_BITMAPS | bits::AUTOCLEAR_RAW_DATA;
+        if header.version < 3 || header.autoclear & !known == 0 {
+            return Ok(());
+        }
+        let mut field = Buf::new(8);
+        field.as_mut_slice().copy_from_slice(&(header.autoclear & known).to_be_bytes());
+        self.store.write(io, AUTOCLEAR_AT, field).await?;
+        self.store.flush(io).await
+    }
+
+    /// Makes everything stable and gives back what was taken ahead. Nobody may be using the image any more.
+    ///
+    /// # Errors
+    /// The storage's; then the image leaks clusters or, after a failed flush, lacks what was not flushed before.
+    pub async fn close(&self, io: &Handle, points: &Points) -> Result<(), IoError> {
+        if self.read_only {
+            return Ok(());
+        }
+        for run in self.reserve.drain() {
+            self.refcounts.release(io, run.host, run.clusters).await?;
+        }
+        // The first gives back what was freed; the second says so in the file.
+        self.flush(io, points).await?;
+        self.flush(io, points).await
+    }
+}
+
+/// Offset of the autoclear feature bits in a header of version 3.
+const AUTOCLEAR_AT: u64 = 88;
+
+fn check_writable(header: &Header) -> Result<(), OpenError> {
+    header.writable()?;
+    if header.incompatible & bits::INCOMPATIBLE_DIRTY != 0 {
+        return Err(OpenError::Dirty);
+    }
+    if header.bitmaps.is_some() {
+        return Err(OpenError::Bitmaps);
+    }
+    Ok(())
+}
+
+/// All metadata but the L2 tables, which are added when the L1 table is read.
+fn known_metadata(header: &Header, refcounts: &Refcounts) -> Metadata {
+    let metadata = Metadata::default();
+    let Geometry { cluster_bits, .. } = header.geometry();
+    let cluster = 1 << cluster_bits;
+    let l1_end = header.l1_offset + u64::from(header.l1_entries) * 8;
+    let table_end = header.reftable_offset + (u64::from(header.reftable_clusters) << cluster_bits);
+    let mut ranges: Vec<Range<u64>> = vec![0..cluster, header.l1_offset..l1_end, header.reftable_offset..table_end];
+    ranges.extend(refcounts.blocks().into_iter().map(|host| host..host.saturating_add(cluster)));
+    for range in ranges {
+        // The header's parser has looked that its tables are apart; of blocks that are not, the first counts.
+        metadata.add(range);
+    }
+    metadata
+}

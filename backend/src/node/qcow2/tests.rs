@@ -1,0 +1,7 @@
+//! Images as guests use them, on the simulated kernel and beside QEMU.
+
+mod machine;
+mod model;
+mod random;
+mod reading;
+mod rig;

@@ -1,0 +1,168 @@
+//! An image on the simulated kernel, used by two reactors as two queues use it.
+
+use crate::error::IoError;
+use crate::graph::Graph;
+use crate::io::sim::{Faults, PortId, World};
+use crate::io::{FileId, Op, Wait};
+use crate::node::options::{Discard, DriverOptions, FileOptions, Locking};
+use crate::node::qcow2::image::Image;
+use crate::node::qcow2::open::{Files, OpenError, Options, read_header};
+use crate::node::{Driver, Map, Node, NodeOptions, Outcome, Request, Root};
+use crate::reactor::{Handle, Reactor};
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use tempfile::NamedTempFile;
+
+/// How something has ended; `None` while it has not.
+pub type Slot<T> = Rc<RefCell<Option<T>>>;
+
+/// The machine.
+pub struct Machine {
+    pub world: World,
+    reactors: Vec<(PortId, Reactor)>,
+    roots: Vec<Rc<Root>>,
+    graph: Arc<Graph>,
+    files: Vec<NamedTempFile>,
+    pub node: Option<Arc<Node>>,
+}
+
+impl Machine {
+    /// A machine with these files on its disks: the image, and its raw backing file if it has one.
+    pub fn new(seed: u64, contents: &[Vec<u8>], alignment: u32) -> Self {
+        let (world, graph) = (World::new(seed), Graph::new());
+        let mut files = Vec::new();
+        for (number, content) in contents.iter().enumerate() {
+            let file = NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), content).unwrap();
+            world.add_disk(FileId(u32::try_from(number).unwrap()), content.clone(), alignment);
+            graph.open(&file_options(&format!("file{number}"), file.path())).unwrap();
+            files.push(file);
+        }
+        let reactor = |_| {
+            let io = world.io(16);
+            (io.port(), Reactor::new(Box::new(io)).unwrap())
+        };
+        let reactors = (0..2).map(reactor).collect();
+        Self { world, reactors, roots: Vec::new(), graph, files, node: None }
+    }
+
+    /// Opens the image.
+    pub fn open(&mut self, options: Options) -> Result<(), OpenError> {
+        let file = self.graph.find("file0").unwrap();
+        let backing = self.graph.find("file1");
+        let image = self.run(move |io| async move {
+            let header = read_header(&io, &file).await?;
+            let image = Image::open(&io, &header, Files { file, data: None, backing }, &options).await?;
+            Ok::<_, OpenError>((header.size, image))
+        });
+        let (length, image) = image?;
+        let options = NodeOptions { discard: Discard::Unmap, ..file_options("image", self.files[0].path()) };
+        let node = Node::simulated(&options, Driver::Qcow2(Box::new(image)), length);
+        self.roots = self.reactors.iter().map(|_| Root::new(&node)).collect();
+        self.node = Some(node);
+        Ok(())
+    }
+
+    /// Closes the image in order.
+    pub fn close(&mut self) -> Result<(), IoError> {
+        self.roots.clear();
+        let Some(node) = self.node.take() else { return Ok(()) };
+        self.run(|io| async move {
+            let Driver::Qcow2(image) = node.driver() else { unreachable!("made in open") };
+            image.close(&io, node.points()).await
+        })
+    }
+
+    /// Lets storage fail from now on, or no longer.
+    pub fn set_faults(&self, faults: Faults) {
+        self.world.set_faults(faults);
+    }
+
+    /// Starts a request as a queue does.
+    pub fn begin(&self, reactor: usize, request: Request) -> Slot<Outcome> {
+        let slot = Slot::default();
+        let (root, io, result) = (self.roots[reactor].clone(), self.reactors[reactor].1.handle().clone(), slot.clone());
+        self.reactors[reactor].1.handle().spawn(async move {
+            let outcome = through_queue(&root, &io, request).await;
+            *result.borrow_mut() = Some(outcome);
+        });
+        slot
+    }
+
+    /// One step of whoever is awake; false if all sleep for ever.
+    pub fn step(&mut self) -> bool {
+        let mut stepped = false;
+        for (port, reactor) in &mut self.reactors {
+            if self.world.is_awake(*port) || reactor.has_ready_tasks() {
+                reactor.turn(Wait::Forever, || false, |_| ());
+                stepped = true;
+            }
+        }
+        stepped || self.world.advance()
+    }
+
+    /// Runs one task of the first reactor to its end.
+    pub fn run<T: 'static, F: Future<Output = T> + 'static>(&mut self, task: impl FnOnce(Handle) -> F) -> T {
+        let slot = Slot::default();
+        let (future, result) = (task(self.reactors[0].1.handle().clone()), slot.clone());
+        self.reactors[0].1.handle().spawn(async move {
+            let value = future.await;
+            *result.borrow_mut() = Some(value);
+        });
+        loop {
+            if let Some(value) = slot.take() {
+                return value;
+            }
+            assert!(self.step() || slot.borrow().is_some(), "everybody sleeps");
+        }
+    }
+
+    /// The files as programs see them.
+    pub fn contents(&self) -> Vec<Vec<u8>> {
+        (0..self.files.len()).map(|number| self.world.content(FileId(u32::try_from(number).unwrap()))).collect()
+    }
+
+    /// Kills everybody and cuts the power; the files as they are then.
+    pub fn cut_power(mut self) -> Vec<Vec<u8>> {
+        self.roots.clear();
+        self.reactors.clear();
+        self.world.crash();
+        self.contents()
+    }
+}
+
+/// The fast path where it leads somewhere, else a task.
+async fn through_queue(root: &Root, io: &Handle, mut request: Request) -> Outcome {
+    let (kind, offset, len) = (request.kind, request.offset, request.len);
+    let (map, stamp) = {
+        let section = root.enter();
+        let map = section.map(&mut request);
+        let submitted = !matches!(map, Map::Task | Map::Ended(Err(_)));
+        let stamp = submitted.then(|| section.stamp(&request)).flatten();
+        (map, stamp)
+    };
+    let outcome = match map {
+        Map::File { file, offset, kind } => {
+            let (op, result) = io.run(Op { kind, file, offset, len, memory: request.memory }).await;
+            (op.memory, result)
+        }
+        Map::Ended(result) => (request.memory, result),
+        Map::Zeroes => {
+            request.memory.fill_zero(0, len);
+            (request.memory, Ok(()))
+        }
+        Map::Task => return root.handle(io, request).await,
+    };
+    if let Some(stamp) = stamp {
+        root.end(stamp, kind, offset, len);
+    }
+    outcome
+}
+
+fn file_options(name: &str, path: &Path) -> NodeOptions {
+    let file = FileOptions { filename: path.to_owned(), locking: Locking::Off, device: false };
+    let options = NodeOptions::new(DriverOptions::File(file));
+    NodeOptions { node_name: Some(name.into()), discard: Discard::Unmap, ..options }
+}

@@ -1,0 +1,201 @@
+//! Guest writes, a part at a time: in place where a cluster is the guest's own, else into clusters taken for it.
+//!
+//! Data first: an entry leads to a cluster only when all of the cluster is written. What the guest does not write of it
+//! (head and tail) goes along in the same operation. Whoever gives a guest cluster another entry holds its range lock
+//! from looking to changing.
+
+use super::entry::Entry;
+use super::freed::Freed;
+use super::image::Image;
+use super::map::{Extent, Found};
+use super::refcount::Run;
+use crate::error::IoError;
+use crate::io::{Buf, byte_count};
+use crate::node::points::Points;
+use crate::node::{Kind, Outcome, Request};
+use crate::reactor::Handle;
+
+/// A part of a request, and where it lies in the request's memory.
+#[derive(Clone, Copy)]
+struct Part {
+    at: u64,
+    offset: u64,
+    len: u64,
+}
+
+impl Image {
+    /// Writes all of a request.
+    pub(super) async fn write(&self, io: &Handle, mut request: Request, points: &Points) -> Outcome {
+        let (mut done, mut result) = (0, Ok(()));
+        request.memory.enter();
+        while done < request.len && result.is_ok() {
+            let part = Part { at: done, offset: request.offset + done, len: request.len - done };
+            match self.write_part(io, &mut request, part, points).await {
+                Ok(len) => done += len,
+                Err(error) => result = Err(error),
+            }
+        }
+        request.memory.leave();
+        (request.memory, result)
+    }
+
+    /// Writes the beginning of a part; returns how many bytes that was.
+    async fn write_part(
+        &self,
+        io: &Handle,
+        request: &mut Request,
+        part: Part,
+        points: &Points,
+    ) -> Result<u64, IoError> {
+        let extent = self.locate(io, part.offset, part.len).await?;
+        match extent.found {
+            Found::Data { host, copied: true } => {
+                let part = Part { len: extent.len, ..part };
+                self.write_data(io, request, part, host, [None, None]).await?;
+                Ok(part.len)
+            }
+            _ => self.write_allocating(io, request, part, points).await,
+        }
+    }
+
+    /// Writes a part to the data file, with what comes before and after it.
+    async fn write_data(
+        &self,
+        io: &Handle,
+        request: &mut Request,
+        part: Part,
+        host: u64,
+        around: [Option<Buf>; 2],
+    ) -> Result<(), IoError> {
+        let [head, tail] = around;
+        request.memory.narrow(part.at, part.len);
+        let before = head.as_ref().map_or(0, |buf| buf.as_slice().len() as u64);
+        if head.is_some() || tail.is_some() {
+            request.memory.surround(head, tail);
+        }
+        let memory = std::mem::replace(&mut request.memory, crate::io::Memory::empty());
+        let write = Request { kind: Kind::Write, fua: false, offset: host - before, len: memory.len(), memory };
+        let (memory, result) = self.data.handle(io, write).await;
+        request.memory = memory;
+        result
+    }
+
+    /// Writes as much of a part as one run of new clusters and one L2 table take.
+    async fn write_allocating(
+        &self,
+        io: &Handle,
+        request: &mut Request,
+        part: Part,
+        points: &Points,
+    ) -> Result<u64, IoError> {
+        let geometry = self.geometry;
+        let first = geometry.cluster_start(part.offset);
+        let table_end = (first / geometry.l2_span() + 1).saturating_mul(geometry.l2_span());
+        let part = Part { len: part.len.min(table_end - part.offset), ..part };
+        let end = part.offset + part.len;
+        let _clusters = self.clusters.lock(first..end.next_multiple_of(geometry.cluster())).await;
+        let table = self.table_for_change(io, geometry.l1_index(part.offset), points).await?;
+        let extent = self.locate(io, part.offset, part.len).await?;
+        if matches!(extent.found, Found::Data { copied: true, .. }) {
+            // Somebody else was faster.
+            return Ok(0);
+        }
+        let part = Part { len: extent.len, ..part };
+        let wanted = geometry.clusters(part.offset + part.len - first);
+        let run = self.clusters_for(io, &extent, first, wanted).await?;
+        let part = Part { len: part.len.min(first + run.clusters * geometry.cluster() - part.offset), ..part };
+        if let Err(error) = self.fill(io, request, part, &extent, run).await {
+            self.put_unless_used(&extent, run);
+            return Err(error);
+        }
+        for number in 0..geometry.clusters(part.offset + part.len - first) {
+            let step = number * geometry.cluster();
+            let index = geometry.l2_index(first + step);
+            let last = geometry.decode(table.word(index));
+            table.set(index, geometry.data_entry(run.host + step));
+            self.free_replaced(last, Some(run.host + step), false);
+        }
+        Ok(part.len)
+    }
+
+    /// Clusters to write to: those that a zero cluster has all the same, or new ones.
+    async fn clusters_for(&self, io: &Handle, extent: &Extent, first: u64, wanted: u64) -> Result<Run, IoError> {
+        match extent.found {
+            Found::Zero { host: Some(host), copied: true } => {
+                Ok(Run { host: self.geometry.cluster_start(host), clusters: wanted, fresh: false })
+            }
+            _ if self.geometry.external_data => self.data_clusters(io, first, wanted).await,
+            Found::Invalid => Err(IoError::Io),
+            _ => self.take_clusters(io, wanted).await,
+        }
+    }
+
+    fn put_unless_used(&self, extent: &Extent, run: Run) {
+        if !matches!(extent.found, Found::Zero { host: Some(_), copied: true }) && !self.geometry.external_data {
+            self.put_clusters_back(run);
+        }
+    }
+
+    /// Writes new clusters as a whole: the guest's bytes and what was around them before.
+    async fn fill(
+        &self,
+        io: &Handle,
+        request: &mut Request,
+        part: Part,
+        extent: &Extent,
+        run: Run,
+    ) -> Result<(), IoError> {
+        let geometry = self.geometry;
+        let before = geometry.in_cluster(part.offset);
+        let end = part.offset + part.len;
+        let after = geometry.cluster_start(end + geometry.cluster() - 1) - end;
+        let zeroes = self.reads_as_zeroes(extent);
+        let around = match zeroes && run.fresh {
+            true => [None, None],
+            false => [
+                self.old_content(io, part.offset - before, before, zeroes).await?,
+                self.old_content(io, end, after, zeroes).await?,
+            ],
+        };
+        self.write_data(io, request, part, run.host + before, around).await
+    }
+
+    async fn old_content(&self, io: &Handle, offset: u64, len: u64, zeroes: bool) -> Result<Option<Buf>, IoError> {
+        if len == 0 {
+            return Ok(None);
+        }
+        match zeroes {
+            true => Ok(Some(Buf::new(byte_count(len)))),
+            false => self.view().read_bytes(io, offset, len).await.map(Some),
+        }
+    }
+
+    /// Whether the guest reads zeroes there.
+    pub(super) fn reads_as_zeroes(&self, extent: &Extent) -> bool {
+        match extent.found {
+            Found::Zero { .. } => true,
+            Found::Unallocated => self.backing.is_none(),
+            _ => false,
+        }
+    }
+
+    /// Frees what an entry led to, unless it is `kept`.
+    pub(super) fn free_replaced(&self, last: Entry, kept: Option<u64>, discarded: bool) {
+        let geometry = self.geometry;
+        let punch = discarded && self.punches;
+        match last {
+            Entry::Data { host, .. } | Entry::Zero { host: Some(host), .. }
+                if Some(host) != kept && !geometry.external_data =>
+            {
+                self.freed.add(Freed { host, clusters: 1, punch });
+            }
+            Entry::Compressed { host, len } => {
+                // Each cluster it touches counts it once.
+                let first = geometry.cluster_start(host);
+                let clusters = geometry.clusters(host + len - first);
+                self.freed.add(Freed { host: first, clusters, punch: false });
+            }
+            _ => {}
+        }
+    }
+}

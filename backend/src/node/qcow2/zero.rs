@@ -1,0 +1,171 @@
+//! Zeroes and discards: whole clusters by their entries, what is left by writing.
+//!
+//! A cluster that is all zero needs none of its own; version 2 cannot say so of one with a backing file. A discard is
+//! advice: the parts of clusters at its ends are left alone, and what it takes away reads as zeroes afterwards, never as
+//! the backing file's content.
+
+use super::entry::Entry;
+use super::image::Image;
+use crate::error::IoError;
+use crate::io::{Buf, Memory, byte_count};
+use crate::node::points::Points;
+use crate::node::{Kind, Request};
+use crate::reactor::Handle;
+
+/// What becomes of whole clusters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// They read as zeroes; their space may go.
+    Unmap,
+    /// They read as zeroes and keep their space.
+    Keep,
+    /// They are not needed.
+    Discard,
+}
+
+impl Image {
+    /// Makes a range read as zeroes.
+    pub(super) async fn zero(
+        &self,
+        io: &Handle,
+        offset: u64,
+        len: u64,
+        unmap: bool,
+        points: &Points,
+    ) -> Result<(), IoError> {
+        let end = offset + len;
+        let (first, last) = (self.whole_from(offset).min(end), self.whole_until(end));
+        if first >= last {
+            return self.zero_part(io, offset, end, points).await;
+        }
+        self.zero_part(io, offset, first, points).await?;
+        self.each_table(io, first, last, if unmap { Fate::Unmap } else { Fate::Keep }, points).await?;
+        self.zero_part(io, last, end, points).await
+    }
+
+    /// Takes whole clusters of a range away.
+    pub(super) async fn discard(&self, io: &Handle, offset: u64, len: u64, points: &Points) -> Result<(), IoError> {
+        let (first, last) = (self.whole_from(offset), self.whole_until(offset + len));
+        if first >= last || self.keeps_backing_content() {
+            return Ok(());
+        }
+        self.each_table(io, first, last, Fate::Discard, points).await
+    }
+
+    /// Version 2 has no zero clusters: one without an entry shows the backing file's content.
+    fn keeps_backing_content(&self) -> bool {
+        self.geometry.version < 3 && self.backing.is_some()
+    }
+
+    /// The first cluster that is whole from `offset` on.
+    fn whole_from(&self, offset: u64) -> u64 {
+        self.geometry.clusters(offset) * self.geometry.cluster()
+    }
+
+    /// Where whole clusters before `end` end; the last one of the disk may be short.
+    fn whole_until(&self, end: u64) -> u64 {
+        match end == self.length() {
+            true => self.whole_from(end),
+            false => self.geometry.cluster_start(end),
+        }
+    }
+
+    /// Zeroes of less than a cluster: written, unless they are there.
+    async fn zero_part(&self, io: &Handle, offset: u64, end: u64, points: &Points) -> Result<(), IoError> {
+        let mut at = offset;
+        while at < end {
+            let extent = self.locate(io, at, end - at).await?;
+            let len = extent.len;
+            if !self.reads_as_zeroes(&extent) {
+                let memory = Memory::from(Buf::new(byte_count(len)));
+                let write = Request { kind: Kind::Write, fua: false, offset: at, len, memory };
+                self.write(io, write, points).await.1?;
+            }
+            at += len;
+        }
+        Ok(())
+    }
+
+    async fn each_table(
+        &self,
+        io: &Handle,
+        first: u64,
+        last: u64,
+        fate: Fate,
+        points: &Points,
+    ) -> Result<(), IoError> {
+        let span = self.geometry.l2_span();
+        let mut at = first;
+        while at < last {
+            let end = ((at / span + 1).saturating_mul(span)).min(last);
+            self.change_entries(io, at, end, fate, points).await?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Gives the clusters of one L2 table their fate.
+    async fn change_entries(
+        &self,
+        io: &Handle,
+        first: u64,
+        last: u64,
+        fate: Fate,
+        points: &Points,
+    ) -> Result<(), IoError> {
+        let geometry = self.geometry;
+        let index = geometry.l1_index(first);
+        let without_table = self.backing.is_none() && self.tables.l1(index) == 0;
+        if without_table {
+            return Ok(());
+        }
+        if geometry.version < 3 && fate != Fate::Discard {
+            return self.zero_old(io, first, last, points).await;
+        }
+        let _clusters = self.clusters.lock(first..last).await;
+        let table = self.table_for_change(io, index, points).await?;
+        let mut at = first;
+        while at < last {
+            let entry = geometry.l2_index(at);
+            let before = geometry.decode(table.word(entry));
+            if let Some(word) = self.word_after(before, fate) {
+                table.set(entry, word);
+                let kept = geometry.decode(word);
+                let kept = if let Entry::Zero { host, .. } = kept { host } else { None };
+                self.free_replaced(before, kept, fate != Fate::Keep);
+            }
+            at += geometry.cluster();
+        }
+        Ok(())
+    }
+
+    /// The entry of a cluster with this fate; `None` if it may stay as it is.
+    fn word_after(&self, before: Entry, fate: Fate) -> Option<u64> {
+        let geometry = self.geometry;
+        let zero = if geometry.version < 3 { 0 } else { geometry.zero_entry(None) };
+        match before {
+            Entry::Invalid => None,
+            Entry::Unallocated if self.backing.is_none() => None,
+            Entry::Zero { host: None, .. } => None,
+            Entry::Zero { host: Some(_), .. } if fate == Fate::Keep => None,
+            Entry::Data { host, copied: true } if fate == Fate::Keep || geometry.external_data => {
+                Some(geometry.zero_entry(Some(host)))
+            }
+            _ => Some(zero),
+        }
+    }
+
+    /// Version 2: clusters without a backing file lose their entries, others are written.
+    async fn zero_old(&self, io: &Handle, first: u64, last: u64, points: &Points) -> Result<(), IoError> {
+        if self.backing.is_some() {
+            let mut at = first;
+            while at < last {
+                let end = (at + self.geometry.cluster()).min(last).min(self.length());
+                self.zero_part(io, at, end, points).await?;
+                at += self.geometry.cluster();
+            }
+            return Ok(());
+        }
+        Box::pin(self.each_table(io, first, last, Fate::Discard, points)).await
+    }
+}
