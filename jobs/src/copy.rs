@@ -17,8 +17,6 @@ use tidemark_backend::node::Root;
 use tidemark_backend::node::copy_before_write::{CopyBeforeWrite, PIECE_MAX};
 use worker::Crew;
 
-/// A hole is copied as zeroes in pieces of this many bytes.
-const HOLE_MAX: u64 = 1 << 30;
 /// How often a chunk that a guest's write is copying is looked at, in nanoseconds.
 const LOOK_NS: u64 = 1_000_000;
 
@@ -119,7 +117,7 @@ impl Copier<'_> {
         if offset < self.data_until.get() {
             return 0;
         }
-        let len = HOLE_MAX.min(map.len() - offset);
+        let len = self.crew.hole().max(map.chunk().bytes()).min(map.len() - offset);
         // A source that cannot tell is read; the read says what is wrong with it.
         let found = self.copy.source().extent(self.ctx.io(), offset, len).await;
         match found {

@@ -95,9 +95,13 @@ impl Crew {
         self.busy.set(self.busy.get() + 1);
         let (crew, handle) = (self.clone(), io.clone());
         io.spawn(async move {
-            let mut claimed = Claimed { crew, run, copied: false };
-            claimed.copied = claimed.work(&handle, hole).await;
+            Claimed { crew, run }.work(&handle, hole).await;
         });
+    }
+
+    /// The largest hole to copy in one go, in bytes.
+    pub(super) fn hole(&self) -> u64 {
+        self.flow.borrow().hole()
     }
 
     fn buffer(&self, len: u64) -> Buf {
@@ -116,36 +120,52 @@ impl Crew {
     }
 }
 
-/// A run that is ours to copy. Given back when dropped, however that comes about.
+/// A run that is ours to copy; what is done of it is taken off its beginning. The rest is given back when dropped,
+/// however that comes about.
 struct Claimed {
     crew: Rc<Crew>,
     run: Range<u64>,
-    copied: bool,
 }
 
 impl Claimed {
-    /// Whether it was copied; what went wrong is with the crew.
-    async fn work(&self, io: &Handle, hole: bool) -> bool {
+    /// Copies it; what went wrong is with the crew.
+    async fn work(mut self, io: &Handle, hole: bool) {
         let result = match hole {
             true => self.zero(io).await,
-            false => self.copy(io, self.run.clone()).await,
+            false => self.copy_all(io).await,
         };
-        match result {
-            Ok(()) => self.discard(io).await,
-            Err(failed) => self.crew.failures.borrow_mut().push(failed),
+        if let Err(failed) = result {
+            self.crew.failures.borrow_mut().push(failed);
         }
-        result.is_ok()
+    }
+
+    /// All before `end` is copied: writes that wait for it go on.
+    async fn done(&mut self, io: &Handle, end: u64) {
+        let chunk = self.crew.copy.map().chunk().bytes();
+        let end = if end < self.run.end { end - end % chunk } else { end };
+        if end > self.run.start {
+            let done = self.run.start..end;
+            self.discard(io, done.clone()).await;
+            self.crew.copy.settle(done, true);
+            self.run.start = end;
+        }
     }
 
     /// Discards from the source what was copied, if that is wanted, while no write can come to it: writes wait for the
     /// run. A discard that fails costs nothing but space.
-    async fn discard(&self, io: &Handle) {
+    async fn discard(&self, io: &Handle, done: Range<u64>) {
         if let Some(root) = &self.crew.discarding {
-            let result = root.discard_copied(io, &self.crew.copy, self.run.clone()).await;
+            let result = root.discard_copied(io, &self.crew.copy, done).await;
             if let Err(error) = result {
                 tracing::debug!(node = root.node().name(), %error, "a discard of what was copied failed");
             }
         }
+    }
+
+    async fn copy_all(&mut self, io: &Handle) -> Result<(), Failed> {
+        self.copy(io, self.run.clone()).await?;
+        self.done(io, self.run.end).await;
+        Ok(())
     }
 
     async fn copy(&self, io: &Handle, run: Range<u64>) -> Result<(), Failed> {
@@ -159,16 +179,15 @@ impl Claimed {
         let write = Request { kind: Kind::Write, fua: false, offset, len, memory };
         let (memory, result) = self.crew.target.handle(io, write).await;
         self.crew.keep(memory.into_buf());
-        if len == PIECE_MAX {
-            self.crew.flow.borrow_mut().took(io.read_clock().saturating_sub(started));
-        }
+        self.crew.flow.borrow_mut().took(len, io.read_clock().saturating_sub(started));
         result.map_err(|error| (Operation::Write, error))
     }
 
     /// Looks again, now that no write can come before; zeroes what is a hole, copies what is not.
-    async fn zero(&self, io: &Handle) -> Result<(), Failed> {
+    async fn zero(&mut self, io: &Handle) -> Result<(), Failed> {
         let mut at = self.run.start;
         while at < self.run.end {
+            self.done(io, at).await;
             let left = self.run.end - at;
             let found = self.crew.copy.source().extent(io, at, left).await;
             let (len, data) = found.map_err(|error| (Operation::Read, error))?;
@@ -179,19 +198,23 @@ impl Claimed {
                 at = end;
                 continue;
             }
-            let kind = Kind::Zero { unmap: true };
+            let (kind, started) = (Kind::Zero { unmap: true }, io.read_clock());
             let zero = Request { kind, fua: false, offset: at, len: end - at, memory: Memory::empty() };
             let (_, result) = self.crew.target.handle(io, zero).await;
+            self.crew.flow.borrow_mut().zeroed(end - at, io.read_clock().saturating_sub(started));
             result.map_err(|error| (Operation::Write, error))?;
             at = end;
         }
+        self.done(io, at).await;
         Ok(())
     }
 }
 
 impl Drop for Claimed {
     fn drop(&mut self) {
-        self.crew.copy.settle(self.run.clone(), self.copied);
+        if !self.run.is_empty() {
+            self.crew.copy.settle(self.run.clone(), false);
+        }
         self.crew.busy.set(self.crew.busy.get() - 1);
         if let Some(waker) = self.crew.waiting.borrow_mut().take() {
             waker.wake();
