@@ -13,12 +13,12 @@ pub mod points;
 pub mod qcow2;
 mod raw;
 mod root;
+mod users;
 mod view;
 
 pub use options::NodeOptions;
 
-use crate::error::{GraphError, IoError};
-use crate::io::lock::Access;
+use crate::error::IoError;
 use crate::io::{FileId, Memory, OpKind};
 use crate::reactor::Handle;
 use copy_before_write::{Filter, SnapshotAccess};
@@ -26,7 +26,7 @@ use options::{DetectZeroes, Discard};
 use points::Points;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 pub use blkdebug::{BlkDebug, EVENTS as BLKDEBUG_EVENTS};
 pub use file::File;
@@ -248,77 +248,6 @@ impl Node {
     /// What hangs on its requests.
     pub fn points(&self) -> &Points {
         &self.points
-    }
-
-    /// Parents and exports.
-    pub(crate) fn users(&self) -> usize {
-        self.users.load(Ordering::Acquire)
-    }
-
-    /// Takes the node into use by an export: image locks are taken by the strongest need of all users.
-    ///
-    /// # Errors
-    /// [`GraphError::Locked`] when another process has the image, [`GraphError::ReadOnly`] for `writable` on a
-    /// read-only node.
-    pub fn acquire(&self, writable: bool) -> Result<(), GraphError> {
-        if writable && self.read_only {
-            return Err(GraphError::ReadOnly);
-        }
-        self.acquire_for(Access::of_export(writable))
-    }
-
-    /// Undoes one [`Node::acquire`].
-    pub fn release(&self, writable: bool) {
-        self.release_for(Access::of_export(writable));
-    }
-
-    /// Takes the node into use by a job or a filter.
-    ///
-    /// # Errors
-    /// [`GraphError::Locked`] when another process has the image, [`GraphError::NotWritable`] if it is to be written
-    /// and read-only.
-    pub fn acquire_for(&self, access: Access) -> Result<(), GraphError> {
-        if access != Access::Read && self.read_only {
-            return Err(GraphError::NotWritable);
-        }
-        self.lock(access)?;
-        self.adopt();
-        Ok(())
-    }
-
-    /// Undoes one [`Node::acquire_for`].
-    pub fn release_for(&self, access: Access) {
-        self.users.fetch_sub(1, Ordering::AcqRel);
-        self.unlock(access);
-    }
-
-    /// Why the node as a whole is in use, if it is: QEMU's words for the reason.
-    pub fn busy(&self) -> Option<&'static str> {
-        *self.busy.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Refuses what concerns the node as a whole (closing it, a job on it), or no longer does.
-    pub fn set_busy(&self, reason: Option<&'static str>) {
-        *self.busy.lock().unwrap_or_else(PoisonError::into_inner) = reason;
-    }
-
-    /// Counts a parent.
-    pub(crate) fn adopt(&self) {
-        self.users.fetch_add(1, Ordering::AcqRel);
-    }
-
-    fn lock(&self, access: Access) -> Result<(), GraphError> {
-        match &self.driver {
-            Driver::File(file) => file.lock(access),
-            _ => self.child().map_or(Ok(()), |child| child.lock(access)),
-        }
-    }
-
-    fn unlock(&self, access: Access) {
-        match &self.driver {
-            Driver::File(file) => file.unlock(access),
-            _ => self.child().into_iter().for_each(|child| child.unlock(access)),
-        }
     }
 
     /// The smallest piece the storage can write in one go, in bytes.
