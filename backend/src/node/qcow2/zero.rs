@@ -34,7 +34,7 @@ impl Image {
         points: &Points,
     ) -> Result<(), IoError> {
         let end = offset + len;
-        let (first, last) = (self.whole_from(offset).min(end), self.whole_until(end));
+        let (first, last) = (self.whole_from(offset), self.whole_until(end));
         if first >= last {
             return self.zero_part(io, offset, end, points).await;
         }
