@@ -22,7 +22,7 @@ pub enum Method {
 }
 
 /// Clusters that are inflated at a time, and kept.
-const SEATS: u64 = 4;
+const SEATS: usize = 4;
 
 /// An inflated cluster, and where its compressed data begins.
 type Kept = Option<(u64, Arc<[u8]>)>;
@@ -32,7 +32,7 @@ pub struct Inflater {
     method: Method,
     /// Seats in use: as many clusters at most are in memory half-read.
     turns: RangeLock,
-    kept: [Mutex<Kept>; SEATS as usize],
+    kept: [Mutex<Kept>; SEATS],
 }
 
 impl Inflater {
@@ -53,7 +53,7 @@ impl Inflater {
         len: u64,
         cluster: u64,
     ) -> Result<Arc<[u8]>, IoError> {
-        let seat = (host / cluster) % SEATS;
+        let seat = (host / cluster) % SEATS as u64;
         let _turn = self.turns.lock(seat..seat + 1).await;
         let kept = self.kept.get(byte_count(seat)).ok_or(IoError::Io)?;
         let last = kept.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -69,6 +69,7 @@ fn overlaps(ranges: &BTreeMap<u64, u64>, range: &Range<u64>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::byte_count;
     use proptest::prelude::*;
 
     proptest! {
@@ -77,7 +78,7 @@ mod tests {
             let (metadata, mut model) = (Metadata::default(), [false; 64]);
             for (add, start, len) in steps {
                 let range = start..start + len;
-                let cells = start as usize..(start + len) as usize;
+                let cells = byte_count(start)..byte_count(start + len);
                 let free = !model[cells.clone()].contains(&true);
                 prop_assert_eq!(metadata.overlaps(range.clone()), !free);
                 if !add {

@@ -3,9 +3,11 @@
 use super::*;
 use crate::graph::Graph;
 use crate::io::sim::{PortId, World};
-use crate::io::{FileId, Wait};
-use crate::node::NodeOptions;
+use crate::io::{Buf, FileId, Memory, OpKind, Wait, byte_count};
 use crate::node::options::{Discard, DriverOptions, FileOptions, Locking};
+use crate::node::qcow2::compressed::{Inflater, Method};
+use crate::node::qcow2::map::{Extent, Found, View};
+use crate::node::{Kind, Map, NodeOptions, Request};
 use crate::reactor::Reactor;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -25,10 +27,15 @@ struct Disk {
     _image: NamedTempFile,
 }
 
-const TABLES: u64 = 40;
+const TABLES: usize = 40;
 
-fn host(table: u64, entry: u64) -> u64 {
-    (64 + table * 64 + entry) * CLUSTER
+fn host(table: usize, entry: usize) -> u64 {
+    (64 + table * 64 + entry) as u64 * CLUSTER
+}
+
+/// The entry of this cluster of the file.
+fn own(cluster: usize) -> u64 {
+    COPIED | (cluster as u64 * CLUSTER)
 }
 
 fn geometry() -> Geometry {
@@ -37,11 +44,11 @@ fn geometry() -> Geometry {
 
 impl Disk {
     fn new(change: impl FnOnce(&mut [u64])) -> Self {
-        let mut words = vec![0; (64 + TABLES as usize * 64) * 64];
+        let mut words = vec![0; (64 + TABLES * 64) * 64];
         for table in 0..TABLES {
-            words[64 + table as usize] = COPIED | (2 + table) * CLUSTER;
+            words[64 + table] = own(2 + table);
             for entry in 0..64 {
-                words[(2 + table as usize) * 64 + entry] = COPIED | host(table, entry as u64);
+                words[(2 + table) * 64 + entry] = COPIED | host(table, entry);
             }
         }
         change(&mut words);
@@ -81,7 +88,7 @@ impl Disk {
 
     fn open(&mut self) -> Rc<Tables> {
         let (store, metadata) = (self.store.clone(), self.metadata.clone());
-        let l1 = L1 { offset: CLUSTER, entries: TABLES as usize };
+        let l1 = L1 { offset: CLUSTER, entries: TABLES };
         self.run(move |io| async move {
             let data = store.node().clone();
             Rc::new(Tables::open(&io, store, data, geometry(), l1, 0, metadata).await.unwrap())
@@ -95,8 +102,8 @@ impl Disk {
     }
 }
 
-fn at(table: u64, entry: u64) -> u64 {
-    (table * 64 + entry) * CLUSTER
+fn at(table: usize, entry: usize) -> u64 {
+    (table * 64 + entry) as u64 * CLUSTER
 }
 
 #[test]
@@ -131,12 +138,12 @@ fn two_who_need_a_table_read_it_once() {
 
 #[test]
 fn an_entry_into_metadata_or_past_the_end_is_invalid_and_stays_in_the_file() {
-    let bad = [COPIED | CLUSTER, COPIED | (2 + 9) * CLUSTER, 1 | COPIED | 5 * CLUSTER, COPIED | 1 << 30, 1 << 62 | 700];
+    let bad = [own(1), own(2 + 9), 1 | own(5), own(1 << 20), (1 << 62) | 700];
     let mut disk = Disk::new(|words| words[(2 + 1) * 64..][..bad.len()].copy_from_slice(&bad));
     let tables = disk.open();
     assert_eq!(disk.load(&tables, 1), Ok(true));
-    for entry in 0..bad.len() as u64 {
-        assert_eq!(tables.lookup(at(1, entry)), Some(Entry::Invalid), "{:#x}", bad[entry as usize]);
+    for (entry, word) in bad.iter().enumerate() {
+        assert_eq!(tables.lookup(at(1, entry)), Some(Entry::Invalid), "{word:#x}");
     }
     assert_eq!(tables.lookup(at(1, 6)), Some(Entry::Data { host: host(1, 6), copied: true }));
     tables.pin(1).unwrap().set(6, 0);
@@ -148,16 +155,16 @@ fn an_entry_into_metadata_or_past_the_end_is_invalid_and_stays_in_the_file() {
 fn two_entries_do_not_share_a_table() {
     let mut disk = Disk::new(|words| {
         words[64 + 8] = words[64 + 2];
-        words[64 + 9] = COPIED | CLUSTER;
-        words[64 + 10] = COPIED | 1 << 40;
+        words[64 + 9] = own(1);
+        words[64 + 10] = own(1 << 31);
     });
     let tables = disk.open();
     for index in [8, 9, 10] {
         assert_eq!(tables.lookup(at(index, 0)), Some(Entry::Invalid));
-        assert_eq!(disk.load(&tables, index as usize), Err(IoError::Io));
+        assert_eq!(disk.load(&tables, index), Err(IoError::Io));
     }
     assert_eq!(disk.load(&tables, 2), Ok(true), "the first has it");
-    assert_eq!(tables.l1(8), COPIED | (2 + 2) * CLUSTER, "in the file it is as it was");
+    assert_eq!(tables.l1(8), own(2 + 2), "in the file it is as it was");
 }
 
 #[test]
@@ -168,11 +175,11 @@ fn when_all_tables_have_changed_there_is_no_room_until_one_is_taken() {
     while disk.load(&tables, changed) == Ok(true) {
         tables.pin(changed).unwrap().set(0, 0);
         changed += 1;
-        assert!(changed < TABLES as usize, "memory is bounded");
+        assert!(changed < TABLES, "memory is bounded");
     }
     assert_eq!(tables.dirty(), (0..changed).collect::<Vec<_>>());
-    assert!(tables.put_new(changed, &[0; 64], COPIED | 30 * CLUSTER).is_none());
-    assert_eq!(tables.l1(changed), COPIED | (2 + changed as u64) * CLUSTER, "nothing has changed");
+    assert!(tables.put_new(changed, &[0; 64], own(30)).is_none());
+    assert_eq!(tables.l1(changed), own(2 + changed), "nothing has changed");
     drop(tables.take_dirty(0).unwrap());
     assert_eq!(disk.load(&tables, changed), Ok(true));
     assert_eq!(tables.lookup(at(0, 0)), None, "this one had to go");
@@ -184,7 +191,62 @@ fn a_new_table_is_found_and_is_to_be_written() {
     let tables = disk.open();
     let mut words = [0; 64];
     words[9] = COPIED | host(3, 9);
-    drop(tables.put_new(3, &words, COPIED | 5 * CLUSTER).unwrap());
+    drop(tables.put_new(3, &words, own(5)).unwrap());
     assert_eq!(tables.lookup(at(3, 9)), Some(Entry::Data { host: host(3, 9), copied: true }));
     assert_eq!((tables.dirty(), tables.table(3)), (vec![3], Ok(Some((5 * CLUSTER, true)))));
+}
+
+#[test]
+fn a_reader_waits_for_nobody_to_make_room() {
+    let mut disk = Disk::new(|_| ());
+    let tables = disk.open();
+    let mut pins = Vec::new();
+    while disk.load(&tables, pins.len()) == Ok(true) {
+        pins.push(tables.pin(pins.len()).unwrap());
+    }
+    let last = TABLES - 1;
+    assert!(pins.len() < last, "there is no room for the last table");
+    let (image, data) = (tables.clone(), disk.store.node().clone());
+    let extent = disk.run(move |io| async move {
+        let inflater = Inflater::new(Method::Zlib);
+        let view = View { tables: &image, data: &data, backing: None, inflater: &inflater };
+        view.locate_or_load(&io, at(last, 3) + 8, 4 * CLUSTER).await
+    });
+    let found = Found::Data { host: host(last, 3) + 8, copied: true };
+    assert_eq!(extent, Ok(Extent { found, len: 4 * CLUSTER }));
+}
+
+#[test]
+fn a_request_that_is_one_run_in_the_file_goes_straight_there_and_others_do_not() {
+    // Table 5: two clusters apart from each other, one that is shared, one that is zero, one that is not there.
+    let mut disk = Disk::new(|words| {
+        let table = &mut words[(2 + 5) * 64..][..64];
+        table[8] = own(2000);
+        (table[10], table[11], table[12]) = (host(5, 10), 1, 0);
+    });
+    let (tables, data) = (disk.open(), disk.store.node().clone());
+    let inflater = Inflater::new(Method::Zlib);
+    let view = View { tables: &tables, data: &data, backing: None, inflater: &inflater };
+    let map = |kind, entry, len: u64, fua| {
+        let memory = Memory::from(Buf::new(byte_count(len)));
+        view.map(&mut Request { kind, fua, offset: at(5, entry), len, memory })
+    };
+    assert_eq!(map(Kind::Read, 0, 512, false), Map::Task, "the table is not here");
+    assert_eq!(disk.load(&tables, 5), Ok(true));
+    let file = |kind, entry| Map::File { file: FileId(0), offset: host(5, entry), kind };
+    let write = OpKind::Write { stable: false };
+    assert_eq!(map(Kind::Read, 0, 8 * CLUSTER, false), file(OpKind::Read, 0), "eight in a row");
+    assert_eq!(map(Kind::Write, 0, 8 * CLUSTER, false), file(write, 0));
+    assert_eq!(map(Kind::Read, 7, 2 * CLUSTER, false), Map::Task, "two places");
+    assert_eq!(map(Kind::Write, 7, 2 * CLUSTER, false), Map::Task);
+    assert_eq!(map(Kind::Write, 0, CLUSTER, true), Map::Task, "stable with what leads there");
+    assert_eq!(
+        (map(Kind::Read, 10, CLUSTER, false), map(Kind::Write, 10, CLUSTER, false)),
+        (file(OpKind::Read, 10), Map::Task)
+    );
+    for nothing in [11, 12] {
+        assert_eq!(map(Kind::Read, nothing, CLUSTER, false), Map::Zeroes);
+        assert_eq!(map(Kind::Write, nothing, CLUSTER, false), Map::Task);
+    }
+    assert_eq!(map(Kind::Discard, 0, CLUSTER, false), Map::Task);
 }
