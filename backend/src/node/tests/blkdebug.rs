@@ -163,3 +163,22 @@ fn rules_given_as_options_name_the_error_and_the_state() {
     assert_eq!(bench.run(&node, request(WRITE)).1, Err(crate::error::IoError::NoSpace));
     assert_eq!(bench.run(&node, request(WRITE)).1, Err(crate::error::IoError::Permission));
 }
+
+#[test]
+fn rules_of_a_file_that_make_no_sense_are_refused_as_in_qemu() {
+    let bench = Bench::new(1, &vec![0; LEN], 1);
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("rules");
+    for (rules, text) in [
+        ("[inject-error]\nevent = \"bogus\"", "invalid parameter value: bogus"),
+        ("[set-state]\nevent = \"bogus\"\nnew_state = \"2\"", "invalid parameter value: bogus"),
+        ("[inject-error]\nstate = \"1\"", "Missing event name for rule"),
+        ("[inject-errors]\nevent = \"none\"", "There is no option group 'inject-errors'"),
+    ] {
+        std::fs::write(&config, rules).unwrap();
+        let child = NodeOptions { node_name: None, ..file_options(bench.image.path()) };
+        let filter = debug(child, config.to_str());
+        let options = NodeOptions { node_name: Some("d".into()), ..NodeOptions::new(DriverOptions::BlkDebug(filter)) };
+        assert_eq!(bench.graph.open(&options).unwrap_err().to_string(), text, "{rules}");
+    }
+}
