@@ -14,12 +14,13 @@ pub use snapshot_access::SnapshotAccess;
 
 use super::{Node, Root};
 use crate::error::IoError;
+use crate::io::Buf;
 use crate::reactor::Handle;
 use copying::Failure;
 use std::ops::Range;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 use tidemark_cbt::{Bitmap, ChunkState, CopyMap, Granularity, OutOfMemory, Waiters};
@@ -28,6 +29,8 @@ use tidemark_cbt::{Bitmap, ChunkState, CopyMap, Granularity, OutOfMemory, Waiter
 pub const PIECE_MAX: u64 = 1 << 20;
 /// The most bytes that copies made for guests' writes hold in memory at a time, per point in time.
 pub const MEMORY_MAX: u64 = 64 << 20;
+/// Buffers kept for the next copies, of [`PIECE_MAX`] bytes at most; more than a queue copies at a time helps nobody.
+const SPARE_MAX: usize = 16;
 /// How long a write goes on waiting once its queue is to end.
 const HURRY_NS: u64 = 2_000_000_000;
 /// Bits of a map are not to take more than 16 MiB: 2 bits a chunk.
@@ -81,6 +84,8 @@ pub struct CopyBeforeWrite {
     phase: AtomicU8,
     broken: AtomicBool,
     memory: AtomicU64,
+    /// Buffers that are not in use.
+    spare: Mutex<Vec<Buf>>,
     waiters: Waiters<Waker>,
     copies: AtomicU64,
     copied: AtomicU64,
@@ -116,6 +121,7 @@ impl CopyBeforeWrite {
             phase: AtomicU8::new(Phase::Mapping as u8),
             broken: AtomicBool::new(false),
             memory: AtomicU64::new(0),
+            spare: Mutex::default(),
             waiters: Waiters::new(),
             copies: AtomicU64::new(0),
             copied: AtomicU64::new(0),

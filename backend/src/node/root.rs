@@ -1,8 +1,8 @@
 //! A root: one user's door to a node, on one thread. Whatever comes through it belongs to one side of every point in
 //! time, is marked in the bitmaps of its side and waits for the copies that it must not overtake.
 //!
-//! A changing request marks its range when it is stamped and once more when it has ended: so a bitmap that was swapped
-//! out is complete at once, and one that somebody takes bits out of meanwhile loses none.
+//! A changing request marks its range when it is stamped: so a bitmap that was swapped out is complete at once. Whoever
+//! reads one waits for the grace first, and then finds what was marked on the disk, too.
 
 use super::copy_before_write::CopyBeforeWrite;
 use super::points::chain;
@@ -22,8 +22,8 @@ pub struct Root {
     node: Arc<Node>,
     seat: Arc<Seat>,
     epoch: Cell<u64>,
-    /// By the epoch's parity: the current one, and the one before as long as requests of it are under way.
-    views: RefCell<[Rc<View>; 2]>,
+    view: RefCell<Rc<View>>,
+    /// Changing requests under way, by the epoch's parity.
     changes: [Cell<u64>; 2],
     /// All requests, by round; counted only where space is given back below.
     passing: [Cell<u64>; 2],
@@ -56,7 +56,7 @@ impl Root {
             node: node.clone(),
             epoch: Cell::new(seat.epoch()),
             seat,
-            views: RefCell::default(),
+            view: RefCell::default(),
             changes: Default::default(),
             passing: Default::default(),
             hurried: Cell::new(false),
@@ -90,15 +90,10 @@ impl Root {
 
     #[cold]
     fn look(&self) {
+        // Before it looks: what changes after that moves the epoch on once more.
         let epoch = self.seat.epoch();
-        let last = self.views.borrow()[parity(self.epoch.get())].clone();
-        let view = Rc::new(View::new(&self.node, &last));
-        let (new, old) = (parity(epoch), parity(epoch.wrapping_add(1)));
-        let mut views = self.views.borrow_mut();
-        views[new] = view;
-        if self.changes[old].get() == 0 {
-            views[old] = Rc::default();
-        }
+        let view = View::new(&self.node, &self.view.borrow());
+        *self.view.borrow_mut() = Rc::new(view);
         self.epoch.set(epoch);
     }
 
@@ -109,8 +104,7 @@ impl Root {
             self.refresh();
             if self.seat.enter() {
                 if self.seat.epoch() == self.epoch.get() {
-                    let parity = parity(self.epoch.get());
-                    return Section { root: self, parity, view: self.views.borrow()[parity].clone() };
+                    return Section { root: self, view: self.view.borrow().clone() };
                 }
                 self.seat.leave();
             } else {
@@ -122,21 +116,12 @@ impl Root {
 
     /// A stamped request has ended, well or not.
     #[inline]
-    pub fn end(&self, stamp: Stamp, kind: Kind, offset: u64, len: u64) {
+    pub fn end(&self, stamp: Stamp) {
         if let Some(half) = stamp.pass {
             self.count_passing(usize::from(half), |count| count - 1);
         }
-        if let Some(parity) = stamp.change {
-            self.end_change(usize::from(parity), kind, offset, len);
-        }
-    }
-
-    #[inline]
-    fn end_change(&self, parity: usize, kind: Kind, offset: u64, len: u64) {
-        self.views.borrow()[parity].mark(kind, offset, len);
-        self.count(parity, self.changes[parity].get() - 1);
-        if self.changes[parity].get() == 0 && parity != crate::epoch::parity(self.epoch.get()) {
-            self.views.borrow_mut()[parity] = Rc::default();
+        if let Some(parity) = stamp.change.map(usize::from) {
+            self.count(parity, self.changes[parity].get() - 1);
         }
     }
 
@@ -174,18 +159,17 @@ impl Root {
         }
         let stamp = section.stamp(&request);
         drop(section);
-        let _under_way = UnderWay { root: self, stamp, kind, offset, len };
+        let _under_way = UnderWay { root: self, stamp };
         self.node.handle(io, request).await.1
     }
 
     /// Runs a request to its end, whatever it has to wait for.
     pub async fn handle(&self, io: &Handle, request: Request) -> Outcome {
-        let (kind, offset, len) = (request.kind, request.offset, request.len);
         let stamp = match self.acquire(io, &request).await {
             Ok(stamp) => stamp,
             Err(error) => return (request.memory, Err(error)),
         };
-        let _under_way = UnderWay { root: self, stamp, kind, offset, len };
+        let _under_way = UnderWay { root: self, stamp };
         self.node.handle(io, request).await
     }
 
@@ -199,7 +183,7 @@ impl Root {
         }
         loop {
             self.refresh();
-            let view = self.views.borrow()[parity(self.epoch.get())].clone();
+            let view = self.view.borrow().clone();
             view.copy_before(io, request, self).await?;
             let section = self.enter();
             // The hooks may have moved while it waited.
@@ -215,15 +199,12 @@ struct UnderWay<'a> {
     root: &'a Root,
     /// None of a request that does not count.
     stamp: Option<Stamp>,
-    kind: Kind,
-    offset: u64,
-    len: u64,
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         if let Some(stamp) = self.stamp {
-            self.root.end(stamp, self.kind, self.offset, self.len);
+            self.root.end(stamp);
         }
     }
 }
@@ -232,7 +213,6 @@ impl Drop for UnderWay<'_> {
 pub struct Section<'a> {
     root: &'a Root,
     view: Rc<View>,
-    parity: usize,
 }
 
 impl Section<'_> {
@@ -256,8 +236,10 @@ impl Section<'_> {
         }
         if request.kind.changes() {
             self.view.mark(request.kind, request.offset, request.len);
-            self.root.count(self.parity, self.root.changes[self.parity].get() + 1);
-            stamp.change = u8::try_from(self.parity).ok();
+            // The section has been entered in this epoch.
+            let parity = parity(self.root.epoch.get());
+            self.root.count(parity, self.root.changes[parity].get() + 1);
+            stamp.change = u8::try_from(parity).ok();
         }
         (stamp.change.is_some() || stamp.pass.is_some()).then_some(stamp)
     }

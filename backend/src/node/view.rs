@@ -77,10 +77,18 @@ impl View {
     /// Marks the range in every bitmap of this epoch.
     #[inline]
     pub(super) fn mark(&self, kind: Kind, offset: u64, len: u64) {
+        if kind == Kind::Discard {
+            return self.mark_discard(offset, len);
+        }
         for (bitmap, place) in &self.marks {
-            if place.minds(kind) {
-                bitmap.mark(offset + place.shift, len);
-            }
+            bitmap.mark(offset + place.shift, len);
+        }
+    }
+
+    #[cold]
+    fn mark_discard(&self, offset: u64, len: u64) {
+        for (bitmap, place) in self.marks.iter().filter(|(_, place)| place.discards) {
+            bitmap.mark(offset + place.shift, len);
         }
     }
 

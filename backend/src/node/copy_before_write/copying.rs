@@ -1,6 +1,6 @@
 //! Copies chunks: claims, reads, writes, and says how it ended.
 
-use super::{CopyBeforeWrite, MEMORY_MAX, PIECE_MAX, Phase};
+use super::{CopyBeforeWrite, MEMORY_MAX, PIECE_MAX, Phase, SPARE_MAX};
 use crate::error::IoError;
 use crate::io::{Buf, Memory, byte_count};
 use crate::node::{Kind, Request, Root};
@@ -8,7 +8,7 @@ use crate::reactor::Handle;
 use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
@@ -48,7 +48,9 @@ impl Drop for Claimed {
 impl Claimed {
     async fn copy(mut self, io: &Handle, target: &Root, failure: &Failure) {
         let (copy, len) = (self.copy.clone(), self.run.end - self.run.start);
-        match copy.copy(io, target, self.run.clone(), Buf::new(byte_count(len))).await.1 {
+        let (buf, result) = copy.copy(io, target, self.run.clone(), copy.buffer(len)).await;
+        buf.into_iter().for_each(|buf| copy.keep(buf));
+        match result {
             Ok(()) => {
                 self.copied = true;
                 copy.copies.fetch_add(1, Ordering::Relaxed);
@@ -82,7 +84,29 @@ impl CopyBeforeWrite {
         }
     }
 
-    /// Copies a claimed run through `buf`, which is as long as the run, and gives it back.
+    /// Memory for a copy of `len` bytes, or more: used before, if there is some, because new memory costs as much as a
+    /// copy.
+    fn buffer(&self, len: u64) -> Buf {
+        let mut spare = self.spare();
+        let fits = spare.last().is_some_and(|buf| buf.as_slice().len() as u64 >= len);
+        let last = if fits { spare.pop() } else { None };
+        drop(spare);
+        last.unwrap_or_else(|| Buf::new(byte_count(len)))
+    }
+
+    /// Keeps memory for the next copies.
+    fn keep(&self, buf: Buf) {
+        let mut spare = self.spare();
+        if spare.len() < SPARE_MAX && buf.as_slice().len() as u64 <= PIECE_MAX {
+            spare.push(buf);
+        }
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<Buf>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Copies a claimed run through `buf`, which is as long as the run or longer, and gives it back.
     ///
     /// # Errors
     /// Why the source could not be read or the target not written. The run is still claimed: see
@@ -95,14 +119,14 @@ impl CopyBeforeWrite {
         buf: Buf,
     ) -> (Option<Buf>, Result<(), IoError>) {
         let (offset, len) = (run.start, run.end - run.start);
-        let read = Request { kind: Kind::Read, fua: false, offset, len, memory: Memory::from(buf) };
+        let read = Request { kind: Kind::Read, fua: false, offset, len, memory: memory_of(buf, len) };
         let (memory, result) = self.source.handle(io, read).await;
         let buf = match (memory.into_buf(), result) {
             (Some(buf), Ok(())) => buf,
             (buf, result) => return (buf, result.and(Err(IoError::Io))),
         };
         // The memory that comes back of a short transfer is what was left of it.
-        let write = Request { kind: Kind::Write, fua: false, offset, len, memory: Memory::from(buf) };
+        let write = Request { kind: Kind::Write, fua: false, offset, len, memory: memory_of(buf, len) };
         let (memory, result) = target.handle(io, write).await;
         (memory.into_buf(), result)
     }
@@ -117,4 +141,13 @@ impl CopyBeforeWrite {
         let chunk = self.map.chunk().bytes();
         self.waiters.wake(run.start / chunk..run.end.div_ceil(chunk), Waker::wake);
     }
+}
+
+/// The first `len` bytes of a buffer, which is at least that long.
+fn memory_of(buf: Buf, len: u64) -> Memory {
+    let mut memory = Memory::from(buf);
+    if memory.len() > len {
+        memory.narrow(0, len);
+    }
+    memory
 }

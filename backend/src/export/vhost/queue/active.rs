@@ -26,7 +26,6 @@ struct Pending {
     head: u16,
     status: Segment,
     kind: Kind,
-    offset: u64,
     len: u64,
     started: u64,
     /// Of a changing request that went to the ring from here; a task ends its own.
@@ -167,11 +166,11 @@ impl Active {
         section: &Section<'_>,
     ) -> u64 {
         let map = section.map(&mut request);
-        let Request { kind, offset, len, .. } = request;
+        let Request { kind, len, .. } = request;
         // A task stamps its request when it has all it needs; what fails at once changes nothing.
         let submitted = !matches!(map, Map::Task | Map::Ended(Err(_)));
         let stamp = submitted.then(|| section.stamp(&request)).flatten();
-        let pending = Pending { head, status, kind, offset, len, started: self.handle.now(), stamp, table };
+        let pending = Pending { head, status, kind, len, started: self.handle.now(), stamp, table };
         if let Map::Ended(_) | Map::Zeroes = map {
             if map == Map::Zeroes {
                 request.memory.fill_zero(0, len);
@@ -231,11 +230,10 @@ impl Active {
     /// Counts a finished request and answers the guest.
     #[inline]
     fn settle(&mut self, pending: Pending, memory: Memory, result: Result<(), IoError>) {
-        let Pending { head, status, kind, offset, len, started, stamp, table } = pending;
+        let Pending { head, status, kind, len, started, stamp, table } = pending;
         self.keep_spare(memory);
         if let Some(stamp) = stamp {
-            // Before the guest is told: whoever copies what is marked has it then.
-            self.root.end(stamp, kind, offset, len);
+            self.root.end(stamp);
         }
         let now = self.handle.now();
         self.export.stats[usize::from(self.index)].count(kind, len, now.saturating_sub(started), result.is_ok());

@@ -135,7 +135,7 @@ impl Machine {
 
 /// The fast path where it leads somewhere, else a task.
 async fn through_queue(root: &Root, io: &Handle, mut request: Request) -> Outcome {
-    let (kind, offset, len) = (request.kind, request.offset, request.len);
+    let (offset, len) = (request.offset, request.len);
     let (map, stamp) = {
         let section = root.enter();
         let map = section.map(&mut request);
@@ -156,7 +156,7 @@ async fn through_queue(root: &Root, io: &Handle, mut request: Request) -> Outcom
         Map::Task => return root.handle(io, request).await,
     };
     if let Some(stamp) = stamp {
-        root.end(stamp, kind, offset, len);
+        root.end(stamp);
     }
     outcome
 }
