@@ -5,6 +5,7 @@
 
 pub mod cache;
 pub mod compressed;
+pub mod create;
 pub mod entry;
 pub mod freed;
 pub mod header;
@@ -12,6 +13,7 @@ pub mod image;
 pub mod l2;
 pub mod map;
 pub mod open;
+pub mod options;
 pub mod read;
 pub mod refcount;
 pub mod reserve;

@@ -19,7 +19,9 @@ pub(super) const DATA_FILE: u32 = 0x4441_5441;
 
 /// The extensions in a cluster from `start` on; they end at their end mark or at `end`.
 pub(super) fn walk(
-    cluster: &[u8], start: usize, end: usize,
+    cluster: &[u8],
+    start: usize,
+    end: usize,
 ) -> impl Iterator<Item = Result<(u32, &[u8]), HeaderError>> {
     let mut rest = cluster.get(start..end);
     std::iter::from_fn(move || {

@@ -58,7 +58,8 @@ pub(super) fn check(incompatible: u64, cluster: &[u8], start: usize, end: usize)
         return Ok(());
     }
     let readable = extensions::walk(cluster, start, end).map_while(Result::ok);
-    let table = readable.filter(|(kind, _)| *kind == extensions::FEATURE_NAMES).last().map_or(&[][..], |(_, data)| data);
+    let table =
+        readable.filter(|(kind, _)| *kind == extensions::FEATURE_NAMES).last().map_or(&[][..], |(_, data)| data);
     let ours = names();
     // A table of the image that does not name what is known here does not hide its name.
     let entries = table.chunks_exact(ENTRY).chain(ours.chunks_exact(ENTRY));

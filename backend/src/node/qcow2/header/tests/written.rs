@@ -71,7 +71,9 @@ fn another_backing_file_is_what_qemu_sees() {
     let header = Header { backing: Some(backing), ..image.parse().unwrap() };
     image.patch(0, &header.to_bytes().unwrap());
     let info = image.info().unwrap();
-    assert!(info.contains("\"backing-filename\": \"base.raw\"") && info.contains("\"backing-filename-format\": \"raw\""));
+    assert!(
+        info.contains("\"backing-filename\": \"base.raw\"") && info.contains("\"backing-filename-format\": \"raw\"")
+    );
 }
 
 #[test]

@@ -1,0 +1,4 @@
+//! Images made here, in the eyes of QEMU.
+
+mod made;
+mod refused;
