@@ -2,7 +2,9 @@
 //!
 //! # The three orderings
 //!
-//! * **Dirty**: data lands, then the bit is set, then the write is acknowledged, also if it failed. A consumer takes
+//! * **Dirty**, of a bitmap that is swapped out before it is read: the bit is set when the write is submitted, inside
+//!   the section that a swap waits for, and the bitmap is read when the writes from before the swap have ended.
+//!   Of one that is taken from while it records: data lands, then the bit is set, then the write is acknowledged, also if it failed. A consumer takes
 //!   (clears) the bit, then reads, then copies. Setting a bit only before the write loses updates. Whoever skips a bit
 //!   that is set already needs a SeqCst fence before looking, and a taker a SeqCst exchange.
 //! * **Owed** (copy-before-write): one two-bit state per chunk, changed by compare-and-swap only: OWED to BUSY to DONE,
