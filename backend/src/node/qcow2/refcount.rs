@@ -6,6 +6,7 @@
 //! Whoever takes or frees clusters has his turn; writing back goes on meanwhile.
 
 mod blocks;
+pub mod check;
 mod reserved;
 mod search;
 mod state;
@@ -106,8 +107,8 @@ impl Refcounts {
     /// The offsets of all refcount blocks that can be one.
     pub fn blocks(&self) -> Vec<u64> {
         let state = self.state();
-        let is_block = |(region, entry): &(usize, &u64)| **entry != 0 && state.place(*region) != Place::Broken;
-        state.table.iter().enumerate().filter(is_block).map(|(_, entry)| *entry).collect()
+        let is_block = |region: &usize| !matches!(state.place(*region), Place::Nowhere | Place::Broken);
+        (0..state.table.len()).filter(is_block).map(|region| state.entry(region)).collect()
     }
 
     /// Never hands these bytes' clusters out, whatever their count says: metadata of an image that may say anything. To

@@ -12,6 +12,9 @@ use crate::node::qcow2::entry::Geometry;
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 
+/// Bits 9 to 63 of a table entry: an offset. The others mean nothing, and are left as they are.
+pub(super) const OFFSET: u64 = !511;
+
 /// A table's place in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TableAt {
@@ -79,9 +82,9 @@ impl State {
 
     /// No two entries lead to one block, and none to the table or the header.
     fn reserve_blocks(&mut self, table: &[u64], file_length: u64) {
-        for (region, entry) in table.iter().enumerate().filter(|(_, entry)| **entry != 0) {
+        for (region, entry) in table.iter().map(|entry| entry & OFFSET).enumerate().filter(|(_, entry)| *entry != 0) {
             let cluster = entry >> self.geometry.cluster_bits;
-            let aligned = self.geometry.in_cluster(*entry) == 0;
+            let aligned = self.geometry.in_cluster(entry) == 0;
             let inside = entry.checked_add(self.geometry.cluster()).is_some_and(|end| end <= file_length);
             if !aligned || !inside || self.reserved.end_of(cluster).is_some() {
                 self.broken.insert(region);
@@ -113,12 +116,17 @@ impl State {
 
     /// Where the block of a region is.
     pub(super) fn place(&self, region: usize) -> Place {
-        match self.table.get(region) {
-            None | Some(0) => Place::Nowhere,
-            Some(_) if self.broken.contains(&region) => Place::Broken,
-            Some(_) if self.blocks.has(region) => Place::Here,
-            Some(offset) => Place::File(*offset),
+        match self.entry(region) {
+            0 => Place::Nowhere,
+            _ if self.broken.contains(&region) => Place::Broken,
+            _ if self.blocks.has(region) => Place::Here,
+            offset => Place::File(offset),
         }
+    }
+
+    /// The offset in a table entry; 0 where there is none.
+    pub(super) fn entry(&self, region: usize) -> u64 {
+        self.table.get(region).map_or(0, |entry| entry & OFFSET)
     }
 
     /// A cluster's count; `None` while its block is not in memory.

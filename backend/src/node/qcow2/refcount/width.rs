@@ -80,7 +80,7 @@ mod tests {
         for order in 0..=6 {
             let mut block = [0xff; 64];
             let width = Width(order);
-            let last = (64 * 8 >> order) - 1;
+            let last = ((64 * 8) >> order) - 1;
             for number in [0, 1, last] {
                 width.set(&mut block, number, 1);
             }

@@ -109,7 +109,7 @@ impl State {
             words.resize(byte_count(table.clusters * self.geometry.cluster() / 8), 0);
         }
         let blocks = self.blocks.begin_writing();
-        let blocks = blocks.into_iter().filter_map(|piece| Some((*self.table.get(piece.region)?, piece))).collect();
+        let blocks = blocks.into_iter().map(|piece| (self.entry(piece.region), piece)).collect();
         Batch { blocks, changed, entries, table, moved }
     }
 

@@ -1,0 +1,142 @@
+//! Whether an image's reference counts are right: all references are counted again and compared with what the file says.
+//!
+//! Reads the file only, so what is in memory has to be written back before; changes nothing. Counts and messages are
+//! those of `qemu-img check` (10.0). A cluster takes memory only if something refers to it, and messages have a limit.
+
+mod compare;
+mod references;
+mod walk;
+
+use super::{OpenError, Refcounts};
+use crate::error::IoError;
+use crate::node::qcow2::entry::Geometry;
+use crate::node::qcow2::store::Store;
+use crate::reactor::Handle;
+use references::References;
+
+/// Messages that are kept; what they are about is counted in any case.
+const MOST_MESSAGES: usize = 10_000;
+
+/// Where an image's metadata is, as its header says.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts {
+    /// The image's numbers.
+    pub geometry: Geometry,
+    /// Bytes of the guest's disk.
+    pub size: u64,
+    /// Offset of the active L1 table.
+    pub l1_offset: u64,
+    /// Its entries.
+    pub l1_entries: u32,
+    /// Offset of the refcount table.
+    pub reftable_offset: u64,
+    /// Its clusters.
+    pub reftable_clusters: u32,
+    /// Offset of the snapshot table.
+    pub snapshots_offset: u64,
+    /// How many snapshots it has.
+    pub snapshots: u32,
+    /// The bitmap directory, if the image has one that counts.
+    pub bitmaps: Option<Directory>,
+}
+
+/// The bitmap directory.
+#[derive(Clone, Copy, Debug)]
+pub struct Directory {
+    /// How many bitmaps.
+    pub count: u32,
+    /// Its offset.
+    pub offset: u64,
+    /// Its bytes.
+    pub size: u64,
+}
+
+/// What was found; names are those of `qemu-img check --output json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Where the last cluster in use ends.
+    pub image_end_offset: u64,
+    /// Clusters of the guest's disk.
+    pub total_clusters: u64,
+    /// What could not be looked at.
+    pub check_errors: u64,
+    /// What may destroy data.
+    pub corruptions: u64,
+    /// Clusters that are counted more often than something refers to them.
+    pub leaks: u64,
+    /// Guest clusters with space in the file.
+    pub allocated_clusters: u64,
+    /// Of these, compressed ones.
+    pub compressed_clusters: u64,
+    /// Of these, those that do not follow the one before.
+    pub fragmented_clusters: u64,
+    /// One for each corruption, error and leak, in QEMU's words.
+    pub errors: Vec<String>,
+}
+
+impl CheckReport {
+    fn corruption(&mut self, message: impl FnOnce() -> String) {
+        self.corruptions += 1;
+        self.say(message);
+    }
+
+    fn say(&mut self, message: impl FnOnce() -> String) {
+        if self.errors.len() < MOST_MESSAGES {
+            self.errors.push(message());
+        }
+    }
+}
+
+/// A check under way.
+struct Check<'a> {
+    io: &'a Handle,
+    store: Store,
+    parts: Parts,
+    refcounts: Refcounts,
+    references: References,
+    report: CheckReport,
+}
+
+/// Checks the image in `store`, to which nobody writes meanwhile.
+///
+/// # Errors
+/// Where the refcount table is not what one can be, or the storage fails.
+pub async fn check(io: &Handle, store: Store, parts: Parts) -> Result<CheckReport, OpenError> {
+    let at = (parts.reftable_offset, parts.reftable_clusters);
+    let refcounts = Refcounts::open(io, store.clone(), parts.geometry, at.0, at.1).await?;
+    let references = References::new(parts.geometry, store.node().length());
+    let report = CheckReport { total_clusters: parts.geometry.clusters(parts.size), ..CheckReport::default() };
+    let mut check = Check { io, store, parts, refcounts, references, report };
+    check.run().await?;
+    Ok(check.report)
+}
+
+impl Check<'_> {
+    async fn run(&mut self) -> Result<(), IoError> {
+        self.refer(0, self.parts.geometry.cluster());
+        let (offset, entries) = (self.parts.l1_offset, self.parts.l1_entries);
+        self.walk_l1(offset, entries, true).await?;
+        self.walk_snapshots().await?;
+        self.walk_bitmaps().await?;
+        self.walk_refcount_table().await?;
+        self.compare().await?;
+        self.check_copied(offset, entries).await
+    }
+
+    /// Counts a reference to each cluster that these bytes are in.
+    fn refer(&mut self, offset: u64, len: u64) {
+        self.references.add(offset, len, &mut self.report);
+    }
+
+    /// Bytes of the file, zeroes past its end.
+    async fn read_words(&self, offset: u64, count: u64) -> Result<Vec<u64>, IoError> {
+        let length = self.store.node().length();
+        let inside = length.saturating_sub(offset).min(count * 8) / 8;
+        let mut words = match inside {
+            0 => Vec::new(),
+            _ => self.store.read_words(self.io, offset, crate::io::byte_count(inside)).await?,
+        };
+        words.resize(crate::io::byte_count(count), 0);
+        Ok(words)
+    }
+}

@@ -1,0 +1,62 @@
+//! References by cluster, as they are found.
+
+use super::CheckReport;
+use crate::io::byte_count;
+use crate::node::qcow2::entry::Geometry;
+use std::collections::BTreeMap;
+
+/// Clusters whose counts are kept together.
+const PAGE: u64 = 4096;
+
+/// How many references there are to each cluster of a file.
+pub(super) struct References {
+    geometry: Geometry,
+    file_length: u64,
+    pages: BTreeMap<u64, Box<[u32]>>,
+}
+
+impl References {
+    pub(super) fn new(geometry: Geometry, file_length: u64) -> Self {
+        Self { geometry, file_length, pages: BTreeMap::new() }
+    }
+
+    /// References to a cluster.
+    pub(super) fn get(&self, cluster: u64) -> u64 {
+        let page = self.pages.get(&(cluster / PAGE));
+        page.and_then(|page| page.get(byte_count(cluster % PAGE))).copied().map_or(0, u64::from)
+    }
+
+    /// Clusters of this range that something refers to, in order.
+    pub(super) fn within(&self, clusters: std::ops::Range<u64>) -> Vec<u64> {
+        let pages = self.pages.range(clusters.start / PAGE..=clusters.end / PAGE);
+        let all = pages.flat_map(|(page, counts)| counts.iter().zip(page * PAGE..));
+        all.filter(|(count, cluster)| **count > 0 && clusters.contains(cluster)).map(|(_, cluster)| cluster).collect()
+    }
+
+    /// One more reference to each cluster that these bytes are in.
+    pub(super) fn add(&mut self, offset: u64, len: u64, report: &mut CheckReport) {
+        let cluster = self.geometry.cluster();
+        let end = offset.saturating_add(len);
+        if len == 0 {
+            return;
+        }
+        if end >= self.file_length.saturating_add(cluster) {
+            return report.corruption(|| {
+                let region =
+                    "ERROR: counting reference for region exceeding the end of the file by one cluster or more";
+                format!("{region}: offset {offset:#x} size {len:#x}")
+            });
+        }
+        let bits = self.geometry.cluster_bits;
+        let most = u64::MAX >> (64 - (1u32 << self.geometry.refcount_order));
+        for number in offset >> bits..=(end - 1) >> bits {
+            let page = self.pages.entry(number / PAGE).or_insert_with(|| vec![0; byte_count(PAGE)].into());
+            let Some(count) = page.get_mut(byte_count(number % PAGE)) else { continue };
+            if u64::from(*count) >= most {
+                report.corruption(|| format!("ERROR: overflow cluster offset={:#x}", number << bits));
+            } else {
+                *count = count.saturating_add(1);
+            }
+        }
+    }
+}
