@@ -41,17 +41,6 @@ impl Bitmap {
     /// Marks every block that the range touches; what lies beyond the end is ignored.
     #[inline]
     pub fn mark(&self, offset: u64, len: u64) {
-        // Most marks end here: one block, marked before. What has no block is marked nowhere, so it does not.
-        let bits = self.granularity.bits();
-        let (first, last) = (offset >> bits, offset.wrapping_add(len).wrapping_sub(1) >> bits);
-        let word = self.words.get(index(first / 64));
-        if first != last || word.is_none_or(|word| word.load(Ordering::Relaxed) >> (first % 64) & 1 == 0) {
-            self.mark_blocks(offset, len);
-        }
-    }
-
-    #[inline(never)]
-    fn mark_blocks(&self, offset: u64, len: u64) {
         let Some((first, last)) = self.blocks(offset, len) else { return };
         if first / 64 == last / 64 {
             self.set(first / 64, mask(first % 64, last % 64), Ordering::Relaxed);
@@ -84,6 +73,12 @@ impl Bitmap {
         if target.load(Ordering::Relaxed) & mask != mask && target.fetch_or(mask, order) == 0 {
             self.summary[index(word / 64)].fetch_or(1 << (word % 64), order);
         }
+    }
+
+    /// Whether the block of this number is marked; past the end none is.
+    #[inline]
+    pub fn has_block(&self, block: u64) -> bool {
+        self.words.get(index(block / 64)).is_some_and(|word| word.load(Ordering::Relaxed) >> (block % 64) & 1 == 1)
     }
 
     /// Whether the block at `offset` is marked.

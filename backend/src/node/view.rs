@@ -39,10 +39,21 @@ impl Copying {
     }
 }
 
+/// The blocks that all bitmaps have in common.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Grid {
+    /// Log2 of bytes per block.
+    bits: u32,
+    /// Bytes from the root's node to the bitmaps'.
+    shift: u64,
+}
+
 /// The hooks of one epoch.
 #[derive(Default)]
 pub(super) struct View {
     marks: Vec<(Arc<Bitmap>, Place)>,
+    /// `None` if there are no bitmaps, or such with different blocks.
+    grid: Option<Grid>,
     copies: Vec<Copying>,
     /// Something below gives space back.
     counts_all: bool,
@@ -65,6 +76,11 @@ impl View {
             view.counts_all |= node.gives_space_back();
             place.shift += shift(node);
         }
+        let mut grids = view.marks.iter().map(|(bitmap, place)| {
+            let bits = bitmap.granularity().bits();
+            Grid { bits, shift: place.shift }
+        });
+        view.grid = grids.next().filter(|first| grids.all(|grid| grid == *first));
         view
     }
 
@@ -77,17 +93,28 @@ impl View {
     /// Marks the range in every bitmap of this epoch.
     #[inline]
     pub(super) fn mark(&self, kind: Kind, offset: u64, len: u64) {
-        if kind == Kind::Discard {
-            return self.mark_discard(offset, len);
+        if self.marks.is_empty() {
+            return;
         }
-        for (bitmap, place) in &self.marks {
-            bitmap.mark(offset + place.shift, len);
+        let Some(Grid { bits, shift }) = self.grid.filter(|_| kind != Kind::Discard) else {
+            return self.mark_each(kind, offset, len);
+        };
+        let start = offset + shift;
+        let (first, last) = (start >> bits, start.wrapping_add(len).wrapping_sub(1) >> bits);
+        if first != last {
+            return self.mark_each(kind, offset, len);
+        }
+        // Most changes end here: one block, marked before.
+        for (bitmap, _) in &self.marks {
+            if !bitmap.has_block(first) {
+                bitmap.mark(start, len);
+            }
         }
     }
 
-    #[cold]
-    fn mark_discard(&self, offset: u64, len: u64) {
-        for (bitmap, place) in self.marks.iter().filter(|(_, place)| place.discards) {
+    #[inline(never)]
+    fn mark_each(&self, kind: Kind, offset: u64, len: u64) {
+        for (bitmap, place) in self.marks.iter().filter(|(_, place)| place.minds(kind)) {
             bitmap.mark(offset + place.shift, len);
         }
     }
