@@ -16,6 +16,7 @@ mod write;
 
 pub use error::{HeaderError, TableFault};
 pub use features::{bits, names};
+pub(super) use fields::{Fields, Writer};
 
 use super::entry::Geometry;
 

@@ -37,9 +37,11 @@ pub(super) fn walk(
     })
 }
 
-/// Type and data of the first extension of an area, and what is left of the area after it.
-#[allow(clippy::type_complexity)]
-fn next(area: &[u8]) -> Result<Option<(u32, &[u8], &[u8])>, HeaderError> {
+/// Type and data of an extension, and what is left of the area after it.
+type Next<'a> = (u32, &'a [u8], &'a [u8]);
+
+/// The first extension of an area.
+fn next(area: &[u8]) -> Result<Option<Next<'_>>, HeaderError> {
     let (head, body) = area.split_at_checked(8).ok_or(HeaderError::Extension)?;
     let kind = Fields(head).u32(0);
     let len = usize::try_from(Fields(head).u32(4)).map_err(|_| HeaderError::Extension)?;
