@@ -70,7 +70,8 @@ impl Graph {
         if !node.is_root() {
             return Err(GraphError::NotOwned(name.to_owned()));
         }
-        if node.users() > 0 {
+        // A copy that a write has given up on still writes to its target, whoever would use that next.
+        if node.users() > 0 || is_copying(&node) {
             return Err(GraphError::InUse(name.to_owned()));
         }
         self.remove(&mut names, node);
@@ -298,6 +299,12 @@ fn children(node: &Node) -> Vec<Arc<Node>> {
         _ => None,
     };
     node.child().into_iter().chain(target).cloned().collect()
+}
+
+/// Whether a filter that is closed together with `node` has copies under way.
+fn is_copying(node: &Node) -> bool {
+    matches!(node.driver(), Driver::CopyBeforeWrite(filter) if filter.is_own() && !filter.copy().is_quiet())
+        || children(node).iter().any(|child| !child.is_root() && is_copying(child))
 }
 
 /// The options that a point in time of a job would have as a node.

@@ -37,6 +37,15 @@ impl<W> Waiters<W> {
         fence(Ordering::SeqCst);
     }
 
+    /// Somebody no longer waits for a chunk.
+    pub fn remove(&self, chunk: u64, is_it: impl Fn(&W) -> bool) {
+        let shard = &self.shards[place(chunk)];
+        // Not filled any more: it has been woken with all others.
+        if shard.filled.load(Ordering::Relaxed) {
+            shard.lock().retain(|waiter| !is_it(waiter));
+        }
+    }
+
     /// The state of these chunks has changed.
     pub fn wake(&self, chunks: Range<u64>, wake: impl Fn(W)) {
         let count = chunks.end.saturating_sub(chunks.start).min(SHARDS as u64);

@@ -8,6 +8,7 @@
 mod copying;
 mod filter;
 mod snapshot_access;
+mod waiting;
 
 pub use filter::Filter;
 pub use snapshot_access::SnapshotAccess;
@@ -17,13 +18,12 @@ use crate::error::IoError;
 use crate::io::Buf;
 use crate::reactor::Handle;
 use copying::Failure;
-use std::ops::Range;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::task::{Poll, Waker};
+use std::task::Waker;
 use tidemark_cbt::{Bitmap, ChunkState, CopyMap, Granularity, OutOfMemory, Waiters};
+use waiting::Patience;
 
 /// The most bytes of one copy.
 pub const PIECE_MAX: u64 = 1 << 20;
@@ -31,8 +31,6 @@ pub const PIECE_MAX: u64 = 1 << 20;
 pub const MEMORY_MAX: u64 = 64 << 20;
 /// Buffers kept for the next copies, of [`PIECE_MAX`] bytes at most; more than a queue copies at a time helps nobody.
 const SPARE_MAX: usize = 16;
-/// How long a write goes on waiting once its queue is to end.
-const HURRY_NS: u64 = 2_000_000_000;
 /// Bits of a map are not to take more than 16 MiB: 2 bits a chunk.
 const CHUNKS_MAX: u64 = 64 << 20;
 /// The finest chunk: no storage writes less than this without reading first.
@@ -99,6 +97,12 @@ pub fn chunk_size(len: u64, alignment: u64, min_chunk: u64) -> Granularity {
     Granularity::new(bytes).unwrap_or(Granularity::DEFAULT)
 }
 
+/// The chunk that suits these nodes.
+fn chunk_of(source: &Node, target: &Node, options: CbwOptions) -> Granularity {
+    let alignment = u64::from(source.request_alignment().max(target.request_alignment()));
+    chunk_size(source.length(), alignment, options.min_chunk)
+}
+
 impl CopyBeforeWrite {
     /// A point in time of `source` that owes nothing yet, in phase [`Phase::Mapping`].
     ///
@@ -110,8 +114,7 @@ impl CopyBeforeWrite {
         access: Option<Bitmap>,
         options: CbwOptions,
     ) -> Result<Arc<Self>, OutOfMemory> {
-        let alignment = u64::from(source.request_alignment().max(target.request_alignment()));
-        let chunk = chunk_size(source.length(), alignment, options.min_chunk);
+        let chunk = chunk_of(source, target, options);
         Ok(Arc::new(Self {
             source: source.clone(),
             target: target.clone(),
@@ -214,13 +217,12 @@ impl CopyBeforeWrite {
         waiting: &Root,
     ) -> Result<(), IoError> {
         let failure = Failure::default();
-        let timeout = Some(self.options.timeout_ns).filter(|time| *time > 0);
-        let deadline = timeout.map_or(u64::MAX, |time| io.read_clock().saturating_add(time));
+        let mut patience = Patience::new(io, self.options.timeout_ns, waiting);
         while !self.lets_pass(offset, len) {
             if self.phase() == Phase::Ready {
                 self.copy_owed(io, target, offset..offset + len, &failure);
             }
-            let in_time = self.changed(io, offset..offset + len, &failure, deadline, waiting).await;
+            let in_time = self.changed(io, offset..offset + len, &failure, &mut patience).await;
             let error = failure.take().or((!in_time).then_some(IoError::Io));
             if let Some(error) = error {
                 tracing::warn!(node = self.source.name(), offset, len, %error, "copy before write failed");
@@ -241,40 +243,7 @@ impl CopyBeforeWrite {
             }
         }
     }
-
-    /// Waits until something has changed about the range; false if it takes too long.
-    async fn changed(&self, io: &Handle, range: Range<u64>, failure: &Failure, deadline: u64, waiting: &Root) -> bool {
-        let progress = || {
-            let may_copy = self.phase() == Phase::Ready
-                && self.memory.load(Ordering::SeqCst) < MEMORY_MAX
-                && self.map.first(range.clone(), ChunkState::Owed).is_some();
-            self.lets_pass(range.start, range.end - range.start) || may_copy || failure.is_set()
-        };
-        let (mut limit, mut hurried) = (deadline, false);
-        loop {
-            if waiting.is_hurried() && !std::mem::replace(&mut hurried, true) {
-                limit = limit.min(io.read_clock().saturating_add(HURRY_NS));
-            }
-            // A queue that is told to end has no way to tell who waits: look now and then.
-            let mut timer = pin!(io.sleep_until(limit.min(io.now().saturating_add(HURRY_NS / 4))));
-            let woken = std::future::poll_fn(|cx| {
-                if progress() {
-                    return Poll::Ready(true);
-                }
-                let busy = self.map.first(range.clone(), ChunkState::Busy);
-                self.waiters.add(busy.unwrap_or(range.start) / self.map.chunk().bytes(), cx.waker().clone());
-                let has_ended = |at| self.map.state(at) != ChunkState::Busy;
-                if progress() || busy.is_some_and(has_ended) {
-                    return Poll::Ready(true);
-                }
-                timer.as_mut().poll(cx).map(|()| false)
-            });
-            if woken.await {
-                return true;
-            }
-            if io.now() >= limit {
-                return progress();
-            }
-        }
-    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,3 +47,15 @@ fn those_of_other_chunks_sleep_on_unless_all_are_meant() {
     waiters.wake_all(|chunk| woken.borrow_mut().push(chunk));
     assert_eq!(woken.borrow().len(), 4, "nobody is woken twice");
 }
+
+#[cfg(not(loom))]
+#[test]
+fn whoever_has_left_is_not_woken() {
+    let waiters = crate::Waiters::new();
+    let woken = std::cell::RefCell::new(Vec::new());
+    waiters.add(5, 'a');
+    waiters.add(5, 'b');
+    waiters.remove(5, |waiter| *waiter == 'a');
+    waiters.wake_all(|waiter| woken.borrow_mut().push(waiter));
+    assert_eq!(*woken.borrow(), ['b']);
+}

@@ -37,11 +37,7 @@ impl Drop for Claimed {
     fn drop(&mut self) {
         let len = self.run.end - self.run.start;
         self.copy.settle(self.run.clone(), self.copied);
-        let before = self.copy.memory.fetch_sub(len, Ordering::SeqCst);
-        if before >= MEMORY_MAX {
-            // There is room again, whatever chunk somebody waits for.
-            self.copy.waiters.wake_all(Waker::wake);
-        }
+        self.copy.give_back(len);
     }
 }
 
@@ -71,13 +67,13 @@ impl CopyBeforeWrite {
             self.memory.fetch_add(PIECE_MAX, Ordering::SeqCst);
             let claimed = (self.phase() == Phase::Ready).then(|| self.map.claim(from, range.end - from, PIECE_MAX));
             let Some(run) = claimed.flatten() else {
-                self.memory.fetch_sub(PIECE_MAX, Ordering::SeqCst);
+                self.give_back(PIECE_MAX);
                 return;
             };
             from = run.end;
             // One chunk may be more than a piece.
             self.memory.fetch_add(run.end - run.start, Ordering::SeqCst);
-            self.memory.fetch_sub(PIECE_MAX, Ordering::SeqCst);
+            self.give_back(PIECE_MAX);
             let claimed = Claimed { copy: self.clone(), run, copied: false };
             let (io, target, failure) = (io.clone(), target.clone(), failure.clone());
             io.clone().spawn(async move { claimed.copy(&io, &target, &failure).await });

@@ -1,13 +1,13 @@
 //! Driver `copy-before-write`: a filter whose child's content at the time it was opened can be read through
 //! `snapshot-access` while writes go on through the filter.
 
-use super::{CbwOptions, CopyBeforeWrite, Phase};
+use super::{CbwOptions, CopyBeforeWrite, Phase, chunk_of};
 use crate::error::GraphError;
 use crate::io::lock::Access;
 use crate::node::{Node, Outcome, Request};
 use crate::reactor::Handle;
 use std::sync::Arc;
-use tidemark_cbt::Bitmap;
+use tidemark_cbt::{Bitmap, OutOfMemory};
 
 /// The filter.
 pub struct Filter {
@@ -45,20 +45,33 @@ impl Filter {
             return Err(GraphError::Options(text));
         }
         target.acquire_for(Access::Target)?;
-        let copy = match CopyBeforeWrite::new(source, target, access, options) {
+        let copy = match Self::copying(source, target, access, options) {
             Ok(copy) => copy,
             Err(error) => {
                 target.release_for(Access::Target);
                 return Err(error.into());
             }
         };
-        match &copy.access {
-            Some(access) => copy.map.owe(access),
-            None => copy.map.owe_all(),
-        }
+        copy.access.iter().for_each(|access| copy.map.owe(access));
         // Nothing has gone through the filter yet.
         copy.enter_phase(Phase::Ready);
         Ok(Self { copy, own: true })
+    }
+
+    /// A point in time of which `access`, or all, may be read until its reader discards it.
+    fn copying(
+        source: &Arc<Node>,
+        target: &Arc<Node>,
+        access: Option<Bitmap>,
+        options: CbwOptions,
+    ) -> Result<Arc<CopyBeforeWrite>, OutOfMemory> {
+        let all = || {
+            let all = Bitmap::new(source.length(), chunk_of(source, target, options))?;
+            all.mark(0, source.length());
+            Ok(all)
+        };
+        let access = access.map_or_else(all, Ok)?;
+        CopyBeforeWrite::new(source, target, Some(access), options)
     }
 
     /// What stands for the point in time of a job in lists of nodes. Writes through it wait as all writes to the

@@ -102,15 +102,25 @@ impl SnapshotAccess {
         // What was read was read before the states below are looked at.
         fence(Ordering::SeqCst);
         if self.copy.is_broken() {
-            return (memory, Err(IoError::Io));
+            // As with QEMU, what is lost is refused like what was never there.
+            return (memory, Err(IoError::Permission));
         }
         let still = copied || self.copy.map.first(piece, ChunkState::Done).is_none();
         (memory, result.map(|()| still))
     }
 
-    /// The reader has what it needs of a range: it is preserved no longer, and its copy is dropped.
+    /// The reader has what it needs of a range: of the chunks that lie in it wholly nothing is preserved any longer,
+    /// nothing can be read, and the copy is dropped.
     async fn forget(&self, io: &Handle, offset: u64, len: u64) -> Result<(), IoError> {
-        if let Some(access) = &self.copy.access {
+        let access = &self.copy.access;
+        let unit = access.as_ref().map_or(1, |access| access.granularity().bytes()).max(self.copy.map.chunk().bytes());
+        let (start, end) = (offset.next_multiple_of(unit), offset + len);
+        let end = if end == self.copy.map.len() { end } else { end - end % unit };
+        if start >= end {
+            return Ok(());
+        }
+        let (offset, len) = (start, end - start);
+        if let Some(access) = access {
             access.clear_range(offset, len);
         }
         self.copy.map.drop_owed(offset, len);
