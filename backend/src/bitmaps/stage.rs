@@ -5,7 +5,10 @@
 //! longer just itself, is swapped for an empty one; later the leaves are merged into what they belong to. So the point
 //! in time costs a pointer per bitmap, however large it is.
 
+mod leaf;
+
 use super::{BitmapError, Record, Successor, Tracked, granularity};
+use leaf::Leaf;
 use std::sync::Arc;
 use tidemark_cbt::{Bitmap, Granularity};
 
@@ -25,8 +28,7 @@ struct Entry<T> {
     busy: bool,
     removed: bool,
     frozen: bool,
-    /// The leaves, by their entries.
-    value: Vec<usize>,
+    value: Vec<Leaf>,
     /// What it becomes, if it is swapped or added.
     fresh: Option<Arc<Bitmap>>,
     /// What records while it is frozen.
@@ -49,13 +51,13 @@ impl Frozen {
 
 /// What is left to do after grace.
 #[must_use]
-pub struct Committed(Vec<(Arc<Bitmap>, Vec<Arc<Bitmap>>)>);
+pub struct Committed(Vec<(Arc<Bitmap>, Vec<(Arc<Bitmap>, Granularity)>)>);
 
 impl Committed {
     /// Merges the leaves into what they belong to, while writes go on.
     pub fn settle(self) {
         for (target, leaves) in self.0 {
-            leaves.iter().for_each(|leaf| target.merge(leaf));
+            leaves.iter().for_each(|(leaf, block)| leaf::merge(&target, leaf, *block));
         }
     }
 }
@@ -172,11 +174,9 @@ impl<T: Tracked> Stage<T> {
             if target_len != source_len {
                 return Err(BitmapError::Sizes { target_len, source_len });
             }
-            let more = self.0[source].value.clone();
-            let value = &mut self.0[target].value;
-            value.extend(more);
-            value.sort_unstable();
-            value.dedup();
+            let passed = self.0[source].granularity;
+            let more: Vec<_> = self.0[source].value.iter().map(|leaf| leaf.through(passed)).collect();
+            more.into_iter().for_each(|leaf| self.0[target].take_in(leaf));
         }
         Ok(())
     }
@@ -202,7 +202,7 @@ impl<T: Tracked> Stage<T> {
         let entry = self.free(node, name)?;
         (entry.frozen, entry.busy) = (true, true);
         let value = entry.value.clone();
-        Ok(Frozen(value.iter().filter_map(|leaf| self.0[*leaf].original.clone()).collect()))
+        Ok(Frozen(value.iter().filter_map(|leaf| self.0[leaf.at].original.clone()).collect()))
     }
 
     /// The nodes to hold.
@@ -236,9 +236,10 @@ impl<T: Tracked> Stage<T> {
     /// Whether somebody else needs what it holds, or it is to hold something else.
     fn is_swapped(&self, at: usize) -> bool {
         let entry = &self.0[at];
-        let is_itself = entry.original.is_some() && entry.value == [at];
+        let is_itself = entry.original.is_some() && entry.value == [entry.leaf(at)];
         let others = self.0.iter().enumerate().filter(|(other, _)| *other != at);
-        let is_leaf = others.filter(|(_, other)| !other.removed).any(|(_, other)| other.value.contains(&at));
+        let is_leaf =
+            others.filter(|(_, other)| !other.removed).any(|(_, other)| other.value.iter().any(|leaf| leaf.at == at));
         // A frozen one that is just itself is no longer marked: its successor is.
         !is_itself || (is_leaf && !entry.frozen)
     }
@@ -248,7 +249,8 @@ impl<T: Tracked> Stage<T> {
         let mut left = Vec::new();
         for entry in &self.0 {
             if let Some(fresh) = &entry.fresh {
-                let leaves = entry.value.iter().filter_map(|leaf| self.0[*leaf].original.clone());
+                let leaves =
+                    entry.value.iter().filter_map(|leaf| Some((self.0[leaf.at].original.clone()?, leaf.block)));
                 left.push((fresh.clone(), leaves.collect()));
             }
         }
@@ -283,11 +285,25 @@ impl<T: Tracked> Stage<T> {
             busy: record.successor.is_some(),
             removed: false,
             frozen: false,
-            value: vec![at],
+            value: vec![Leaf { at, block: record.bits.granularity() }],
             fresh: None,
             successor: None,
         });
         Some(at)
+    }
+}
+
+impl<T> Entry<T> {
+    /// What it holds itself, if its place is `at`.
+    fn leaf(&self, at: usize) -> Leaf {
+        Leaf { at, block: self.granularity }
+    }
+
+    fn take_in(&mut self, leaf: Leaf) {
+        match self.value.iter_mut().find(|known| known.at == leaf.at) {
+            Some(known) => known.block = known.block.max(leaf.block),
+            None => self.value.push(leaf),
+        }
     }
 }
 

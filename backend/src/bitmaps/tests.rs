@@ -3,5 +3,6 @@
 
 mod disk;
 mod errors;
+mod merges;
 mod naive;
 mod random;
