@@ -114,6 +114,12 @@ impl Bitmap {
         (clear < blocks).then(|| (clear << bits).max(from)).filter(|at| *at < self.len)
     }
 
+    /// Whether every block that the range touches is marked.
+    pub fn marks_all(&self, offset: u64, len: u64) -> bool {
+        let blocks = self.blocks(offset, len);
+        blocks.is_none_or(|(first, last)| words(first, last).all(|(word, mask)| self.word(word) & mask == mask))
+    }
+
     /// Clears every block that the range touches; whether any was marked. What is read after this is at least as new as
     /// what the mark stood for.
     pub fn take(&self, offset: u64, len: u64) -> bool {

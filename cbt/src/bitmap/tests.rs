@@ -160,6 +160,8 @@ mod oracle {
                 let clear = (offset..len).find(is_clear);
                 prop_assert_eq!(bitmap.next_clear(offset), clear);
                 prop_assert_eq!(bitmap.is_marked(offset), offset < len && !is_clear(&offset));
+                let all = count == 0 || naive.touched(offset, count).all(|at| naive.marked.contains(&at));
+                prop_assert_eq!(bitmap.marks_all(offset, count), all);
             }
         }
 

@@ -51,7 +51,7 @@ impl SnapshotAccess {
     }
 
     async fn read(&self, io: &Handle, mut request: Request) -> Outcome {
-        if !self.may_read(request.offset..request.offset + request.len) {
+        if !self.may_read(&(request.offset..request.offset + request.len)) {
             return (request.memory, Err(IoError::Permission));
         }
         let (start, mut done) = (request.offset, 0);
@@ -73,11 +73,9 @@ impl SnapshotAccess {
         (request.memory, Ok(()))
     }
 
-    fn may_read(&self, range: Range<u64>) -> bool {
-        self.copy
-            .access
-            .as_ref()
-            .is_none_or(|access| access.next_clear(range.start).is_none_or(|clear| clear >= range.end))
+    fn may_read(&self, range: &Range<u64>) -> bool {
+        let access = self.copy.access.as_ref();
+        access.is_none_or(|access| access.marks_all(range.start, range.end - range.start))
     }
 
     /// The part at the beginning of the range that is read from one place.
