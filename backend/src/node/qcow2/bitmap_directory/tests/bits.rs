@@ -48,7 +48,9 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_loaded_as_they_are(bytes in prop::collection::vec(prop_oneof![Just(0), Just(255), any::<u8>()], 512)) {
+    fn any_bytes_are_loaded_as_they_are(
+        bytes in prop::collection::vec(prop_oneof![Just(0), Just(255), any::<u8>()], 512),
+    ) {
         let bitmap = bitmap(2 * BITS * 512);
         load(&bitmap, 1, &bytes, GEOMETRY);
         prop_assert!(store(&bitmap, 0, GEOMETRY).is_none());
