@@ -47,14 +47,22 @@ pub async fn copy_owed(
 ) -> Result<(), JobFailure> {
     let piece = if options.chunk_max == 0 { PIECE_MAX } else { options.chunk_max.min(PIECE_MAX) };
     let crew = Crew::new(copy, target, discarding, Flow::new(options.workers_max));
-    let result = Copier { data_until: Cell::new(0), ctx, copy, crew: &crew, piece, options }.run().await;
+    let result = Copier { known: Cell::default(), ctx, copy, crew: &crew, piece, options }.run().await;
     crew.all_done().await;
     result
 }
 
+/// What a part of the source is.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    from: u64,
+    until: u64,
+    data: bool,
+}
+
 struct Copier<'a> {
-    /// Up to where the source is known to be data.
-    data_until: Cell<u64>,
+    /// What was found out of the source last; what is owed has not changed since.
+    known: Cell<Known>,
     ctx: &'a JobContext,
     copy: &'a Arc<CopyBeforeWrite>,
     crew: &'a Rc<Crew>,
@@ -111,23 +119,30 @@ impl Copier<'_> {
         Ok(next)
     }
 
-    /// Bytes from `offset` that look like a hole, whole chunks; 0 if it is data.
+    /// Bytes from `offset` that look like a hole, whole chunks, and not more than is zeroed in one go; 0 if it is data.
     async fn hole_at(&self, offset: u64) -> u64 {
-        let map = self.copy.map();
-        if offset < self.data_until.get() {
-            return 0;
+        let (chunk, len) = (self.copy.map().chunk().bytes(), self.copy.map().len());
+        let known = self.known.get();
+        // It goes back to the beginning after an error.
+        if offset < known.from || offset >= known.until {
+            self.known.set(self.look_at(offset, len - offset).await);
         }
-        let len = self.crew.hole().max(map.chunk().bytes()).min(map.len() - offset);
-        // A source that cannot tell is read; the read says what is wrong with it.
-        let found = self.copy.source().extent(self.ctx.io(), offset, len).await;
-        match found {
-            Ok((len, true)) => {
-                self.data_until.set(offset + len);
-                0
-            }
-            Ok((len, false)) if offset + len >= map.len() => map.len() - offset,
-            Ok((len, false)) => len - len % map.chunk().bytes(),
-            _ => 0,
+        let Known { until, data: false, .. } = self.known.get() else { return 0 };
+        let most = self.crew.hole().max(chunk).min(len - offset);
+        match until - offset {
+            rest if rest >= most => most,
+            rest if until >= len => rest,
+            rest => rest - rest % chunk,
+        }
+    }
+
+    /// What the source is from `offset` on. A file may have to be looked through to the end of what it finds, so it is
+    /// asked once for all of that.
+    async fn look_at(&self, offset: u64, len: u64) -> Known {
+        match self.copy.source().extent(self.ctx.io(), offset, len).await {
+            Ok((len, data)) if len > 0 => Known { from: offset, until: offset + len, data },
+            // A source that cannot tell is read; the read says what is wrong with it.
+            _ => Known { from: offset, until: offset + self.piece, data: true },
         }
     }
 
