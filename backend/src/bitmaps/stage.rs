@@ -51,7 +51,10 @@ impl Frozen {
 
 /// What is left to do after grace.
 #[must_use]
-pub struct Committed(Vec<(Arc<Bitmap>, Vec<(Arc<Bitmap>, Granularity)>)>);
+pub struct Committed(Vec<(Arc<Bitmap>, Leaves)>);
+
+/// Bitmaps to merge, each in blocks as coarse as its way was.
+type Leaves = Vec<(Arc<Bitmap>, Granularity)>;
 
 impl Committed {
     /// Merges the leaves into what they belong to, while writes go on.

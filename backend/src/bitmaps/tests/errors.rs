@@ -95,7 +95,7 @@ fn refused_verbs_say_why_as_qemu_does_and_change_nothing() {
     check(
         "one that the same transaction removes",
         |s, d, _| s.remove(d, "b0").and_then(|()| s.clear(d, "b0")),
-        concat!("Bitmap 'b0' is currently in use by another operation and cannot be used"),
+        "Bitmap 'b0' is currently in use by another operation and cannot be used",
     );
     check(
         "one that a backup of the same transaction takes",

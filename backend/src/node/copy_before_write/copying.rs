@@ -8,8 +8,8 @@ use crate::reactor::Handle;
 use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
-use std::sync::{Arc, MutexGuard, PoisonError};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::task::Waker;
 
 /// Tells a waiting write that a copy it started has failed.
