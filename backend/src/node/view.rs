@@ -39,21 +39,54 @@ impl Copying {
     }
 }
 
-/// The blocks that all bitmaps have in common.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Grid {
+/// Bitmaps of the root's own bytes, with the same blocks: most often all there are.
+#[derive(Default)]
+struct Alike {
     /// Log2 of bytes per block.
     bits: u32,
-    /// Bytes from the root's node to the bitmaps'.
-    shift: u64,
+    /// None if the bitmaps differ.
+    bitmaps: Vec<Arc<Bitmap>>,
+}
+
+impl Alike {
+    fn of(marks: &[(Arc<Bitmap>, Place)]) -> Self {
+        let Some((first, _)) = marks.first() else { return Self::default() };
+        let bits = first.granularity().bits();
+        let alike = marks.iter().all(|(bitmap, place)| bitmap.granularity().bits() == bits && place.shift == 0);
+        let bitmaps = if alike { marks.iter().map(|(bitmap, _)| bitmap.clone()).collect() } else { Vec::new() };
+        Self { bits, bitmaps }
+    }
+
+    /// Marks a range that is in one block, which most often was marked before; whether it did.
+    #[inline]
+    fn mark(&self, offset: u64, len: u64) -> bool {
+        let [first, rest @ ..] = self.bitmaps.as_slice() else { return false };
+        if (offset ^ offset.wrapping_add(len).wrapping_sub(1)) >> self.bits != 0 {
+            return false;
+        }
+        let block = offset >> self.bits;
+        if !first.has_block(block) {
+            mark_one(first, offset, len);
+        }
+        for bitmap in rest {
+            if !bitmap.has_block(block) {
+                mark_one(bitmap, offset, len);
+            }
+        }
+        true
+    }
+}
+
+#[inline(never)]
+fn mark_one(bitmap: &Bitmap, start: u64, len: u64) {
+    bitmap.mark(start, len);
 }
 
 /// The hooks of one epoch.
 #[derive(Default)]
 pub(super) struct View {
     marks: Vec<(Arc<Bitmap>, Place)>,
-    /// `None` if there are no bitmaps, or such with different blocks.
-    grid: Option<Grid>,
+    alike: Alike,
     copies: Vec<Copying>,
     /// Something below gives space back.
     counts_all: bool,
@@ -76,11 +109,7 @@ impl View {
             view.counts_all |= node.gives_space_back();
             place.shift += shift(node);
         }
-        let mut grids = view.marks.iter().map(|(bitmap, place)| {
-            let bits = bitmap.granularity().bits();
-            Grid { bits, shift: place.shift }
-        });
-        view.grid = grids.next().filter(|first| grids.all(|grid| grid == *first));
+        view.alike = Alike::of(&view.marks);
         view
     }
 
@@ -93,22 +122,9 @@ impl View {
     /// Marks the range in every bitmap of this epoch.
     #[inline]
     pub(super) fn mark(&self, kind: Kind, offset: u64, len: u64) {
-        if self.marks.is_empty() {
-            return;
-        }
-        let Some(Grid { bits, shift }) = self.grid.filter(|_| kind != Kind::Discard) else {
-            return self.mark_each(kind, offset, len);
-        };
-        let start = offset + shift;
-        let (first, last) = (start >> bits, start.wrapping_add(len).wrapping_sub(1) >> bits);
-        if first != last {
-            return self.mark_each(kind, offset, len);
-        }
-        // Most changes end here: one block, marked before.
-        for (bitmap, _) in &self.marks {
-            if !bitmap.has_block(first) {
-                bitmap.mark(start, len);
-            }
+        let marked = kind != Kind::Discard && self.alike.mark(offset, len);
+        if !marked && !self.marks.is_empty() {
+            self.mark_each(kind, offset, len);
         }
     }
 
