@@ -13,7 +13,12 @@ impl Image {
     ///
     /// # Errors
     /// The storage's; [`IoError::Io`] where the image is corrupt.
-    pub(super) async fn table_for_change(&self, io: &Handle, index: usize, points: &Points) -> Result<Pin<'_>, IoError> {
+    pub(super) async fn table_for_change(
+        &self,
+        io: &Handle,
+        index: usize,
+        points: &Points,
+    ) -> Result<Pin<'_>, IoError> {
         loop {
             if let Some(pin) = self.own_table(io, index).await? {
                 return Ok(pin);

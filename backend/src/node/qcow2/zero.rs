@@ -86,14 +86,7 @@ impl Image {
         Ok(())
     }
 
-    async fn each_table(
-        &self,
-        io: &Handle,
-        first: u64,
-        last: u64,
-        fate: Fate,
-        points: &Points,
-    ) -> Result<(), IoError> {
+    async fn each_table(&self, io: &Handle, first: u64, last: u64, fate: Fate, points: &Points) -> Result<(), IoError> {
         let span = self.geometry.l2_span();
         let mut at = first;
         while at < last {
