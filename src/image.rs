@@ -1,4 +1,5 @@
-//! A disk image named by a path, for whoever has no wish to describe nodes: looked at, then opened as `raw` over `file`.
+//! A disk image named by a path, for whoever has no wish to describe nodes: looked at, then opened as `raw` or `qcow2`
+//! over `file`.
 //!
 //! Every failure names the file and the reason. An image whose content says that it is not raw is not taken for raw
 //! unless somebody said so; and as long as nobody did, the guest cannot make it look like another format either.
@@ -13,8 +14,10 @@ use std::sync::Arc;
 use tidemark_backend::error::{GraphError, errno_text};
 use tidemark_backend::export::ExportError;
 use tidemark_backend::graph::Graph;
-use tidemark_backend::node::options::{ChildRef, Discard, DriverOptions, FileOptions, Locking, RawOptions};
-use tidemark_backend::node::{Node, NodeOptions};
+use tidemark_backend::node::options::{
+    ChildRef, Discard, DriverOptions, FileOptions, Locking, Qcow2Options, RawOptions,
+};
+use tidemark_backend::node::{Driver, Node, NodeOptions};
 
 /// The first bytes of a qcow2 image (QEMU, docs/interop/qcow2.rst).
 const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
@@ -26,7 +29,7 @@ const SECTOR: u64 = 512;
 pub enum Format {
     /// The disk's bytes as they are.
     Raw,
-    /// QEMU's image format; not supported yet.
+    /// QEMU's image format.
     Qcow2,
 }
 
@@ -66,7 +69,7 @@ impl Image {
             Cache::Direct => open(true),
             Cache::Buffered => open(false),
             Cache::Auto => match open(true) {
-                Err(GraphError::Open { source, .. }) if source.kind() == ErrorKind::InvalidInput => {
+                Err(error) if is_without_direct(&error) => {
                     tracing::info!("'{}': no O_DIRECT here, going through the page cache", self.path.display());
                     open(false)
                 }
@@ -103,9 +106,6 @@ impl Image {
     /// Whether it is a block device rather than a file; an error if it cannot be a disk.
     fn inspect(&self) -> anyhow::Result<bool> {
         let path = self.path.display();
-        if self.format == Some(Format::Qcow2) {
-            bail!("'{path}': format qcow2 is not supported yet");
-        }
         let fail = |error: io::Error| self.cannot_open(&error);
         // Before it is opened: a pipe would wait for its other end.
         let kind = fs::metadata(&self.path).map_err(fail)?.file_type();
@@ -119,8 +119,8 @@ impl Image {
         }
         if self.format.is_none() && begins_with_qcow2(&mut file).with_context(|| format!("cannot read '{path}'"))? {
             bail!(
-                "'{path}' looks like a qcow2 image; say --format raw to serve the bytes of the file themselves \
-                 (--format qcow2, the disk in it, is not supported yet)"
+                "'{path}' looks like a qcow2 image; say --format qcow2 to serve the disk in it, or --format raw to \
+                 serve the bytes of the file themselves"
             );
         }
         Ok(kind.is_block_device())
@@ -129,19 +129,29 @@ impl Image {
     fn node(&self, name: &str, device: bool, direct: bool) -> NodeOptions {
         let file = DriverOptions::File(FileOptions { filename: self.path.clone(), locking: Locking::Auto, device });
         let file = NodeOptions { node_name: Some(format!("{name}-file")), ..NodeOptions::new(file) };
-        let raw = DriverOptions::Raw(RawOptions {
-            file: ChildRef::Inline(Box::new(file)),
-            offset: 0,
-            size: None,
-            guard_format: self.format.is_none(),
-        });
+        let file = ChildRef::Inline(Box::new(file));
+        let driver = match self.format {
+            Some(Format::Qcow2) => DriverOptions::Qcow2(Box::new(Qcow2Options::new(file))),
+            Some(Format::Raw) | None => {
+                DriverOptions::Raw(RawOptions { file, offset: 0, size: None, guard_format: self.format.is_none() })
+            }
+        };
         NodeOptions {
             node_name: Some(name.to_owned()),
             read_only: self.read_only,
             discard: Discard::Unmap,
             cache_direct: Some(direct),
-            ..NodeOptions::new(raw)
+            ..NodeOptions::new(driver)
         }
+    }
+}
+
+/// Whether a file could not be opened because its file system has no O_DIRECT.
+fn is_without_direct(error: &GraphError) -> bool {
+    match error {
+        GraphError::Open { source, .. } => source.kind() == ErrorKind::InvalidInput,
+        GraphError::Backing(error) => is_without_direct(error),
+        _ => false,
     }
 }
 
@@ -152,8 +162,12 @@ fn begins_with_qcow2(file: &mut File) -> io::Result<bool> {
     Ok(first == QCOW2_MAGIC)
 }
 
-/// The block size to show to guests: what the storage writes in one go, if the disk is made of such pieces.
+/// The block size to show to guests: what the storage writes in one go, if the disk is made of such pieces. An image
+/// that moves from one storage to another is the same disk there: its blocks are the sectors that all take.
 pub fn logical_block_size(node: &Node) -> u32 {
+    if matches!(node.driver(), Driver::Qcow2(_)) {
+        return 512;
+    }
     let wanted = node.request_alignment().max(512);
     let fits = wanted.is_power_of_two() && node.length().is_multiple_of(u64::from(wanted));
     if fits { wanted } else { 512 }

@@ -110,6 +110,9 @@ pub enum GraphError {
     /// An image lock that somebody else holds.
     #[error("Failed to get {} lock", .0.text())]
     Locked(LockConflict),
+    /// What an image shows where it has nothing itself cannot be opened.
+    #[error("Could not open backing file: {0}")]
+    Backing(Box<GraphError>),
     /// Options that contradict each other or the file; the text says which.
     #[error("{0}")]
     Options(String),

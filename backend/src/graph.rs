@@ -3,15 +3,22 @@
 //! The data path never comes here: an export holds its node. Knows no exports beyond the count of users a node keeps.
 
 mod apart;
+mod chain;
+mod errand;
+mod image;
+mod resize;
 
 pub use apart::check_apart;
+pub use errand::{Errand, KernelRing, Runner};
 
 use crate::error::GraphError;
-use crate::io::FileTable;
+use crate::io::{FileTable, Workers};
 use crate::node::copy_before_write::{CopyBeforeWrite, Filter, SnapshotAccess};
 use crate::node::options::{ChildRef, CopyBeforeWriteOptions, DriverOptions, NullOptions};
 use crate::node::{BlkDebug, Driver, File, Node, NodeOptions, Null, Raw};
+use chain::Chain;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidemark_cbt::Bitmap;
 
@@ -27,7 +34,18 @@ pub struct Graph {
     order: Mutex<Vec<String>>,
     generated: std::sync::atomic::AtomicU32,
     files: Arc<FileTable>,
+    workers: Arc<Workers>,
+    backing_dirs: Mutex<Vec<PathBuf>>,
     listeners: Mutex<Vec<ResizeListener>>,
+}
+
+/// Nodes being opened.
+struct Opening<'a> {
+    names: &'a Names,
+    opened: Vec<Arc<Node>>,
+    runner: &'a dyn Runner,
+    /// Of an image that is opened because another one's header names it: where that leads.
+    chain: Option<Chain>,
 }
 
 impl Graph {
@@ -46,12 +64,21 @@ impl Graph {
     /// # Errors
     /// With QEMU's texts; see [`GraphError`].
     pub fn open(&self, options: &NodeOptions) -> Result<Arc<Node>, GraphError> {
+        self.open_on(&self.ring(), options)
+    }
+
+    /// As [`Graph::open`], with this to do what reads files.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_on(&self, runner: &dyn Runner, options: &NodeOptions) -> Result<Arc<Node>, GraphError> {
         let mut names = self.lock();
-        let mut opened = Vec::new();
         if options.node_name.is_none() {
             return Err(GraphError::NameMissing);
         }
-        let node = self.build(options, true, &names, &mut opened)?;
+        let mut opening = Opening { names: &names, opened: Vec::new(), runner, chain: None };
+        let node = self.build(options, true, &mut opening)?;
+        let opened = opening.opened;
         self.order().extend(opened.iter().map(|node| node.name().to_owned()));
         names.extend(opened.into_iter().map(|node| (node.name().to_owned(), node)));
         Ok(node)
@@ -62,6 +89,14 @@ impl Graph {
     /// # Errors
     /// [`GraphError::NotFound`], [`GraphError::InUse`], [`GraphError::NotOwned`].
     pub fn close(&self, name: &str) -> Result<(), GraphError> {
+        self.close_on(&self.ring(), name)
+    }
+
+    /// As [`Graph::close`], with this to do what writes files. What cannot be written is logged; the nodes go anyway.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn close_on(&self, runner: &dyn Runner, name: &str) -> Result<(), GraphError> {
         let mut names = self.lock();
         let node = names.get(name).cloned().ok_or_else(|| GraphError::NotFound(name.to_owned()))?;
         if let Some(reason) = node.busy() {
@@ -74,7 +109,7 @@ impl Graph {
         if node.users() > 0 || is_copying(&node) {
             return Err(GraphError::InUse(name.to_owned()));
         }
-        self.remove(&mut names, node);
+        self.remove(&mut names, node, runner);
         Ok(())
     }
 
@@ -88,7 +123,8 @@ impl Graph {
         let length = copy.source().length();
         let driver = Driver::CopyBeforeWrite(Filter::listed(copy));
         let options = NodeOptions { node_name: name.map(str::to_owned), ..NodeOptions::new(described(copy)) };
-        let name = self.name(&options, &names, &[])?;
+        let opening = Opening { names: &names, opened: Vec::new(), runner: &self.ring(), chain: None };
+        let name = self.name(&options, &opening)?;
         let node = Arc::new(Node::new(name.clone(), false, &options, length, driver));
         copy.source().adopt();
         self.order().push(name.clone());
@@ -113,95 +149,8 @@ impl Graph {
         self.order().iter().filter_map(|name| names.get(name).cloned()).collect()
     }
 
-    /// Has `listener` called after each change of a node's length.
-    pub fn on_resize(&self, listener: ResizeListener) {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
-    }
-
-    /// Changes a node's length, down to its file, and tells the exports.
-    ///
-    /// # Errors
-    /// The driver cannot resize, or the system refuses.
-    pub fn resize(&self, node: &Arc<Node>, size: u64) -> Result<(), GraphError> {
-        let below = match node.driver() {
-            Driver::File(file) => file.resize(size)?,
-            Driver::Raw(raw) if raw.has_fixed_size() => {
-                return Err(GraphError::Options("Cannot resize fixed-size raw disks".into()));
-            }
-            Driver::Raw(raw) => {
-                let end = size.checked_add(raw.offset());
-                let end = end.ok_or(GraphError::Options("Disk size too large for the chosen offset".into()))?;
-                self.resize(raw.child(), end)?;
-                size
-            }
-            Driver::BlkDebug(filter) => {
-                self.resize(filter.child(), size)?;
-                size
-            }
-            Driver::Null(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) | Driver::Qcow2(_) => {
-                return Err(GraphError::Options("Image format driver does not support resize".into()));
-            }
-        };
-        node.set_length(below);
-        self.tell(node);
-        Ok(())
-    }
-
-    /// The nodes whose length [`Graph::resize`] changes, from `node` down, with the length each will have.
-    pub fn resized_with(&self, node: &Arc<Node>, size: u64) -> Vec<(Arc<Node>, u64)> {
-        let mut all = vec![(node.clone(), size)];
-        while let Some((last, size)) = all.last() {
-            let below = match last.driver() {
-                Driver::Raw(raw) if !raw.has_fixed_size() => (raw.child().clone(), size.saturating_add(raw.offset())),
-                Driver::BlkDebug(filter) => (filter.child().clone(), *size),
-                _ => break,
-            };
-            all.push(below);
-        }
-        all
-    }
-
-    /// Looks at the device or file below a node again; tells the exports if it has grown.
-    pub fn refresh_length(&self, node: &Arc<Node>) {
-        let found = match node.driver() {
-            Driver::File(file) => file.current_length().ok(),
-            Driver::Raw(raw) if !raw.has_fixed_size() => {
-                self.refresh_length(raw.child());
-                Some(raw.child().length().saturating_sub(raw.offset()))
-            }
-            Driver::BlkDebug(filter) => {
-                self.refresh_length(filter.child());
-                Some(filter.child().length())
-            }
-            // A point in time keeps its length.
-            Driver::Raw(_)
-            | Driver::Null(_)
-            | Driver::CopyBeforeWrite(_)
-            | Driver::SnapshotAccess(_)
-            | Driver::Qcow2(_) => None,
-        };
-        if let Some(length) = found
-            && length > node.length()
-        {
-            node.set_length(length);
-            self.tell(node);
-        }
-    }
-
-    fn tell(&self, node: &Arc<Node>) {
-        for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            listener(node);
-        }
-    }
-
-    fn build(
-        &self,
-        options: &NodeOptions,
-        root: bool,
-        names: &Names,
-        opened: &mut Vec<Arc<Node>>,
-    ) -> Result<Arc<Node>, GraphError> {
-        let name = self.name(options, names, opened)?;
+    fn build(&self, options: &NodeOptions, root: bool, opening: &mut Opening<'_>) -> Result<Arc<Node>, GraphError> {
+        let name = self.name(options, opening)?;
         let (driver, length) = match &options.driver {
             DriverOptions::File(file) => {
                 let (file, length) = File::open(options, file, &self.files)?;
@@ -209,37 +158,43 @@ impl Graph {
             }
             DriverOptions::Null(null) => null_driver(null)?,
             DriverOptions::Raw(raw) => {
-                let child = self.child(&raw.file, options, names, opened)?;
+                let child = self.child(&raw.file, options, opening)?;
                 let (raw, length) = Raw::new(child, raw)?;
                 (Driver::Raw(raw), length)
             }
             DriverOptions::BlkDebug(debug) => {
-                let child = self.child(&debug.image, options, names, opened)?;
+                let child = self.child(&debug.image, options, opening)?;
                 let length = child.length();
                 (Driver::BlkDebug(BlkDebug::new(child, debug)?), length)
             }
             DriverOptions::CopyBeforeWrite(copy) => {
-                let source = self.child(&copy.file, options, names, opened)?;
-                let target = self.child(&copy.target, options, names, opened)?;
+                let source = self.child(&copy.file, options, opening)?;
+                let target = self.child(&copy.target, options, opening)?;
                 if !Arc::ptr_eq(&source, &target) {
                     check_apart(&source, &target, &name)?;
                 }
-                let access = copy.bitmap.as_ref().map(|(node, name)| access(names, node, name, source.length()));
+                let access =
+                    copy.bitmap.as_ref().map(|(node, name)| access(opening.names, node, name, source.length()));
                 let filter = Filter::new(&source, &target, access.transpose()?, copy.copying)?;
                 (Driver::CopyBeforeWrite(filter), source.length())
             }
             DriverOptions::SnapshotAccess(file) => {
-                let child = self.child(file, options, names, opened)?;
+                let child = self.child(file, options, opening)?;
                 let length = child.length();
                 (Driver::SnapshotAccess(SnapshotAccess::new(&child)?), length)
             }
+            DriverOptions::Qcow2(qcow2) => {
+                let image = self.open_image(&name, options, qcow2, opening)?;
+                let length = image.length();
+                (Driver::Qcow2(Box::new(image)), length)
+            }
         };
-        if opened.iter().any(|child| child.name() == name) {
+        if opening.opened.iter().any(|child| child.name() == name) {
             return Err(GraphError::NameTaken(name));
         }
         let node = Arc::new(Node::new(name, root, options, length, driver));
-        node.child().into_iter().for_each(|child| child.adopt());
-        opened.push(node.clone());
+        node.adopted().for_each(|child| child.adopt());
+        opening.opened.push(node.clone());
         Ok(node)
     }
 
@@ -248,16 +203,18 @@ impl Graph {
         &self,
         reference: &ChildRef,
         parent: &NodeOptions,
-        names: &Names,
-        opened: &mut Vec<Arc<Node>>,
+        opening: &mut Opening<'_>,
     ) -> Result<Arc<Node>, GraphError> {
         match reference {
-            ChildRef::Name(name) => names.get(name).cloned().ok_or_else(|| GraphError::ChildNotFound(name.clone())),
-            ChildRef::Inline(options) => self.build(&inherited(options, parent), false, names, opened),
+            ChildRef::Name(name) => {
+                opening.names.get(name).cloned().ok_or_else(|| GraphError::ChildNotFound(name.clone()))
+            }
+            ChildRef::Inline(options) => self.build(&inherited(options, parent), false, opening),
         }
     }
 
-    fn name(&self, options: &NodeOptions, names: &Names, opened: &[Arc<Node>]) -> Result<String, GraphError> {
+    fn name(&self, options: &NodeOptions, opening: &Opening<'_>) -> Result<String, GraphError> {
+        let Opening { names, opened, .. } = opening;
         let taken = |name: &str| names.contains_key(name) || opened.iter().any(|node| node.name() == name);
         match &options.node_name {
             Some(name) if !is_identifier(name) => Err(GraphError::NameInvalid(name.clone())),
@@ -270,7 +227,8 @@ impl Graph {
         }
     }
 
-    fn remove(&self, names: &mut Names, node: Arc<Node>) {
+    fn remove(&self, names: &mut Names, node: Arc<Node>, runner: &dyn Runner) {
+        image::close(&node, runner);
         names.remove(node.name());
         self.order().retain(|name| name != node.name());
         let children = children(&node);
@@ -278,9 +236,13 @@ impl Graph {
         for child in children {
             // Of two edges to one node the last one takes it along.
             if !child.is_root() && child.users() == 0 && names.contains_key(child.name()) {
-                self.remove(names, child);
+                self.remove(names, child, runner);
             }
         }
+    }
+
+    fn ring(&self) -> KernelRing {
+        KernelRing::new(self.files.clone(), self.workers.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, Names> {
@@ -298,7 +260,7 @@ fn children(node: &Node) -> Vec<Arc<Node>> {
         Driver::CopyBeforeWrite(filter) if filter.is_own() => Some(filter.copy().target()),
         _ => None,
     };
-    node.child().into_iter().chain(target).cloned().collect()
+    node.adopted().chain(target).cloned().collect()
 }
 
 /// Whether a filter that is closed together with `node` has copies under way.

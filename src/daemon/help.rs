@@ -24,6 +24,9 @@ tidemark is a daemon like qemu-storage-daemon:
   -h, --help             display this help and exit
   -V, --version          output version information and exit
 
+  --backing-dir <path>   let headers of qcow2 images given later name files
+                         below this directory too
+
   --blockdev [driver=]<driver>[,node-name=<N>][,discard=ignore|unmap]
              [,cache.direct=on|off][,cache.no-flush=on|off]
              [,read-only=on|off][,auto-read-only=on|off]

@@ -177,6 +177,7 @@ fn apply(
         Id::Blockdev | Id::Export | Id::Monitor | Id::NbdServer if wants_help => {
             return Err("Help is not available for this option".into());
         }
+        Id::BackingDir => dispatcher.context().graph.allow_backing_in(given.value.as_str().into()),
         Id::Blockdev => drop(dispatcher.execute_option("blockdev-add", &given.value, Some("driver"))?),
         Id::Export => drop(dispatcher.execute_option("block-export-add", &given.value, Some("type"))?),
         Id::Object => drop(dispatcher.execute_option("object-add", &given.value, Some("qom-type"))?),

@@ -6,6 +6,8 @@ use crate::cli::scan::{Given, Known, Scan};
 /// An option of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Id {
+    /// A directory that headers of images may lead to.
+    BackingDir,
     /// A node to open.
     Blockdev,
     /// A character device for a monitor.
@@ -50,6 +52,7 @@ const fn flag(name: &'static str, id: Id) -> Known<Id> {
 
 /// All of them.
 const OPTIONS: &[Known<Id>] = &[
+    option("backing-dir", Id::BackingDir),
     option("blockdev", Id::Blockdev),
     option("chardev", Id::Chardev),
     flag("daemonize", Id::Daemonize),

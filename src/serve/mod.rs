@@ -29,6 +29,7 @@ pub fn run(options: &ServeOptions) -> anyhow::Result<()> {
     let quit = dispatcher.context().quit.clone();
     lifetime::obey_signals(quit.clone())?;
     grown::watch(&dispatcher.context().graph);
+    options.backing_dir.iter().for_each(|dir| dispatcher.context().graph.allow_backing_in(dir.clone()));
     let monitor = options.qmp.as_deref().map(|path| control::start(path, dispatcher.clone())).transpose()?;
     let served = disks.iter().try_for_each(|disk| add(dispatcher.context(), disk, options));
     if served.is_ok() {

@@ -26,6 +26,10 @@ pub struct ServeOptions {
     /// guest make it look like one.
     #[arg(long, value_enum)]
     pub format: Option<Format>,
+    /// Let headers of qcow2 images name files below this directory too, and not only below the image's own; may be
+    /// given several times.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub backing_dir: Vec<PathBuf>,
     /// Control socket (QMP), for `tidemark ctl`.
     #[arg(long, value_name = "PATH")]
     pub qmp: Option<PathBuf>,

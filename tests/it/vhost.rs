@@ -15,5 +15,6 @@ mod load;
 mod malformed;
 mod memory;
 mod messages;
+mod qcow2;
 mod requests;
 mod stop;

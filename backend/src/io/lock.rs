@@ -38,6 +38,8 @@ pub enum Access {
     Write,
     /// It is copied to, and not read by whoever copies.
     Target,
+    /// It is read by a format that relies on nobody's changing it.
+    Format,
 }
 
 impl Access {
@@ -46,23 +48,29 @@ impl Access {
         if writable { Self::Write } else { Self::Read }
     }
 
+    /// Whether it writes.
+    pub fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::Target)
+    }
+
     /// What it needs: permissions held, permissions not shared.
     fn needs(self) -> (u8, u8) {
         match self {
             Self::Read => (READ, 0),
             Self::Write => (READ | WRITE | RESIZE, WRITE | RESIZE),
             Self::Target => (WRITE, WRITE | RESIZE),
+            Self::Format => (READ, WRITE | RESIZE),
         }
     }
 }
 
 /// How many users of each kind there are.
 #[derive(Debug, Default)]
-struct Users([usize; 3]);
+struct Users([usize; 4]);
 
 impl Users {
     fn needs(&self) -> (u8, u8) {
-        let kinds = [Access::Read, Access::Write, Access::Target];
+        let kinds = [Access::Read, Access::Write, Access::Target, Access::Format];
         let there = kinds.into_iter().filter(|access| self.0[*access as usize] > 0);
         there.map(Access::needs).fold((0, 0), |(held, unshared), needs| (held | needs.0, unshared | needs.1))
     }

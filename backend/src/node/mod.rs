@@ -5,6 +5,7 @@
 //! Knows no exports and no names of other nodes.
 
 mod blkdebug;
+mod claims;
 pub mod copy_before_write;
 pub mod file;
 mod null;
@@ -29,6 +30,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 pub use blkdebug::{BlkDebug, EVENTS as BLKDEBUG_EVENTS};
+pub use claims::Hold;
 pub use file::File;
 pub use null::Null;
 pub use raw::Raw;
@@ -135,13 +137,19 @@ pub struct Node {
     users: AtomicUsize,
     /// Why nothing else may be done with the node as a whole.
     busy: Mutex<Option<&'static str>>,
+    claims: Mutex<claims::Claims>,
     points: Points,
     driver: Driver,
 }
 
 impl Node {
     pub(crate) fn new(name: String, root: bool, options: &NodeOptions, length: u64, driver: Driver) -> Self {
-        let read_only = options.read_only || matches!(&driver, Driver::File(file) if file.read_only());
+        let below = match &driver {
+            Driver::File(file) => file.read_only(),
+            Driver::Qcow2(image) => image.is_read_only(),
+            _ => false,
+        };
+        let read_only = options.read_only || below;
         let points = Points::default();
         if let Driver::CopyBeforeWrite(filter) = &driver
             && filter.is_own()
@@ -160,6 +168,7 @@ impl Node {
             length: AtomicU64::new(length),
             users: AtomicUsize::new(0),
             busy: Mutex::default(),
+            claims: Mutex::default(),
             points,
             driver,
         }
@@ -259,6 +268,12 @@ impl Node {
         }
     }
 
+    /// Whether a flush ends here. An image writes its tables all the same: what has no promise to outlive the machine
+    /// is not to be lost with the process.
+    fn ends_flushes(&self) -> bool {
+        self.no_flush && !matches!(&self.driver, Driver::Qcow2(_))
+    }
+
     fn check(&self, request: &Request) -> Result<(), IoError> {
         if request.kind.changes() && self.read_only {
             return Err(IoError::Permission);
@@ -277,7 +292,7 @@ impl Node {
         match request.kind {
             Kind::Write if self.detect_zeroes != DetectZeroes::Off => Map::Task,
             Kind::Discard if self.discard == Discard::Ignore => Map::Ended(Ok(())),
-            Kind::Flush if self.no_flush => Map::Ended(Ok(())),
+            Kind::Flush if self.ends_flushes() => Map::Ended(Ok(())),
             _ => match &self.driver {
                 Driver::File(file) => file.map(request),
                 Driver::Raw(raw) => raw.map(request),
@@ -300,7 +315,7 @@ impl Node {
                     self.zero_instead(io, request).await
                 }
                 Kind::Discard if self.discard == Discard::Ignore => (request.memory, Ok(())),
-                Kind::Flush if self.no_flush => (request.memory, Ok(())),
+                Kind::Flush if self.ends_flushes() => (request.memory, Ok(())),
                 _ => self.drive(io, request).await,
             }
         })
@@ -366,14 +381,6 @@ impl Node {
             Driver::CopyBeforeWrite(filter) => filter.handle(io, request).await,
             Driver::SnapshotAccess(reader) => reader.handle(io, request).await,
             Driver::Qcow2(image) => image.handle(io, request, &self.points).await,
-        }
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        if let Some(child) = self.child() {
-            child.users.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }

@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+pub use super::qcow2::options::{Backing, Qcow2Options};
+
 /// Options of one node and, through [`ChildRef::Inline`], of the nodes below it.
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
@@ -60,6 +62,8 @@ pub enum DriverOptions {
     CopyBeforeWrite(CopyBeforeWriteOptions),
     /// `snapshot-access`: reads what such a filter keeps; its child.
     SnapshotAccess(ChildRef),
+    /// `qcow2`: an image that maps clusters.
+    Qcow2(Box<Qcow2Options>),
 }
 
 /// Members of driver `copy-before-write`.

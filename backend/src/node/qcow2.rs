@@ -14,6 +14,7 @@ pub mod image;
 pub mod l2;
 pub mod map;
 pub mod open;
+pub mod options;
 pub mod read;
 pub mod refcount;
 pub mod reserve;

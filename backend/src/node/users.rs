@@ -1,10 +1,11 @@
 //! Who uses a node: parents, exports and jobs, with the image locks that they need together.
 
+use super::claims::User;
 use super::{Driver, Node};
 use crate::error::GraphError;
 use crate::io::lock::Access;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 impl Node {
     /// Parents and exports.
@@ -35,10 +36,10 @@ impl Node {
     /// [`GraphError::Locked`] when another process has the image, [`GraphError::NotWritable`] if it is to be written
     /// and read-only.
     pub fn acquire_for(&self, access: Access) -> Result<(), GraphError> {
-        if access != Access::Read && self.read_only {
+        if access.writes() && self.read_only {
             return Err(GraphError::NotWritable);
         }
-        self.lock(access)?;
+        self.lock(&User::Root(access))?;
         self.adopt();
         Ok(())
     }
@@ -46,7 +47,7 @@ impl Node {
     /// Undoes one [`Node::acquire_for`].
     pub fn release_for(&self, access: Access) {
         self.users.fetch_sub(1, Ordering::AcqRel);
-        self.unlock(access);
+        self.unlock(&User::Root(access));
     }
 
     /// Why the node as a whole is in use, if it is: QEMU's words for the reason.
@@ -64,17 +65,45 @@ impl Node {
         self.users.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn lock(&self, access: Access) -> Result<(), GraphError> {
-        match &self.driver {
-            Driver::File(file) => file.lock(access),
-            _ => self.child().map_or(Ok(()), |child| child.lock(access)),
-        }
+    /// The nodes below that this one has adopted.
+    pub fn adopted(&self) -> impl Iterator<Item = &Arc<Node>> {
+        let image = match &self.driver {
+            Driver::Qcow2(image) => Some(image),
+            _ => None,
+        };
+        let others = image.into_iter().flat_map(|image| image.data_file().into_iter().chain(image.backing()));
+        self.child().into_iter().chain(others)
     }
 
-    fn unlock(&self, access: Access) {
+    /// Refuses a user whom others do not let in; takes the locks that it needs.
+    pub(super) fn lock(&self, user: &User) -> Result<(), GraphError> {
+        self.claims().enter(&self.name, user)?;
+        let below = match &self.driver {
+            Driver::File(file) => file.lock(user.access()),
+            // An image holds what it needs from when it is opened.
+            Driver::Qcow2(_) => Ok(()),
+            _ => self.child().map_or(Ok(()), |child| child.lock(user)),
+        };
+        if below.is_err() {
+            self.claims().leave(user);
+        }
+        below
+    }
+
+    pub(super) fn unlock(&self, user: &User) {
+        self.claims().leave(user);
         match &self.driver {
-            Driver::File(file) => file.unlock(access),
-            _ => self.child().into_iter().for_each(|child| child.unlock(access)),
+            Driver::File(file) => file.unlock(user.access()),
+            Driver::Qcow2(_) => {}
+            _ => self.child().into_iter().for_each(|child| child.unlock(user)),
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        for child in self.adopted() {
+            child.users.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }

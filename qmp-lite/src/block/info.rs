@@ -8,6 +8,7 @@ use tidemark_backend::export::ExportInfo;
 use tidemark_backend::node::options::DetectZeroes;
 use tidemark_backend::node::{Driver, Node};
 
+use super::image::{ImageInfo, below, image};
 use super::options::BlockdevDetectZeroesOptions;
 use crate::bitmap::BlockDirtyInfo;
 use crate::schema::qapi_struct;
@@ -23,7 +24,9 @@ qapi_struct! {
         "ro" ro: bool,
         /// The driver.
         "drv" drv: String,
-        /// How many filters lie between the node and its image; always 0 if the list is flat.
+        /// The image that shows where this one has nothing.
+        "backing_file" backing_file: Option<String>,
+        /// How many filters and images lie between the node and the last image; always 0 if the list is flat.
         "backing_file_depth" backing_file_depth: i64,
         /// Whether the node is active. Always true.
         "active" active: bool,
@@ -51,22 +54,6 @@ qapi_struct! {
         "write_threshold" write_threshold: i64,
         /// Its bitmaps, newest first, if it has any.
         "dirty-bitmaps" dirty_bitmaps: Option<Vec<BlockDirtyInfo>>,
-    }
-}
-
-qapi_struct! {
-    /// An image.
-    pub struct ImageInfo "ImageInfo" {
-        /// Its file name, or what stands for it.
-        "filename" filename: String,
-        /// Its format: the name of the driver.
-        "format" format: String,
-        /// The bytes that its file takes up on the storage, if it has one.
-        "actual-size" actual_size: Option<u64>,
-        /// The size of the disk in bytes.
-        "virtual-size" virtual_size: u64,
-        /// The image below a filter.
-        "backing-image" backing_image: Option<Box<ImageInfo>>,
     }
 }
 
@@ -105,6 +92,7 @@ pub(super) fn block_device(node: &Arc<Node>, flat: bool) -> BlockDeviceInfo {
         node_name: Some(node.name().to_owned()),
         ro: node.is_read_only(),
         drv: node.driver_name().to_owned(),
+        backing_file: backing_file(node),
         backing_file_depth: if flat { 0 } else { depth(node) },
         active: true,
         encrypted: false,
@@ -142,52 +130,24 @@ fn bitmaps(node: &Node) -> Option<Vec<BlockDirtyInfo>> {
     Some(bitmaps).filter(|bitmaps| !bitmaps.is_empty())
 }
 
-fn image(node: &Node, flat: bool) -> ImageInfo {
-    let below = filtered(node).filter(|_| !flat);
-    ImageInfo {
-        filename: filename(node),
-        format: node.driver_name().to_owned(),
-        actual_size: actual_size(node),
-        virtual_size: node.length(),
-        backing_image: below.map(|below| Box::new(image(below, flat))),
-    }
-}
-
-/// The node below a filter, which shows the same disk.
-fn filtered(node: &Node) -> Option<&Arc<Node>> {
+fn backing_file(node: &Node) -> Option<String> {
     match node.driver() {
-        Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => node.child(),
-        Driver::File(_) | Driver::Null(_) | Driver::Raw(_) | Driver::SnapshotAccess(_) | Driver::Qcow2(_) => None,
+        Driver::Qcow2(image) => image.backing().map(|backing| filename(backing)),
+        _ => None,
     }
 }
 
 fn depth(node: &Node) -> i64 {
-    filtered(node).map_or(0, |below| 1 + depth(below))
+    below(node).map_or(0, |below| 1 + depth(below))
 }
 
 /// The file below a node, written as QEMU writes it for filters.
-fn filename(node: &Node) -> String {
+pub(super) fn filename(node: &Node) -> String {
     let child = || node.child().map(|child| filename(child)).unwrap_or_default();
     match node.driver() {
         Driver::File(file) => file.path().to_owned(),
         Driver::Null(_) => "null-co://".to_owned(),
         Driver::Raw(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) | Driver::Qcow2(_) => child(),
         Driver::BlkDebug(_) => format!("blkdebug::{}", child()),
-    }
-}
-
-/// The space that the file below a node takes up; 0 without a file, as for QEMU's null driver. A
-/// filter has none of its own.
-fn actual_size(node: &Node) -> Option<u64> {
-    match node.driver() {
-        Driver::File(file) => {
-            let stat = rustix::fs::fstat(file.fd()).ok()?;
-            Some(u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512))
-        }
-        Driver::Raw(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) | Driver::Qcow2(_) => {
-            actual_size(node.child()?)
-        }
-        Driver::Null(_) => Some(0),
-        Driver::BlkDebug(_) => None,
     }
 }

@@ -5,8 +5,10 @@
 mod blkdebug;
 mod blkdebug_event;
 mod copy_before_write;
+mod image;
 pub mod info;
 mod options;
+mod qcow2;
 mod resize;
 pub mod stats;
 
@@ -125,6 +127,7 @@ fn check_force_share(options: &NodeOptions, read_only: bool) -> Result<(), QmpEr
         DriverOptions::BlkDebug(debug) => vec![&debug.image],
         DriverOptions::CopyBeforeWrite(copy) => vec![&copy.file, &copy.target],
         DriverOptions::SnapshotAccess(file) => vec![file],
+        DriverOptions::Qcow2(qcow2) => std::iter::once(&qcow2.file).chain(&qcow2.data_file).collect(),
         DriverOptions::File(_) | DriverOptions::Null(_) => Vec::new(),
     };
     children.into_iter().try_for_each(|child| match child {

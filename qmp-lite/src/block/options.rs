@@ -9,6 +9,7 @@ use tidemark_backend::node::options::{
 
 use super::blkdebug::BlockdevOptionsBlkdebug;
 use super::copy_before_write::BlockdevOptionsCbw;
+use super::qcow2::BlockdevOptionsQcow2;
 use crate::error::QmpError;
 use crate::schema::{qapi_alternate, qapi_enum, qapi_struct, qapi_union};
 
@@ -49,6 +50,8 @@ qapi_union! {
         HostDevice(BlockdevOptionsFile),
         /// `null-co`
         NullCo(BlockdevOptionsNull),
+        /// `qcow2`
+        Qcow2(BlockdevOptionsQcow2),
         /// `raw`
         Raw(BlockdevOptionsRaw),
         /// `snapshot-access`
@@ -69,6 +72,8 @@ qapi_enum! {
         HostDevice = "host_device",
         /// No storage at all, for measurements.
         NullCo = "null-co",
+        /// QEMU's image format.
+        Qcow2 = "qcow2",
         /// A window into another node.
         Raw = "raw",
         /// Reads what a `copy-before-write` node keeps.
@@ -78,7 +83,7 @@ qapi_enum! {
         "blklogwrites", "blkreplay", "blkverify", "bochs", "cloop", "compress",
         "copy-on-read", "dmg", "ftp", "ftps", "gluster",
         "host_cdrom", "http", "https", "iscsi", "luks", "nbd", "nfs", "null-aio", "nvme",
-        "parallels", "preallocate", "qcow", "qcow2", "qed", "quorum", "rbd", "replication", "ssh",
+        "parallels", "preallocate", "qcow", "qed", "quorum", "rbd", "replication", "ssh",
         "throttle", "vdi", "vhdx", "vmdk", "vpc", "vvfat",
     ]
 }
@@ -238,6 +243,7 @@ impl TryFrom<BlockdevDriverOptions> for DriverOptions {
             BlockdevDriverOptions::NullCo(null) => Self::Null(null.try_into()?),
             BlockdevDriverOptions::Blkdebug(debug) => Self::BlkDebug(debug.try_into()?),
             BlockdevDriverOptions::CopyBeforeWrite(copy) => Self::CopyBeforeWrite(copy.try_into()?),
+            BlockdevDriverOptions::Qcow2(qcow2) => Self::Qcow2(Box::new(qcow2.try_into()?)),
             BlockdevDriverOptions::SnapshotAccess(access) => Self::SnapshotAccess(access.file.try_into()?),
         })
     }

@@ -18,6 +18,7 @@ pub(super) fn check(context: &Context, node: &Arc<Node>) -> Result<(), QmpError>
 }
 
 fn check_one(context: &Context, node: &Arc<Node>) -> Result<(), QmpError> {
+    node.check_resizable()?;
     if let Some(reason) = node.busy() {
         return Err(GraphError::Busy { name: node.name().to_owned(), reason }.into());
     }

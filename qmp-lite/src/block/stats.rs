@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tidemark_backend::export::ExportInfo;
 use tidemark_backend::export::vhost::Totals;
-use tidemark_backend::node::Node;
+use tidemark_backend::node::{Driver, Node};
 
 use crate::schema::qapi_struct;
 
@@ -21,6 +21,8 @@ qapi_struct! {
         "stats" stats: BlockDeviceStats,
         /// The counters of the node below, called parent by QEMU.
         "parent" parent: Option<Box<BlockStats>>,
+        /// The counters of the node that shows where an export's image has nothing.
+        "backing" backing: Option<Box<BlockStats>>,
     }
 }
 
@@ -107,6 +109,7 @@ pub(super) fn of_export(export: &ExportInfo) -> BlockStats {
         node_name: Some(export.node.name().to_owned()),
         stats: counters(&[export.stats]),
         parent: None,
+        backing: backing_of(&export.node),
     }
 }
 
@@ -119,7 +122,15 @@ pub(super) fn of_node(node: &Arc<Node>, exports: &[ExportInfo]) -> BlockStats {
         node_name: Some(node.name().to_owned()),
         stats: counters(&totals),
         parent: node.child().map(|child| Box::new(of_node(child, exports))),
+        backing: None,
     }
+}
+
+/// The images below an export's, each with what is below it. No export serves them here.
+fn backing_of(node: &Node) -> Option<Box<BlockStats>> {
+    let Driver::Qcow2(image) = node.driver() else { return None };
+    let backing = image.backing()?;
+    Some(Box::new(BlockStats { backing: backing_of(backing), ..of_node(backing, &[]) }))
 }
 
 fn counters(totals: &[Totals]) -> BlockDeviceStats {

@@ -209,7 +209,7 @@ macro_rules! qapi_alternate {
                 input: $crate::schema::Input<'_>,
             ) -> Result<Self, $crate::error::QmpError> {
                 match input.value() {
-                    $(serde_json::Value::$json(..) => {
+                    $(serde_json::Value::$json { .. } => {
                         <$type as $crate::schema::Qapi>::decode(input).map(Self::$variant)
                     })+
                     _ => Err(input.no_alternative($qapi)),

@@ -17,7 +17,7 @@ mod tests;
 
 pub use input::{Input, Mode, Object};
 pub(crate) use macros::{qapi_alternate, qapi_enum, qapi_object, qapi_struct, qapi_union};
-pub use scalar::Size;
+pub use scalar::{Null, Size};
 pub use types::{Branch, Choice, Doc, Member, Members, Schema, Shape, Type, TypeId};
 
 use serde_json::{Map, Value};

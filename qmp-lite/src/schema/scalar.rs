@@ -63,6 +63,24 @@ impl Qapi for Value {
     }
 }
 
+/// The JSON value `null`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Null;
+
+impl Qapi for Null {
+    fn type_of(schema: &mut Schema) -> TypeId {
+        schema.define("null", &[], |_| Shape::Builtin("null"))
+    }
+
+    fn decode(input: Input<'_>) -> Result<Self, QmpError> {
+        if input.value().is_null() { Ok(Self) } else { Err(input.wrong_type("null")) }
+    }
+
+    fn encode(&self) -> Value {
+        Value::Null
+    }
+}
+
 fn int_type(schema: &mut Schema) -> TypeId {
     schema.define("int", &[], |_| Shape::Builtin("int"))
 }

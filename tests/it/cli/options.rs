@@ -71,7 +71,7 @@ fn what_is_not_supported_says_so() {
         &["-T", "x"],
         &["--object", "throttle-group,id=t"],
         &["--object", "secret,id=s,data=x"],
-        &["--blockdev", "qcow2,node-name=n,file=x"],
+        &["--blockdev", "vmdk,node-name=n,file=x"],
         &["--blockdev", NODE, "--export", "nbd,id=e,node-name=n"],
         &["--blockdev", NODE, "--export", "fuse,id=e,node-name=n,mountpoint=x"],
         &["--chardev", "stdio,id=c"],

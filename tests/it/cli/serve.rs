@@ -188,11 +188,11 @@ fn a_qcow2_image_is_not_taken_for_a_raw_one() {
     assert!(message.contains("'image'") && message.contains("--format qcow2"), "{message}");
     let message = place.refusal(&["--blk-file", "image", "--socket-path", "blk"]);
     assert!(message.contains("'image'") && message.contains("qcow2"), "{message}");
-    let message = place.refusal(&["serve", "image:blk", "--format", "qcow2"]);
-    assert!(message.contains("qcow2 is not supported"), "{message}");
-    let daemon = place.start(TIDEMARK, &["serve", "image:blk", "--format", "raw"]);
-    place.wait_for_listener("blk");
-    daemon.end(Signal::TERM);
+    for format in ["raw", "qcow2"] {
+        let daemon = place.start(TIDEMARK, &["serve", "image:blk", "--format", format]);
+        place.wait_for_listener("blk");
+        daemon.end(Signal::TERM);
+    }
 }
 
 #[test]

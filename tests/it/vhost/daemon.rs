@@ -31,7 +31,13 @@ impl Daemon {
     /// `tidemark serve` with more options.
     pub fn serve(more: &[&str]) -> Self {
         let arguments = [&["serve", "disk:blk", "--qmp", "qmp"], more].concat();
-        Self::launch(TIDEMARK, arguments.into_iter().map(str::to_owned).collect())
+        Self::launch(TIDEMARK, arguments.into_iter().map(str::to_owned).collect(), |_| ())
+    }
+
+    /// `tidemark serve` of a qcow2 image, made by `prepare`, with more options.
+    pub fn serve_image(more: &[&str], prepare: impl FnOnce(&Place)) -> Self {
+        let arguments = [&["serve", "disk:blk", "--format", "qcow2", "--qmp", "qmp"], more].concat();
+        Self::launch(TIDEMARK, arguments.into_iter().map(str::to_owned).collect(), prepare)
     }
 
     /// Our program with options in the style of `qemu-storage-daemon`: the top node `n`, and more of its export.
@@ -49,12 +55,13 @@ impl Daemon {
             let chardev = format!("socket,id={monitor},path={monitor},server=on,wait=off");
             arguments.extend(["--chardev".into(), chardev, "--monitor".into(), format!("chardev={monitor}")]);
         }
-        Self::launch(program, arguments)
+        Self::launch(program, arguments, |_| ())
     }
 
-    fn launch(program: &'static str, arguments: Vec<String>) -> Self {
+    fn launch(program: &'static str, arguments: Vec<String>, prepare: impl FnOnce(&Place)) -> Self {
         let place = Place::new();
         File::options().write(true).open(place.file("disk")).unwrap().set_len(DISK).unwrap();
+        prepare(&place);
         let process = spawn(program, &place, &arguments);
         let daemon = Self { place, program, arguments, process };
         wait_until("the monitor", || daemon.file("qmp").exists() && UnixStream::connect(daemon.file("qmp")).is_ok());

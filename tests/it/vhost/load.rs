@@ -1,7 +1,8 @@
 //! Random reads and writes on several queues of one thread, whose every byte is checked against a model.
 //!
 //! Invariant: no block has two requests in flight, so the model knows what each read must find. The queues themselves
-//! notice a request that completes twice.
+//! notice a request that completes twice. Of a disk that may lose what was not flushed when its daemon is killed, the
+//! model knows all that a block may have then.
 
 use fastrand::Rng;
 use tidemark_frontend::{Completion, Device, GuestBuf, GuestMemory, Queue, Request, Status};
@@ -32,6 +33,10 @@ pub struct Load {
     busy: Vec<Vec<Busy>>,
     /// The byte that fills each block, 0 for one never written.
     model: Vec<u64>,
+    /// What each block had when it was flushed last, and all it was given since.
+    possible: Vec<Vec<u64>>,
+    /// Reads may find any of these for now.
+    after_loss: bool,
     taken: Vec<bool>,
     rng: Rng,
     completed: u64,
@@ -56,6 +61,8 @@ impl Load {
             queues,
             bufs,
             model: vec![0; BLOCKS],
+            possible: vec![vec![0]; BLOCKS],
+            after_loss: false,
             taken: vec![false; BLOCKS],
             rng: Rng::with_seed(seed),
             completed: 0,
@@ -68,6 +75,48 @@ impl Load {
         assert!(self.in_flight() == 0, "buffers are in use");
         self.memory = memory;
         self.bufs.iter_mut().flatten().for_each(|buf| *buf = next());
+    }
+
+    /// The blocks from `first` on have these contents before anything is written.
+    pub fn assume(&mut self, first: usize, values: impl Iterator<Item = u64>) {
+        for (block, value) in (first..).zip(values) {
+            self.model[block] = value;
+            self.possible[block] = vec![value];
+        }
+    }
+
+    /// Waits for everything and has it made stable.
+    pub fn flush(&mut self) {
+        self.drain();
+        self.queues[0].enqueue(&Request::Flush).unwrap();
+        self.queues[0].publish().unwrap();
+        finish(&mut self.queues[0], 0);
+        for (possible, value) in self.possible.iter_mut().zip(&self.model) {
+            *possible = vec![*value];
+        }
+    }
+
+    /// The daemon was killed: reads may find what was flushed last, or anything since, until [`Load::settle`].
+    pub fn lose(&mut self) {
+        self.after_loss = true;
+    }
+
+    /// Finds out what is left, which is to be one of what may be; from then on it has to stay.
+    pub fn settle(&mut self) {
+        self.drain();
+        for block in 0..BLOCKS {
+            let buf = self.bufs[0].pop().unwrap();
+            let offset = block as u64 * u64::from(BLOCK);
+            self.queues[0].enqueue(&Request::Read { offset, data: &[buf] }).unwrap();
+            self.queues[0].publish().unwrap();
+            finish(&mut self.queues[0], 0);
+            let found = self.memory.to_vec(buf).unwrap();
+            let value = self.possible[block].iter().find(|value| contents(**value) == found);
+            self.model[block] = *value.unwrap_or_else(|| panic!("block {block} is none of what was written"));
+            self.bufs[0].push(buf);
+        }
+        self.after_loss = false;
+        self.flush();
     }
 
     /// Submits what fits and takes what completed, until `count` more requests were completed.
@@ -150,6 +199,7 @@ impl Load {
         let offset = block as u64 * u64::from(BLOCK);
         let request = if write {
             self.model[block] = self.rng.u64(1..);
+            self.possible[block].push(self.model[block]);
             self.memory.write(buf.addr, &contents(self.model[block])).unwrap();
             Request::Write { offset, data: &[buf] }
         } else {
@@ -168,7 +218,11 @@ impl Load {
         assert_eq!(done.status, Status::Ok, "queue {queue}, block {block}, write: {write}");
         if !write {
             let found = self.memory.to_vec(buf).unwrap();
-            assert!(found == contents(self.model[block]), "queue {queue}: block {block} is not what was written");
+            let fits = match self.after_loss {
+                true => self.possible[block].iter().any(|value| found == contents(*value)),
+                false => found == contents(self.model[block]),
+            };
+            assert!(fits, "queue {queue}: block {block} is not what was written");
         }
         self.taken[block] = false;
         self.bufs[queue].push(buf);

@@ -18,7 +18,7 @@ impl Node {
     pub fn simulated(options: &NodeOptions, driver: Driver, length: u64) -> Arc<Node> {
         let name = options.node_name.clone().unwrap_or_default();
         let node = Arc::new(Node::new(name, true, options, length, driver));
-        node.child().into_iter().for_each(|child| child.adopt());
+        node.adopted().for_each(|child| child.adopt());
         node
     }
 }

@@ -1,17 +1,18 @@
 //! An open image: its tables, its counts, its files, and the one way in for requests.
 
+use super::compressed::Inflater;
 use super::entry::Geometry;
 use super::freed::Quarantine;
+use super::header::Header;
 use super::l2::Tables;
+use super::map::{Extent, Found, View};
 use super::refcount::{Refcounts, Run};
 use super::reserve::Reserve;
-use super::compressed::Inflater;
-use super::map::{Extent, Found, View};
 use super::store::Store;
 use super::writeback::WriteBack;
 use crate::error::IoError;
 use crate::node::points::Points;
-use crate::node::{Kind, Map, Node, Outcome, Request};
+use crate::node::{Hold, Kind, Map, Node, Outcome, Request};
 use crate::range_lock::RangeLock;
 use crate::reactor::Handle;
 use std::sync::Arc;
@@ -39,6 +40,10 @@ pub struct Image {
     pub(super) punches: bool,
     pub(super) read_only: bool,
     pub(super) size: AtomicU64,
+    /// What the image said of itself when it was opened.
+    pub(super) header: Header,
+    /// Its files, kept from others.
+    pub(super) holds: Vec<Hold>,
 }
 
 impl Image {
@@ -50,6 +55,26 @@ impl Image {
     /// The node with the image's metadata.
     pub fn file(&self) -> &Arc<Node> {
         self.store.node()
+    }
+
+    /// The node with the guest's clusters, if it is not that with the metadata.
+    pub fn data_file(&self) -> Option<&Arc<Node>> {
+        Some(&self.data).filter(|data| !Arc::ptr_eq(data, self.store.node()))
+    }
+
+    /// What the image said of itself when it was opened.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Whether nothing is written.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Keeps others from its files as long as the image is there.
+    pub(crate) fn keep(&mut self, holds: Vec<Hold>) {
+        self.holds = holds;
     }
 
     /// The node whose content shows where the image has none.

@@ -3,9 +3,9 @@
 //! Nothing is believed that was not checked: the header by its parser, tables when they are read. What a program may
 //! not know of the image is cleared before the first write, and what says that the image is whole is set last.
 
+use super::compressed::{Inflater, Method};
 use super::entry::Geometry;
 use super::freed::Quarantine;
-use super::compressed::{Inflater, Method};
 use super::header::{Compression, Header, HeaderError, PREFIX, bits};
 use super::image::Image;
 use super::l2::metadata::Metadata;
@@ -131,6 +131,8 @@ impl Image {
             punches: options.pass_discard,
             read_only: options.read_only,
             size: AtomicU64::new(header.size),
+            header: header.clone(),
+            holds: Vec::new(),
         };
         if !options.read_only {
             image.begin_writing(io, header).await.map_err(OpenError::Write)?;

@@ -1,0 +1,193 @@
+//! Opening an image with the nodes that it is made of, and closing it before they go.
+//!
+//! What the operator says of its files goes before what the image says of them; see [`super::chain`] for the latter.
+//! An image's files are its own from before its header is read until it is closed.
+
+use super::chain::Chain;
+use super::errand::run;
+use super::{Graph, Opening, Runner};
+use crate::error::GraphError;
+use crate::node::options::Discard;
+use crate::node::options::{ChildRef, DriverOptions, FileOptions, Locking, RawOptions};
+use crate::node::qcow2::header::{self, Header, bits};
+use crate::node::qcow2::image::Image;
+use crate::node::qcow2::open::{Files, OpenError, read_header};
+use crate::node::qcow2::options::{Backing, Qcow2Options};
+use crate::node::{Driver, Hold, Node, NodeOptions};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+impl Graph {
+    /// Lets headers of images name files below `dir`, whose directory is another.
+    pub fn allow_backing_in(&self, dir: PathBuf) {
+        self.backing_dirs.lock().unwrap_or_else(PoisonError::into_inner).push(dir);
+    }
+
+    /// Opens the image of node `name` with its files.
+    pub(super) fn open_image(
+        &self,
+        name: &str,
+        node: &NodeOptions,
+        options: &Qcow2Options,
+        opening: &mut Opening<'_>,
+    ) -> Result<Image, GraphError> {
+        let file = self.child(&options.file, node, opening)?;
+        let read_only = node.read_only || (node.auto_read_only && file.is_read_only());
+        if file.is_read_only() && !read_only {
+            return Err(GraphError::NotWritable);
+        }
+        let mut holds = vec![Hold::of_format(&file, name, "file", !read_only)?];
+        let of_file = file.clone();
+        let header = run(opening.runner, move |io| async move { read_header(&io, &of_file).await })?;
+        let header = header.map_err(|error| refusal(&file, error))?;
+        let settings = options.for_image(&header, read_only, node.discard == Discard::Unmap)?;
+        let data = self.data_file(node, options, (&file, &header), opening)?;
+        if let Some(data) = &data {
+            holds.push(Hold::of_format(data, name, "data-file", !read_only)?);
+        }
+        let backing = self.backing(node, &options.backing, (&file, &header), opening);
+        let backing = backing.map_err(|error| GraphError::Backing(Box::new(error)))?;
+        if let Some(backing) = &backing {
+            holds.push(Hold::of_reader(backing)?);
+        }
+        let files = Files { file: file.clone(), data, backing };
+        let open = move |io| async move { Image::open(&io, &header, files, &settings).await };
+        let mut image = run(opening.runner, open)?.map_err(|error| refusal(&file, error))?;
+        image.keep(holds);
+        Ok(image)
+    }
+
+    fn data_file(
+        &self,
+        node: &NodeOptions,
+        options: &Qcow2Options,
+        (file, header): (&Arc<Node>, &Header),
+        opening: &mut Opening<'_>,
+    ) -> Result<Option<Arc<Node>>, GraphError> {
+        let apart = header.incompatible & bits::INCOMPATIBLE_DATA_FILE != 0;
+        match (&options.data_file, &header.data_file) {
+            (Some(_), _) if !apart => {
+                Err(GraphError::Options("'data-file' can only be set for images with an external data file".into()))
+            }
+            (Some(data), _) => self.child(data, node, opening).map(Some),
+            (None, _) if !apart => Ok(None),
+            (None, None) => Err(GraphError::Options("'data-file' is required for this image".into())),
+            (None, Some(name)) => {
+                let image = path(file)?;
+                let found = self.chain(image, opening)?.find(image, name)?;
+                self.child(&inline(plain_file(found)), node, opening).map(Some)
+            }
+        }
+    }
+
+    fn backing(
+        &self,
+        node: &NodeOptions,
+        backing: &Backing,
+        (file, header): (&Arc<Node>, &Header),
+        opening: &mut Opening<'_>,
+    ) -> Result<Option<Arc<Node>>, GraphError> {
+        match (backing, &header.backing) {
+            (Backing::None, _) | (Backing::FromHeader, None) => Ok(None),
+            (Backing::Node(ChildRef::Name(name)), _) => {
+                self.child(&ChildRef::Name(name.clone()), node, opening).map(Some)
+            }
+            (Backing::Node(ChildRef::Inline(options)), _) => {
+                let options = NodeOptions { read_only: true, ..(**options).clone() };
+                self.child(&inline(options), node, opening).map(Some)
+            }
+            (Backing::FromHeader, Some(named)) => {
+                let image = path(file)?;
+                let chain = self.chain(image, opening)?;
+                let found = chain.find(image, &named.file)?;
+                let options = described(image, &found, named)?;
+                let above = opening.chain.replace(chain.below(&found)?);
+                let built = self.child(&inline(NodeOptions { read_only: true, ..options }), node, opening);
+                opening.chain = above;
+                built.map(Some)
+            }
+        }
+    }
+
+    /// What has led to `image`, or a new beginning.
+    fn chain(&self, image: &Path, opening: &Opening<'_>) -> Result<Chain, GraphError> {
+        match &opening.chain {
+            Some(chain) => Ok(chain.clone()),
+            None => Chain::begin(image, &self.backing_dirs.lock().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+}
+
+/// What the header of `image` says of the file that it names. A format that it does not say is not guessed.
+fn described(image: &Path, found: &Path, named: &header::Backing) -> Result<NodeOptions, GraphError> {
+    let file = inline(plain_file(found.to_owned()));
+    match named.format.as_deref() {
+        Some("raw") => {
+            Ok(NodeOptions::new(DriverOptions::Raw(RawOptions { file, offset: 0, size: None, guard_format: false })))
+        }
+        Some("qcow2") => Ok(NodeOptions::new(DriverOptions::Qcow2(Box::new(Qcow2Options::new(file))))),
+        Some(other) => Err(GraphError::Options(format!("Unknown driver '{other}'"))),
+        None => {
+            let (image, found) = (image.display(), found.display());
+            Err(GraphError::Options(format!(
+                "The header of '{image}' does not say which format '{found}' has: name a node for it, or say it with \
+                 `qemu-img rebase -u -b '{}' -F FORMAT '{image}'`",
+                named.file
+            )))
+        }
+    }
+}
+
+fn plain_file(path: PathBuf) -> NodeOptions {
+    NodeOptions::new(DriverOptions::File(FileOptions { filename: path, locking: Locking::Auto, device: false }))
+}
+
+fn inline(options: NodeOptions) -> ChildRef {
+    ChildRef::Inline(Box::new(options))
+}
+
+/// The file that an image is in.
+fn path(node: &Arc<Node>) -> Result<&Path, GraphError> {
+    file_name(node).map(Path::new).ok_or_else(|| {
+        let text = format!("Node '{}' is no file, so that names in its header lead nowhere: name nodes", node.name());
+        GraphError::Options(text)
+    })
+}
+
+fn file_name(node: &Arc<Node>) -> Option<&str> {
+    match node.driver() {
+        Driver::File(file) => Some(file.path()),
+        _ => file_name(node.child()?),
+    }
+}
+
+/// Why an image was not opened, with its name where the reason does not stand for itself.
+fn refusal(file: &Arc<Node>, error: OpenError) -> GraphError {
+    let name = file_name(file).unwrap_or(file.name());
+    GraphError::Options(match error {
+        OpenError::Header(error) => error.to_string(),
+        OpenError::Dirty => format!("{error}: repair '{name}' with `qemu-img check -r all`, or open it read-only"),
+        OpenError::Bitmaps => {
+            format!("{error}: open '{name}' read-only, or remove them with `qemu-img bitmap --remove`")
+        }
+        error => format!("Could not open '{name}': {error}"),
+    })
+}
+
+/// Writes what an image has in memory only, before its files go. What fails is said to whoever reads the log.
+pub(super) fn close(node: &Arc<Node>, runner: &dyn Runner) {
+    let Driver::Qcow2(image) = node.driver() else { return };
+    let name = file_name(image.file()).unwrap_or(image.file().name());
+    let closing = node.clone();
+    let closed = run(runner, move |io| async move {
+        match closing.driver() {
+            Driver::Qcow2(image) => image.close(&io, closing.points()).await,
+            _ => Ok(()),
+        }
+    });
+    match closed {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(node = node.name(), file = name, "could not close the image: {error}"),
+        Err(error) => tracing::error!(node = node.name(), file = name, "could not close the image: {error}"),
+    }
+}
