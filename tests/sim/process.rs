@@ -172,6 +172,7 @@ fn open(graph: &Arc<Graph>, scenario: &Scenario, image: &Path) -> Arc<Node> {
             let delay = Delays { read: 30_000, write: 10_000, write_zeroes: 0, discard: 5_000, flush: 90_000 };
             let filter = BlkDebugOptions {
                 image: ChildRef::Inline(Box::new(file)),
+                align: 0,
                 config: None,
                 inject_error: Vec::new(),
                 set_state: Vec::new(),

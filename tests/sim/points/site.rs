@@ -174,6 +174,7 @@ impl Builder<'_> {
             }),
             Stack::BlkDebug => DriverOptions::BlkDebug(BlkDebugOptions {
                 image: child,
+                align: 0,
                 config: None,
                 inject_error: Vec::new(),
                 set_state: Vec::new(),

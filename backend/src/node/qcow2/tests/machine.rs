@@ -135,7 +135,7 @@ impl Machine {
 
 /// The fast path where it leads somewhere, else a task.
 async fn through_queue(root: &Root, io: &Handle, mut request: Request) -> Outcome {
-    let (offset, len) = (request.offset, request.len);
+    let len = request.len;
     let (map, stamp) = {
         let section = root.enter();
         let map = section.map(&mut request);
