@@ -4,6 +4,7 @@ mod arguments;
 mod commands;
 pub mod daemon;
 mod errors;
+mod images;
 mod options;
 mod python;
 mod schema;

@@ -66,10 +66,13 @@ impl Graph {
     ) -> Result<Option<Arc<Node>>, GraphError> {
         let apart = header.incompatible & bits::INCOMPATIBLE_DATA_FILE != 0;
         match (&options.data_file, &header.data_file) {
-            (Some(_), _) if !apart => {
-                Err(GraphError::Options("'data-file' can only be set for images with an external data file".into()))
-            }
-            (Some(data), _) => self.child(data, node, opening).map(Some),
+            (Some(data), _) => match self.child(data, node, opening)? {
+                data if apart => Ok(Some(data)),
+                _ => {
+                    let text = "'data-file' can only be set for images with an external data file";
+                    Err(GraphError::Options(text.into()))
+                }
+            },
             (None, _) if !apart => Ok(None),
             (None, None) => Err(GraphError::Options("'data-file' is required for this image".into())),
             (None, Some(name)) => {

@@ -156,9 +156,9 @@ fn header(node: &Node) -> Option<&Header> {
 /// Drivers without any file have nothing to say.
 fn dirty_flag(node: &Node) -> Option<bool> {
     match node.driver() {
-        Driver::File(_) | Driver::Raw(_) => Some(false),
+        Driver::File(_) => Some(false),
         Driver::Qcow2(image) => Some(image.header().incompatible & bits::INCOMPATIBLE_DIRTY != 0),
-        Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => dirty_flag(node.child()?),
+        Driver::Raw(_) | Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => dirty_flag(node.child()?),
         Driver::Null(_) | Driver::SnapshotAccess(_) => None,
     }
 }

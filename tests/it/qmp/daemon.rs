@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,11 +31,12 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `program` with a monitor, an image `DIR/disk.img` of 1 MiB, `blkdebug` rules in
-    /// `DIR/rules`, and `options`.
+    /// Starts `program` with a monitor, an image `DIR/disk.img` of 1 MiB, an empty qcow2 image `DIR/image` of as much,
+    /// `blkdebug` rules in `DIR/rules`, and `options`.
     pub fn start(program: &str, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::File::create(dir.path().join("disk.img")).unwrap().set_len(1 << 20).unwrap();
+        std::fs::write(dir.path().join("image"), image()).unwrap();
         std::fs::write(dir.path().join("rules"), "[inject-error]\nevent = \"none\"\niotype = \"flush\"\n").unwrap();
         let chardev = format!("socket,id=m,path={},server=on,wait=off", dir.path().join("qmp.sock").display());
         let monitor = ["--chardev", &chardev, "--monitor", "chardev=m"];
@@ -91,6 +93,19 @@ impl Drop for Daemon {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// An empty qcow2 image of 1 MiB.
+fn image() -> &'static [u8] {
+    static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image");
+        let options = ["create", "-q", "-f", "qcow2", "-o", "cluster_size=512"];
+        let status = Command::new("qemu-img").args(options).arg(&path).arg("1M").status().unwrap();
+        assert!(status.success());
+        std::fs::read(path).unwrap()
+    })
 }
 
 /// A connection to a monitor.

@@ -13,7 +13,7 @@ use tidemark_frontend::DeviceOptions;
 
 use super::daemon::{DISK, Daemon};
 use super::load::{BLOCK, Load};
-use crate::cli::process::Place;
+use crate::cli::process::{Place, wait_until};
 
 /// Blocks of the raw image at the bottom of chains; it is shorter than the disk.
 const BASE_BLOCKS: u64 = 500;
@@ -160,4 +160,29 @@ fn ten_orderly_restarts_under_load_lose_and_leak_nothing() {
     load.drain();
     let text = compare(&mut daemon, &load);
     assert!(text.contains("No errors were found"), "{text}");
+}
+
+#[test]
+fn a_deleted_node_has_left_its_image_in_order_while_the_daemon_goes_on() {
+    let daemon = Daemon::serve_image(&[], |place| plain(place, "cluster_size=4k"));
+    let mut device = daemon.connect(DeviceOptions::default().with_queues(2, 64));
+    let mut load = Load::new(&mut device, 2, 7);
+    load.steps(300);
+    load.drain();
+    drop(device);
+    let mut client = daemon.qmp();
+    for request in [
+        "{'execute': 'block-export-del', 'arguments': {'id': 'disk0', 'mode': 'hard'}}",
+        "{'execute': 'blockdev-del', 'arguments': {'node-name': 'disk0'}}",
+    ] {
+        let mut replies = Vec::new();
+        wait_until("the end of the export", || {
+            replies = client.ask(request);
+            replies.iter().all(|reply| reply.get("error").is_none())
+        });
+    }
+    let directory = daemon.file("disk").parent().unwrap().to_owned();
+    assert!(qemu(&directory, "qemu-img check -f qcow2 disk").contains("No errors were found"));
+    qemu(&directory, "qemu-img convert -f qcow2 -O raw disk content");
+    assert!(fs::read(directory.join("content")).unwrap() == load.expected(DISK), "the image is not what was written");
 }

@@ -19,6 +19,7 @@ const EXPORT: &str = "{'execute': 'block-export-add', 'arguments': {'type': 'vho
                       'node-name': 'n', 'addr': {'type': 'unix', 'path': 'DIR/v.sock'}}}";
 const IOTHREAD: &str = "{'execute': 'object-add', 'arguments': {'qom-type': 'iothread', 'id': 'i'}}";
 
+const IMAGE: &str = "{'driver': 'file', 'filename': 'DIR/image'}";
 const CHILD: &str = "{'driver': 'null-co', 'size': 1048576}";
 
 // A disk with two bitmaps, and another one as long.
@@ -40,7 +41,7 @@ const FILTER: &str = "{'driver': 'copy-before-write', 'node-name': 'f', 'file': 
 
 const BACKUP: [(&str, &str); 4] = [("job-id", "'j'"), ("device", "'n'"), ("target", "'t'"), ("sync", "'full'")];
 
-pub const BASES: [Base; 44] = [
+pub const BASES: [Base; 45] = [
     Base { command: "blockdev-add", members: &[("driver", "'null-co'"), ("node-name", "'n'")], setup: &[] },
     Base {
         command: "blockdev-add",
@@ -55,6 +56,11 @@ pub const BASES: [Base; 44] = [
     Base {
         command: "blockdev-add",
         members: &[("driver", "'raw'"), ("node-name", "'n'"), ("file", CHILD)],
+        setup: &[],
+    },
+    Base {
+        command: "blockdev-add",
+        members: &[("driver", "'qcow2'"), ("node-name", "'n'"), ("file", IMAGE)],
         setup: &[],
     },
     Base {
@@ -156,7 +162,7 @@ pub const STATE: [&str; 3] =
     ["{'execute': 'query-named-block-nodes'}", "{'execute': 'query-block-exports'}", "{'execute': 'query-jobs'}"];
 
 /// Values by name; others have one by their type.
-pub const VALUES: [(&str, &str); 31] = [
+pub const VALUES: [(&str, &str); 34] = [
     ("driver", "'null-co'"),
     ("node-name", "'n'"),
     ("filename", "'DIR/disk.img'"),
@@ -165,6 +171,9 @@ pub const VALUES: [(&str, &str); 31] = [
     ("offset", "512"),
     ("file", CHILD),
     ("image", CHILD),
+    ("backing", "null"),
+    ("data-file", CHILD),
+    ("overlap-check", "'all'"),
     ("id", "'e'"),
     ("iothread", "'i'"),
     ("path", "'DIR/w.sock'"),
