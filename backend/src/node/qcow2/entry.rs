@@ -92,8 +92,9 @@ impl Geometry {
         if reserved != 0 || self.in_cluster(host) != 0 || (zero && self.version < 3) {
             return Entry::Invalid;
         }
-        // In an external data file, and only there, offset 0 is that of a cluster; COPIED says that there is one.
-        let allocated = host != 0 || (self.external_data && copied);
+        // In an external data file, and only there, offset 0 is that of a cluster; COPIED says that there is one. Of a
+        // zero cluster QEMU does not take it for one.
+        let allocated = host != 0 || (self.external_data && copied && !zero);
         match (zero, allocated) {
             (true, true) => Entry::Zero { host: Some(host), copied },
             (true, false) => Entry::Zero { host: None, copied: false },
@@ -238,5 +239,6 @@ mod tests {
         let external = Geometry { external_data: true, ..geometry(16) };
         assert_eq!(external.decode(1 << 63), Entry::Data { host: 0, copied: true });
         assert_eq!(external.decode(0), Entry::Unallocated);
+        assert_eq!(external.decode(1 << 63 | 1), Entry::Zero { host: None, copied: false });
     }
 }

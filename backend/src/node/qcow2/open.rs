@@ -110,6 +110,7 @@ impl Image {
         let cache = options.l2_cache_bytes;
         let tables = Tables::open(io, store.clone(), data.clone(), geometry, l1, cache, metadata).await;
         let tables = tables.map_err(|error| OpenError::Read("L1 table", error))?;
+        protect(header, &refcounts, &tables);
         let l1_in_file = (0..tables.l1_entries()).map(|index| tables.l1(index)).collect();
         let image = Self {
             store,
@@ -197,4 +198,18 @@ fn known_metadata(header: &Header, refcounts: &Refcounts) -> Metadata {
         metadata.add(range);
     }
     metadata
+}
+
+/// Whatever a broken image says of their counts, the clusters of its tables are not taken for anything else.
+fn protect(header: &Header, refcounts: &Refcounts, tables: &Tables) {
+    let cluster = tables.geometry().cluster();
+    refcounts.reserve(header.l1_offset..header.l1_offset + u64::from(header.l1_entries) * 8);
+    if header.snapshots > 0 {
+        refcounts.reserve(header.snapshots_offset..header.snapshots_offset + cluster);
+    }
+    for index in 0..tables.l1_entries() {
+        if let Ok(Some((host, _))) = tables.table(index) {
+            refcounts.reserve(host..host + cluster);
+        }
+    }
 }

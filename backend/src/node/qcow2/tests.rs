@@ -1,5 +1,6 @@
 //! Images as guests use them, on the simulated kernel and beside QEMU.
 
+mod broken;
 mod machine;
 mod model;
 mod random;
