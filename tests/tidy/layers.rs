@@ -20,8 +20,8 @@ const CRATES: [(&str, &[&str]); 7] = [
 const BACKEND: [&str; 12] =
     ["sync", "error", "io", "mailbox", "reactor", "range_lock", "epoch", "bitmaps", "node", "graph", "event", "export"];
 
-/// Who may know JSON.
-const JSON: &str = "qmp-lite";
+/// Who may know JSON: QMP, and what speaks it from outside to measure.
+const JSON: [&str; 2] = ["qmp-lite", "tidemark-benches"];
 
 /// The names in a manifest's table of dependencies, without what tests alone use.
 fn dependencies(manifest: &str) -> Vec<&str> {
@@ -58,8 +58,8 @@ fn upward_crates(manifests: &[File]) -> Vec<String> {
             if ours && !allowed.contains(&used) {
                 complaints.push(format!("{path}: {name} may not use {used}"));
             }
-            if used == "serde_json" && name != JSON {
-                complaints.push(format!("{path}: only {JSON} knows JSON"));
+            if used == "serde_json" && !JSON.contains(&name) {
+                complaints.push(format!("{path}: only {} knows JSON", JSON[0]));
             }
         }
     }

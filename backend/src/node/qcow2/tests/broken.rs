@@ -44,14 +44,14 @@ fn tables_that_counts_call_free_are_not_given_to_guests() {
     let mut machine = Machine::new(1, &[content], 1);
     let options = || Options { read_only: false, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard: false };
     machine.open(options()).unwrap();
-    for number in 1..20 {
-        run(&mut machine, Kind::Write, number * CLUSTER, number as u8);
+    for number in 1..20u8 {
+        run(&mut machine, Kind::Write, usize::from(number) * CLUSTER, number);
     }
     machine.close().unwrap();
     let mut machine = Machine::new(2, &machine.contents(), 1);
     machine.open(options()).unwrap();
-    for number in 1..20 {
-        let found = run(&mut machine, Kind::Read, number * CLUSTER, 0);
-        assert!(found.iter().all(|byte| *byte == number as u8), "cluster {number}");
+    for number in 1..20u8 {
+        let found = run(&mut machine, Kind::Read, usize::from(number) * CLUSTER, 0);
+        assert!(found.iter().all(|byte| *byte == number), "cluster {number}");
     }
 }
