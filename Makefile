@@ -100,7 +100,7 @@ test-docs:
 .PHONY: test-loom
 test-loom:
 	RUSTFLAGS='--cfg loom' cargo test --locked -p tidemark-backend -p tidemark-cbt --lib --target-dir $(OUT)/loom model
-	@$(call ran,'loom models of mailbox, epochs, bitmaps and copy maps')
+	@$(call ran,'loom models of mailbox and epochs and tables and bitmaps and copy maps')
 
 .PHONY: bench
 bench:

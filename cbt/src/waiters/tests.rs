@@ -20,7 +20,9 @@ mod model {
                 loom::thread::spawn(move || {
                     let (map, waiters, woken) = &*shared;
                     map.done(run);
-                    waiters.wake(0..1, |()| drop(woken.fetch_add(1, Ordering::Relaxed)));
+                    waiters.wake(0..1, |()| {
+                        woken.fetch_add(1, Ordering::Relaxed);
+                    });
                 })
             };
             let (map, waiters, woken) = &*shared;
