@@ -15,6 +15,7 @@ pub mod l2;
 pub mod map;
 pub mod open;
 pub mod options;
+pub mod own_header;
 pub mod read;
 pub mod refcount;
 pub mod reserve;

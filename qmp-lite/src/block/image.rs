@@ -121,14 +121,14 @@ qapi_enum! {
 pub(super) fn image(node: &Node, flat: bool) -> ImageInfo {
     let below = below(node).filter(|_| !flat);
     let header = header(node);
-    let backing = header.and_then(|header| header.backing.as_ref());
+    let backing = header.as_ref().and_then(|header| header.backing.as_ref());
     ImageInfo {
         filename: filename(node),
         format: node.driver_name().to_owned(),
         dirty_flag: dirty_flag(node),
         actual_size: actual_size(node),
         virtual_size: node.length(),
-        cluster_size: header.map(|header| 1 << header.cluster_bits),
+        cluster_size: header.as_ref().map(|header| 1 << header.cluster_bits),
         backing_filename: backing.map(|backing| backing.file.clone()),
         full_backing_filename: backing.map(|backing| full_path(&filename(node), &backing.file)),
         backing_filename_format: backing.and_then(|backing| backing.format.clone()),
@@ -146,7 +146,7 @@ pub(super) fn below(node: &Node) -> Option<&Arc<Node>> {
     }
 }
 
-fn header(node: &Node) -> Option<&Header> {
+fn header(node: &Node) -> Option<Arc<Header>> {
     match node.driver() {
         Driver::Qcow2(image) => Some(image.header()),
         _ => None,
@@ -196,7 +196,7 @@ fn specific(node: &Node) -> Option<ImageInfoSpecific> {
             (ImageInfoSpecificKind::File, ImageInfoSpecificData::File(ImageInfoSpecificFileWrapper { data }))
         }
         Driver::Qcow2(image) => {
-            let data = qcow2(image.header());
+            let data = qcow2(&image.header());
             (ImageInfoSpecificKind::Qcow2, ImageInfoSpecificData::Qcow2(ImageInfoSpecificQCow2Wrapper { data }))
         }
         _ => return None,

@@ -3,9 +3,9 @@
 use super::compressed::Inflater;
 use super::entry::Geometry;
 use super::freed::Quarantine;
-use super::header::Header;
 use super::l2::Tables;
 use super::map::{Extent, Found, View};
+use super::own_header::OwnHeader;
 use super::refcount::{Refcounts, Run};
 use super::reserve::Reserve;
 use super::store::Store;
@@ -40,8 +40,7 @@ pub struct Image {
     pub(super) punches: bool,
     pub(super) read_only: bool,
     pub(super) size: AtomicU64,
-    /// What the image said of itself when it was opened.
-    pub(super) header: Header,
+    pub(super) header: OwnHeader,
     /// Its files, kept from others.
     pub(super) holds: Vec<Hold>,
 }
@@ -60,11 +59,6 @@ impl Image {
     /// The node with the guest's clusters, if it is not that with the metadata.
     pub fn data_file(&self) -> Option<&Arc<Node>> {
         Some(&self.data).filter(|data| !Arc::ptr_eq(data, self.store.node()))
-    }
-
-    /// What the image said of itself when it was opened.
-    pub fn header(&self) -> &Header {
-        &self.header
     }
 
     /// Whether nothing is written.

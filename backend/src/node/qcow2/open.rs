@@ -10,12 +10,12 @@ use super::header::{Compression, Header, HeaderError, PREFIX, bits};
 use super::image::Image;
 use super::l2::metadata::Metadata;
 use super::l2::{L1, Tables};
+use super::own_header::{ChangeError, OwnHeader};
 use super::refcount::{self, Refcounts};
 use super::reserve::Reserve;
 use super::store::Store;
 use super::writeback::WriteBack;
 use crate::error::IoError;
-use crate::io::Buf;
 use crate::node::Node;
 use crate::node::points::Points;
 use crate::range_lock::RangeLock;
@@ -43,8 +43,8 @@ pub enum OpenError {
     #[error("Could not read {0}: {1}")]
     Read(&'static str, IoError),
     /// What has to be said before the first write cannot be.
-    #[error("Could not write the header: {0}")]
-    Write(IoError),
+    #[error(transparent)]
+    Change(#[from] ChangeError),
 }
 
 /// What an image is opened with.
@@ -132,25 +132,22 @@ impl Image {
             punches: options.pass_discard,
             read_only: options.read_only,
             size: AtomicU64::new(header.size),
-            header: header.clone(),
+            header: OwnHeader::new(header.clone()),
             holds: Vec::new(),
         };
         if !options.read_only {
-            image.begin_writing(io, header).await.map_err(OpenError::Write)?;
+            image.begin_writing(io, header).await?;
         }
         Ok(image)
     }
 
     /// Clears what is said of features that are not known here: it will not be true any more.
-    async fn begin_writing(&self, io: &Handle, header: &Header) -> Result<(), IoError> {
+    async fn begin_writing(&self, io: &Handle, header: &Header) -> Result<(), ChangeError> {
         let known = bits::AUTOCLEAR_BITMAPS | bits::AUTOCLEAR_RAW_DATA;
         if header.version < 3 || header.autoclear & !known == 0 {
             return Ok(());
         }
-        let mut field = Buf::new(8);
-        field.as_mut_slice().copy_from_slice(&(header.autoclear & known).to_be_bytes());
-        self.store.write(io, AUTOCLEAR_AT, field).await?;
-        self.store.flush(io).await
+        self.change_header(io, |header| header.autoclear &= known).await
     }
 
     /// Makes everything stable and gives back what was taken ahead. Nobody may be using the image any more.
@@ -169,9 +166,6 @@ impl Image {
         self.flush(io, points).await
     }
 }
-
-/// Offset of the autoclear feature bits in a header of version 3.
-const AUTOCLEAR_AT: u64 = 88;
 
 fn check_writable(header: &Header) -> Result<(), OpenError> {
     header.writable()?;

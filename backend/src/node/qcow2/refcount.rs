@@ -17,7 +17,7 @@ mod write_back;
 use super::entry::Geometry;
 use super::store::Store;
 use crate::error::IoError;
-use crate::range_lock::RangeLock;
+use crate::range_lock::{Guard, RangeLock};
 use crate::reactor::Handle;
 use search::{Plan, Search, Step, Want};
 use state::{Place, State, TableAt};
@@ -53,6 +53,13 @@ pub struct Run {
     pub clusters: u64,
     /// Nothing was ever written there: they read as zeroes once the file reaches that far.
     pub fresh: bool,
+}
+
+/// The refcount table that the header names.
+pub(super) struct NamedTable<'a> {
+    pub(super) offset: u64,
+    pub(super) clusters: u64,
+    _kept: Guard<'a>,
 }
 
 /// The reference counts of one image.
@@ -102,6 +109,14 @@ impl Refcounts {
     pub fn table(&self) -> (u64, u64) {
         let state = self.state();
         state.tables.last().map_or((0, 0), |at| (at.offset, at.clusters))
+    }
+
+    /// The table that the header names, which it goes on to name until the guard is dropped.
+    pub(super) async fn keep_table(&self) -> NamedTable<'_> {
+        let kept = self.writing.lock(0..1).await;
+        let named = self.state().tables.first().copied();
+        let TableAt { offset, clusters } = named.unwrap_or(TableAt { offset: 0, clusters: 0 });
+        NamedTable { offset, clusters, _kept: kept }
     }
 
     /// The offsets of all refcount blocks that can be one.

@@ -1,0 +1,62 @@
+//! What an open image says of itself, and changes of it.
+//!
+//! One change at a time, the first cluster as a whole; whoever moves the refcount table names it in the same cluster and
+//! waits meanwhile.
+
+use super::header::{Header, HeaderError};
+use super::image::Image;
+use crate::error::IoError;
+use crate::io::Buf;
+use crate::reactor::Handle;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The header as the file has it, but for where the refcount table is.
+pub struct OwnHeader(Mutex<Arc<Header>>);
+
+/// Why a header was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// It cannot be written as it would be.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// The storage's; the file has the old one or the new one.
+    #[error("Could not write the header: {0}")]
+    Io(#[from] IoError),
+}
+
+impl OwnHeader {
+    /// As it was read.
+    pub fn new(header: Header) -> Self {
+        Self(Mutex::new(Arc::new(header)))
+    }
+
+    fn get(&self) -> Arc<Header> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Image {
+    /// What the image says of itself, but for where the refcount table is.
+    pub fn header(&self) -> Arc<Header> {
+        self.header.get()
+    }
+
+    /// Changes what the image says of itself; stable when this returns.
+    ///
+    /// # Errors
+    /// See [`ChangeError`]; then what [`Image::header`] says is unchanged.
+    pub(super) async fn change_header(&self, io: &Handle, change: impl FnOnce(&mut Header)) -> Result<(), ChangeError> {
+        let table = self.refcounts.keep_table().await;
+        let mut header = Header::clone(&self.header());
+        change(&mut header);
+        header.reftable_offset = table.offset;
+        header.reftable_clusters = u32::try_from(table.clusters).map_err(|_| IoError::Io)?;
+        let bytes = header.to_bytes()?;
+        let mut buf = Buf::new(bytes.len());
+        buf.as_mut_slice().copy_from_slice(&bytes);
+        self.store.write(io, 0, buf).await?;
+        self.store.flush(io).await?;
+        *self.header.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(header);
+        Ok(())
+    }
+}
