@@ -9,6 +9,7 @@ mod files;
 mod inherited;
 pub mod lock;
 mod op;
+mod shared;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 mod uring;
@@ -18,6 +19,7 @@ pub use buf::{Buf, Memory, Segment, byte_count};
 pub use files::{FileId, FileInfo, FileTable};
 pub use inherited::take_inherited;
 pub use op::{Completion, Op, OpKind, Token};
+pub use shared::SharedWords;
 pub use uring::Uring;
 pub use workers::Workers;
 

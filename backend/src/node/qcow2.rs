@@ -11,6 +11,7 @@ pub mod entry;
 pub mod freed;
 pub mod header;
 pub mod image;
+pub mod journal;
 pub mod l2;
 pub mod map;
 pub mod open;

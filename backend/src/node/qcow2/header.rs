@@ -15,7 +15,8 @@ mod tables;
 mod write;
 
 pub use error::{HeaderError, TableFault};
-pub use features::{bits, names};
+pub use extensions::FEATURE_NAMES;
+pub use features::{bits, journal_name, names};
 pub(super) use fields::{Fields, Writer};
 
 use super::entry::Geometry;

@@ -3,6 +3,7 @@
 use super::compressed::Inflater;
 use super::entry::Geometry;
 use super::freed::Quarantine;
+use super::journal::Journal;
 use super::l2::Tables;
 use super::map::{Extent, Found, View};
 use super::own_header::OwnHeader;
@@ -15,8 +16,8 @@ use crate::node::points::Points;
 use crate::node::{Hold, Kind, Map, Node, Outcome, Request};
 use crate::range_lock::RangeLock;
 use crate::reactor::Handle;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// An open image.
 pub struct Image {
@@ -36,6 +37,8 @@ pub struct Image {
     pub(super) table_turns: RangeLock,
     pub(super) freed: Quarantine,
     pub(super) writeback: WriteBack,
+    /// What is not written back, for the process after this one.
+    pub(super) journal: OnceLock<Journal>,
     /// Whether the file is told of clusters that a guest has discarded.
     pub(super) punches: bool,
     pub(super) read_only: bool,

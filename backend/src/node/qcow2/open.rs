@@ -8,6 +8,7 @@ use super::entry::Geometry;
 use super::freed::Quarantine;
 use super::header::{Compression, Header, HeaderError, PREFIX, bits};
 use super::image::Image;
+use super::journal::Place;
 use super::l2::metadata::Metadata;
 use super::l2::{L1, Tables};
 use super::own_header::{ChangeError, OwnHeader};
@@ -21,8 +22,8 @@ use crate::node::points::Points;
 use crate::range_lock::RangeLock;
 use crate::reactor::Handle;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 /// Why an image cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +43,9 @@ pub enum OpenError {
     /// Part of it cannot be read.
     #[error("Could not read {0}: {1}")]
     Read(&'static str, IoError),
+    /// What was noted in its journal cannot be written.
+    #[error("Could not write back what its journal has: {0}")]
+    Recover(IoError),
     /// What has to be said before the first write cannot be.
     #[error(transparent)]
     Change(#[from] ChangeError),
@@ -58,6 +62,8 @@ pub struct Options {
     pub refcount_cache_bytes: u64,
     /// What a guest discards is discarded in the file.
     pub pass_discard: bool,
+    /// Where changes are noted that the file does not have, if they are to outlive the process.
+    pub journal: Option<Place>,
 }
 
 /// The nodes an image is made of.
@@ -129,6 +135,7 @@ impl Image {
             table_turns: RangeLock::default(),
             freed: Quarantine::default(),
             writeback: WriteBack::new(l1_in_file),
+            journal: OnceLock::new(),
             punches: options.pass_discard,
             read_only: options.read_only,
             size: AtomicU64::new(header.size),
@@ -136,18 +143,30 @@ impl Image {
             holds: Vec::new(),
         };
         if !options.read_only {
-            image.begin_writing(io, header).await?;
+            image.begin_writing(io, options.journal.as_ref()).await?;
         }
         Ok(image)
     }
 
-    /// Clears what is said of features that are not known here: it will not be true any more.
-    async fn begin_writing(&self, io: &Handle, header: &Header) -> Result<(), ChangeError> {
-        let known = bits::AUTOCLEAR_BITMAPS | bits::AUTOCLEAR_RAW_DATA;
-        if header.version < 3 || header.autoclear & !known == 0 {
+    /// Says what is true from the first write on: features that are not known here are gone, a journal may be needed.
+    async fn begin_writing(&self, io: &Handle, place: Option<&Place>) -> Result<(), OpenError> {
+        let known = bits::AUTOCLEAR_BITMAPS | bits::AUTOCLEAR_RAW_DATA | bits::AUTOCLEAR_JOURNAL;
+        if self.header().version < 3 || self.take_over(io, place).await.map_err(OpenError::Recover)? {
             return Ok(());
         }
-        self.change_header(io, |header| header.autoclear &= known).await
+        if let Some(place) = place
+            && self.begin_journal(io, place, known).await?
+        {
+            return Ok(());
+        }
+        if self.header().autoclear & !known != 0 || self.header().any_journal().is_some() {
+            self.change_header(io, |header| {
+                header.autoclear &= known;
+                header.forget_journal();
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Makes everything stable and gives back what was taken ahead. Nobody may be using the image any more.
@@ -163,7 +182,8 @@ impl Image {
         }
         // The first gives back what was freed; the second says so in the file.
         self.flush(io, points).await?;
-        self.flush(io, points).await
+        self.flush(io, points).await?;
+        self.end_journal(io).await
     }
 }
 

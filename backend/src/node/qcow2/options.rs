@@ -4,6 +4,7 @@
 //! Members that only say how QEMU should do what is done here otherwise anyway are checked and have no effect.
 
 use super::header::Header;
+use super::journal::Place;
 use super::open::Options;
 use crate::error::GraphError;
 use crate::node::options::ChildRef;
@@ -100,7 +101,7 @@ impl Qcow2Options {
             return refuse("discard-no-unref is only supported since qcow2 version 3".into());
         }
         let pass_discard = self.pass_discard_request.unwrap_or(unmap);
-        Ok(Options { read_only, l2_cache_bytes, refcount_cache_bytes, pass_discard })
+        Ok(Options { read_only, l2_cache_bytes, refcount_cache_bytes, pass_discard, journal: Some(Place::default()) })
     }
 
     /// Bytes of L2 tables and of refcount blocks in memory: what was asked for, but no more tables than the disk has.

@@ -7,6 +7,7 @@
 
 mod blocks;
 pub mod check;
+mod claim;
 mod reserved;
 mod search;
 mod state;

@@ -7,6 +7,7 @@
 use super::entry::Entry;
 use super::freed::Freed;
 use super::image::Image;
+use super::journal::Change;
 use super::map::{Extent, Found};
 use super::refcount::Run;
 use crate::error::IoError;
@@ -108,12 +109,18 @@ impl Image {
             self.put_unless_used(&extent, run);
             return Err(error);
         }
-        for number in 0..geometry.clusters(part.offset + part.len - first) {
-            let step = number * geometry.cluster();
-            let index = geometry.l2_index(first + step);
-            let last = geometry.decode(table.word(index));
-            table.set(index, geometry.data_entry(run.host + step));
-            self.free_replaced(last, Some(run.host + step), false);
+        let clusters = geometry.clusters(part.offset + part.len - first);
+        let host = |number| run.host + number * geometry.cluster();
+        let index = |number| geometry.l2_index(first + number * geometry.cluster());
+        let before: Vec<u64> = (0..clusters).map(|number| table.word(index(number))).collect();
+        let set = || (0..clusters).for_each(|number| table.set(index(number), geometry.data_entry(host(number))));
+        let change = Change::of_run(first, clusters, geometry.data_entry(run.host), geometry);
+        if let Err(error) = self.note(io, &[change], points, set).await {
+            self.put_unless_used(&extent, run);
+            return Err(error);
+        }
+        for (number, word) in (0..).zip(before) {
+            self.free_replaced(geometry.decode(word), Some(host(number)), false);
         }
         Ok(part.len)
     }

@@ -10,6 +10,7 @@
 
 use super::freed::Freed;
 use super::image::Image;
+use super::journal::Journal;
 use super::l2::Pin;
 use crate::epoch::Passage;
 use crate::error::IoError;
@@ -75,8 +76,13 @@ impl Image {
         let number = begun + 1;
         self.writeback.begun.store(number, Ordering::Release);
         let freed = self.freed.begin();
+        self.journal.get().into_iter().for_each(Journal::begin_cycle);
         match self.cycle(io).await {
-            Ok(()) => self.freed.settle(freed, Passage::of(points.seats())),
+            Ok(()) => {
+                // Before anything is used again that what was noted leads to.
+                self.journal.get().into_iter().for_each(Journal::end_cycle);
+                self.freed.settle(freed, Passage::of(points.seats()));
+            }
             Err(error) => {
                 self.freed.put_back(freed);
                 return Err(error);

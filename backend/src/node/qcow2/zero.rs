@@ -6,11 +6,14 @@
 
 use super::entry::Entry;
 use super::image::Image;
+use super::journal::{self, Change};
+use super::l2::Pin;
 use crate::error::IoError;
 use crate::io::{Buf, Memory, byte_count};
 use crate::node::points::Points;
 use crate::node::{Kind, Request};
 use crate::reactor::Handle;
+use std::ops::Range;
 
 /// What becomes of whole clusters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,15 +122,41 @@ impl Image {
         let table = self.table_for_change(io, index, points).await?;
         let mut at = first;
         while at < last {
-            let entry = geometry.l2_index(at);
-            let before = geometry.decode(table.word(entry));
-            if let Some(word) = self.word_after(before, fate) {
-                table.set(entry, word);
-                let kept = geometry.decode(word);
-                let kept = if let Entry::Zero { host, .. } = kept { host } else { None };
-                self.free_replaced(before, kept, fate != Fate::Keep);
+            let end = last.min(at.saturating_add(journal::MOST as u64 * geometry.cluster()));
+            self.change_piece(io, &table, at..end, fate, points).await?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// As many clusters as are noted in one step.
+    async fn change_piece(
+        &self,
+        io: &Handle,
+        table: &Pin<'_>,
+        clusters: Range<u64>,
+        fate: Fate,
+        points: &Points,
+    ) -> Result<(), IoError> {
+        let geometry = self.geometry;
+        let changed = |at: u64| {
+            let (index, before) = (geometry.l2_index(at), geometry.decode(table.word(geometry.l2_index(at))));
+            self.word_after(before, fate).map(|word| (at >> geometry.cluster_bits, index, before, word))
+        };
+        let changed: Vec<_> = clusters.step_by(byte_count(geometry.cluster())).filter_map(changed).collect();
+        let mut changes: Vec<Change> = Vec::new();
+        for (cluster, _, _, word) in &changed {
+            let longer = changes.last().and_then(|last| last.with(*cluster, *word, geometry));
+            if longer.is_some() {
+                changes.pop();
             }
-            at += geometry.cluster();
+            changes.push(longer.unwrap_or(Change { first: *cluster, count: 1, word: *word, step: 0 }));
+        }
+        let set = || changed.iter().for_each(|(_, index, _, word)| table.set(*index, *word));
+        self.note(io, &changes, points, set).await?;
+        for (_, _, before, word) in changed {
+            let kept = if let Entry::Zero { host, .. } = geometry.decode(word) { host } else { None };
+            self.free_replaced(before, kept, fate != Fate::Keep);
         }
         Ok(())
     }

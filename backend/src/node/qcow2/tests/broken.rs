@@ -42,7 +42,8 @@ fn tables_that_counts_call_free_are_not_given_to_guests() {
     // The refcount block of a new image is its third cluster: nothing is in use, it says.
     content[2 * CLUSTER..3 * CLUSTER].fill(0);
     let mut machine = Machine::new(1, &[content], 1);
-    let options = || Options { read_only: false, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard: false };
+    let options =
+        || Options { read_only: false, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard: false, journal: None };
     machine.open(options()).unwrap();
     for number in 1..20u8 {
         run(&mut machine, Kind::Write, usize::from(number) * CLUSTER, number);

@@ -48,21 +48,45 @@ impl Machine {
         Self { world, reactors, roots: Vec::new(), graph, files, node: None }
     }
 
-    /// Opens the image.
+    /// Opens the image, over its raw backing file if it has one.
     pub fn open(&mut self, options: Options) -> Result<(), OpenError> {
-        let file = self.graph.find("file0").unwrap();
-        let backing = self.graph.find("file1");
+        self.open_over(None, self.graph.find("file1"), options)
+    }
+
+    /// Opens the image over these.
+    pub fn open_over(
+        &mut self,
+        data: Option<Arc<Node>>,
+        backing: Option<Arc<Node>>,
+        options: Options,
+    ) -> Result<(), OpenError> {
+        let node = self.open_image(Files { file: self.file(0), data, backing }, options)?;
+        self.roots = self.reactors.iter().map(|_| Root::new(&node)).collect();
+        self.node = Some(node);
+        Ok(())
+    }
+
+    /// Opens an image that others are to be over; nothing is written to it.
+    pub fn open_below(&mut self, file: Arc<Node>, backing: Option<Arc<Node>>) -> Result<Arc<Node>, OpenError> {
+        let options =
+            Options { read_only: true, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard: false, journal: None };
+        self.open_image(Files { file, data: None, backing }, options)
+    }
+
+    fn open_image(&mut self, files: Files, options: Options) -> Result<Arc<Node>, OpenError> {
         let image = self.run(move |io| async move {
-            let header = read_header(&io, &file).await?;
-            let image = Image::open(&io, &header, Files { file, data: None, backing }, &options).await?;
+            let header = read_header(&io, &files.file).await?;
+            let image = Image::open(&io, &header, files, &options).await?;
             Ok::<_, OpenError>((header.size, image))
         });
         let (length, image) = image?;
         let options = NodeOptions { discard: Discard::Unmap, ..file_options("image", self.files[0].path()) };
-        let node = Node::simulated(&options, Driver::Qcow2(Box::new(image)), length);
-        self.roots = self.reactors.iter().map(|_| Root::new(&node)).collect();
-        self.node = Some(node);
-        Ok(())
+        Ok(Node::simulated(&options, Driver::Qcow2(Box::new(image)), length))
+    }
+
+    /// The file of this number.
+    pub fn file(&self, number: usize) -> Arc<Node> {
+        self.graph.find(&format!("file{number}")).unwrap()
     }
 
     /// Closes the image in order.

@@ -86,6 +86,20 @@ impl Model {
         })
     }
 
+    /// A read has found this, which is right: nothing older comes back.
+    pub fn found(&mut self, first: usize, data: &[u8]) {
+        for (sector, found) in self.0[first..].iter_mut().zip(data.chunks(SECTOR)) {
+            let value = u64::from_le_bytes(found[..8].try_into().expect("a sector"));
+            let last = sector.sent.iter().rposition(|sent| *sent == value);
+            sector.sure = sector.sure.max(last.unwrap_or_default());
+        }
+    }
+
+    /// What every sector holds; nothing is under way, and all was read.
+    pub fn values(&self) -> Vec<u64> {
+        self.0.iter().map(|sector| sector.sent[sector.sure]).collect()
+    }
+
     /// After a crash: what is there is what counts.
     pub fn adopt(&mut self, content: &[u8]) {
         for (sector, found) in self.0.iter_mut().zip(content.chunks(SECTOR)) {

@@ -95,8 +95,13 @@ impl Run {
 
     fn open(&mut self) {
         self.machine.set_faults(Faults::default());
-        let options =
-            Options { read_only: false, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard: self.random.bool() };
+        let options = Options {
+            read_only: false,
+            l2_cache_bytes: 0,
+            refcount_cache_bytes: 0,
+            pass_discard: self.random.bool(),
+            journal: None,
+        };
         self.machine.open(options).unwrap();
         if self.faulty {
             let faults = Faults { flush_error: 0, ..Faults::random(&mut self.random) };

@@ -78,7 +78,8 @@ impl Rig {
             }))
         };
         // As little memory as there can be, so that tables come and go.
-        let small = Options { read_only: true, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard: false };
+        let small =
+            Options { read_only: true, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard: false, journal: None };
         self.run(|io| async move {
             let header = read_header(&io, &files.file).await?;
             let image = Image::open(&io, &header, files, &small).await?;

@@ -1,0 +1,153 @@
+//! The journal's file: in a directory of the system's memory, with a number for a name.
+//!
+//! It is believed only if this user made it, since this system was started, for the image that names its number.
+
+use super::record::WORDS;
+use super::{GENERATIONS, Journal, RECORDS, Tail};
+use crate::io::SharedWords;
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// "Tidemark", then the layout's number.
+const MAGIC: u64 = u64::from_be_bytes(*b"Tidemar1");
+
+/// Where journals are, and how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// A directory whose files outlive the process, but not the system.
+    pub directory: PathBuf,
+    /// Records of a half; [`super::MOST`] at least.
+    pub slots: usize,
+}
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The system's.
+    #[error("'{}': {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// It is another user's, or others may write to it.
+    #[error("'{}' is not this user's alone", .0.display())]
+    Foreign(PathBuf),
+    /// It is not what its name says, or was made before the system was started.
+    #[error("'{}' is not the journal of this image", .0.display())]
+    Other(PathBuf),
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { directory: PathBuf::from("/dev/shm"), slots: 32768 }
+    }
+}
+
+impl Place {
+    fn path(&self, id: u128) -> PathBuf {
+        self.directory.join(format!("tidemark-{id:032x}.journal"))
+    }
+
+    /// Makes an empty journal with this number.
+    ///
+    /// # Errors
+    /// See [`JournalError`].
+    pub fn create(&self, id: u128) -> Result<Journal, JournalError> {
+        let path = self.path(id);
+        let words = in_file(&path, || {
+            let file = open(&path, OFlags::CREATE | OFlags::EXCL)?;
+            let words = words(self.slots);
+            rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, words as u64 * 8)?;
+            SharedWords::map(file, words)
+        })?;
+        halves(id).into_iter().chain(halves(boot_id())).zip(1..).for_each(|(value, at)| words.store(at, value));
+        words.store(5, self.slots as u64);
+        words.store(0, MAGIC);
+        let journal = Journal { words, path, slots: self.slots, tail: Mutex::new(FIRST) };
+        journal.clear();
+        Ok(journal)
+    }
+
+    /// The journal with this number, if it is there.
+    ///
+    /// # Errors
+    /// See [`JournalError`].
+    pub fn find(&self, id: u128) -> Result<Option<Journal>, JournalError> {
+        let path = self.path(id);
+        let file = match open(&path, OFlags::empty()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => in_file(&path, || file)?,
+        };
+        let stat = in_file(&path, || file.metadata())?;
+        let own = stat.is_file() && stat.uid() == rustix::process::geteuid().as_raw() && stat.mode() & 0o077 == 0;
+        if !own {
+            return Err(JournalError::Foreign(path));
+        }
+        let size = usize::try_from(stat.len() / 8).unwrap_or(0);
+        let words = in_file(&path, || SharedWords::map(file, size))?;
+        let named = halves(id).into_iter().chain(halves(boot_id())).zip(1..).all(|(value, at)| words.load(at) == value);
+        let slots = usize::try_from(words.load(5)).unwrap_or(0);
+        if words.load(0) != MAGIC || !named || size != self::words(slots) {
+            return Err(JournalError::Other(path));
+        }
+        let generation = |half: usize| words.load(GENERATIONS + half);
+        let half = if generation(1) > generation(0) { 1 } else { 0 };
+        // Nothing is added to what is there: it is read, and dropped.
+        let tail = Tail { half, slot: slots, generation: generation(half) };
+        Ok(Some(Journal { words, path, slots, tail: Mutex::new(tail) }))
+    }
+
+    /// Removes a journal that nobody needs, if it is there.
+    pub fn remove(&self, id: u128) {
+        remove(&self.path(id));
+    }
+}
+
+impl Journal {
+    /// Removes the file.
+    pub fn remove(&self) {
+        remove(&self.path);
+    }
+}
+
+/// Before the first half.
+const FIRST: Tail = Tail { half: 1, slot: 0, generation: 0 };
+
+fn words(slots: usize) -> usize {
+    RECORDS.saturating_add(slots.saturating_mul(2 * WORDS))
+}
+
+fn halves(number: u128) -> [u64; 2] {
+    let [high, low] = [number >> 64, number & u128::from(u64::MAX)];
+    [high, low].map(|half| u64::try_from(half).unwrap_or(0))
+}
+
+/// Which start of the system this is; 0 where it does not say.
+fn boot_id() -> u128 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    u128::from_str_radix(&text.trim().replace('-', ""), 16).unwrap_or(0)
+}
+
+fn open(path: &Path, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?))
+}
+
+fn in_file<T>(path: &Path, run: impl FnOnce() -> io::Result<T>) -> Result<T, JournalError> {
+    run().map_err(|source| JournalError::File { path: path.to_owned(), source })
+}
+
+fn remove(path: &Path) {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, path = %path.display(), "a journal that is not needed any more could not be removed");
+        }
+        _ => {}
+    }
+}
