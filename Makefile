@@ -43,7 +43,7 @@ TEST_PACKAGES := \
   'zlib1g-dev: compression for that fio'
 
 BENCH_PACKAGES := \
-  'qemu-utils: qemu-storage-daemon, the daemon compared with' \
+  'qemu-utils: qemu-storage-daemon, the daemon compared with; qemu-img makes images' \
   'fio: what io_uring can do on the same file' \
   'linux-perf: counts instructions and system calls' \
   'strace: counts system calls where perf may not'
@@ -108,6 +108,7 @@ bench:
 	cargo build --release --locked -p tidemark
 	cargo run --release --locked -p tidemark-benches --bin macro-bench
 	cargo run --release --locked -p tidemark-benches --bin points-bench
+	cargo run --release --locked -p tidemark-benches --bin qcow2-bench
 	cargo bench --locked -p tidemark-benches
 
 .PHONY: lint

@@ -38,6 +38,12 @@ pub fn ratio(ours: &[f64], theirs: &[f64]) -> Option<Median> {
     (!ratios.is_empty()).then(|| median(ratios))
 }
 
+/// The median of what neighbours differ by; `None` without any.
+pub fn difference(ours: &[f64], theirs: &[f64]) -> Option<Median> {
+    let differences: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours - theirs).collect();
+    (!differences.is_empty()).then(|| median(differences))
+}
+
 /// How many samples may be cut off at either end so that 95 % remain; `None` if even the whole range is too little.
 fn trim_for_95(count: usize) -> Option<usize> {
     // Probability that at most `k` of `count` fall below the median, times two: what the interval misses.

@@ -45,6 +45,26 @@ impl Storage {
     }
 }
 
+/// A directory on a storage, removed with its handle; `dir` is the one on a disk.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn directory(storage: Storage, dir: &Path) -> Result<TempDir> {
+    let parent = if storage == Storage::Tmpfs { Path::new("/dev/shm") } else { dir };
+    tempfile::tempdir_in(parent).with_context(|| format!("cannot use {}", parent.display()))
+}
+
+/// Brings a file into the page cache.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn read_through(path: &Path) -> Result<()> {
+    let mut file = File::open(path)?;
+    let mut chunk = vec![0; 1 << 20];
+    while file.read(&mut chunk)? > 0 {}
+    Ok(())
+}
+
 /// The files, removed at the end.
 pub struct Files {
     size: u64,
@@ -56,8 +76,7 @@ pub struct Files {
 impl Files {
     /// Writes both files, full of data that does not compress, and leaves the disk's in the page cache.
     pub fn prepare(dir: &Path, size_mib: u32) -> Result<Files> {
-        let on_disk = tempfile::tempdir_in(dir).with_context(|| format!("cannot use {}", dir.display()))?;
-        let in_memory = tempfile::tempdir_in("/dev/shm").context("cannot use /dev/shm")?;
+        let (on_disk, in_memory) = (directory(Storage::Cached, dir)?, directory(Storage::Tmpfs, dir)?);
         let (disk, memory) = (on_disk.path().join("disk.raw"), in_memory.path().join("disk.raw"));
         for path in [&disk, &memory] {
             fill(path, size_mib).with_context(|| format!("cannot write {}", path.display()))?;
@@ -98,15 +117,17 @@ impl Files {
     /// Brings a file into the page cache after something may have pushed it out.
     pub fn warm(&self, storage: Storage) -> Result<()> {
         if storage == Storage::Cached {
-            let mut file = File::open(&self.disk)?;
-            let mut chunk = vec![0; 1 << 20];
-            while file.read(&mut chunk)? > 0 {}
+            read_through(&self.disk)?;
         }
         Ok(())
     }
 }
 
-fn fill(path: &Path, size_mib: u32) -> Result<()> {
+/// Writes a file of data that does not compress; its length is in MiB.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn fill(path: &Path, size_mib: u32) -> Result<()> {
     let mut file = File::create(path)?;
     let mut rng = fastrand::Rng::with_seed(1);
     let mut chunk = vec![0; 1 << 20];

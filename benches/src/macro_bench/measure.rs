@@ -1,7 +1,6 @@
 //! One case: all peers in turn, again and again, the order reversed every other round.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Result;
 
@@ -9,14 +8,11 @@ use crate::cli::Options;
 use crate::counters::{Counters, count};
 use crate::fio::Fio;
 use tidemark_benches::case::Case;
+use tidemark_benches::contender::{Contender, best_aio};
 use tidemark_benches::cpu::Machine;
-use tidemark_benches::daemon::{Daemon, Export};
-use tidemark_benches::load::{Load, Sample};
+use tidemark_benches::load::Sample;
 use tidemark_benches::statistics::{self, Median};
 use tidemark_benches::storage::Files;
-
-/// How long qemu-storage-daemon is tried with each `aio=`.
-const TRIAL: Duration = Duration::from_millis(300);
 
 /// What a case gave. `samples` are in the order of the rounds, so that equal indices were neighbours.
 pub struct Row {
@@ -53,31 +49,14 @@ fn ratio(ours: &[Sample], peer: &[Sample], value: impl Fn(&Sample) -> f64) -> Op
     statistics::ratio(&of(ours), &of(peer))
 }
 
-/// A daemon and its guest.
-struct Contender {
-    daemon: Daemon,
-    load: Load,
-}
-
-impl Contender {
-    fn start(program: &Path, aio: &str, case: &Case, files: &Files, machine: &Machine) -> Result<Contender> {
-        let export = Export { node: "d", queues: case.queues };
-        let daemon = Daemon::start(program, &[files.blockdev(case.storage, aio)], &[export], machine)?;
-        let load = Load::new(case, files.size(), daemon.connect(export)?)?;
-        Ok(Contender { daemon, load })
-    }
-
-    fn measure(&mut self, duration: Duration) -> Result<Sample> {
-        self.load.measure(duration)
-    }
-}
-
 /// Runs a case.
 pub fn run(case: &Case, files: &Files, options: &Options, machine: &Machine) -> Result<Row> {
     files.warm(case.storage)?;
-    let aio = best_aio(case, files, options, machine)?;
-    let mut tidemark = Contender::start(&options.tidemark, "", case, files, machine)?;
-    let mut qsd = Contender::start(&options.qsd, aio, case, files, machine)?;
+    let start =
+        |program: &Path, aio| Contender::start(program, files.blockdev(case.storage, aio), case, files.size(), machine);
+    let aio = best_aio(case, |aio| start(&options.qsd, aio))?;
+    let mut tidemark = start(&options.tidemark, "")?;
+    let mut qsd = start(&options.qsd, aio)?;
     let fio = match files.path(case.storage) {
         Some(path) if case.queues == 1 => Some(Fio::new(case, path, machine)?),
         _ => None,
@@ -99,28 +78,12 @@ pub fn run(case: &Case, files: &Files, options: &Options, machine: &Machine) -> 
         }
         for turn in turns {
             match (turn, &fio) {
-                (0, _) => row.tidemark.push(tidemark.measure(duration)?),
-                (1, _) => row.qsd.push(qsd.measure(duration)?),
+                (0, _) => row.tidemark.push(tidemark.load.measure(duration)?),
+                (1, _) => row.qsd.push(qsd.load.measure(duration)?),
                 (_, Some(fio)) => row.fio.push(fio.measure(duration)?),
                 (_, None) => {}
             }
         }
     }
     Ok(row)
-}
-
-/// The `aio=` with which qemu-storage-daemon does most requests in this very case.
-fn best_aio(case: &Case, files: &Files, options: &Options, machine: &Machine) -> Result<&'static str> {
-    let mut best = ("", 0.0);
-    let choices = case.storage.aio_choices();
-    if let [only] = choices {
-        return Ok(only);
-    }
-    for aio in choices {
-        let iops = Contender::start(&options.qsd, aio, case, files, machine)?.measure(TRIAL)?.iops;
-        if iops > best.1 {
-            best = (aio, iops);
-        }
-    }
-    Ok(best.0)
 }

@@ -11,17 +11,18 @@ use anyhow::{Context, Result};
 use fastrand::Rng;
 use serde_json::json;
 use tempfile::TempDir;
+use tidemark_benches::clocked::{Clocked, Operation, Timed, percentile};
 use tidemark_benches::cpu::Machine;
 use tidemark_benches::daemon::{Daemon, Export};
 use tidemark_benches::load::as_f64;
 use tidemark_benches::monitor::Monitor;
+use tidemark_benches::report::{Report, Target, print_progress};
 use tidemark_benches::statistics::ratio;
 use tidemark_benches::storage::{Files, Storage};
+use tidemark_benches::turns::order;
 
 use crate::cli::Options;
-use crate::clocked::{Clocked, Operation, Timed, percentile};
-use crate::peer::{Peer, order};
-use crate::report::{Report, Target, print_progress};
+use crate::peer::Peer;
 
 /// The chunk of qemu-storage-daemon, the larger one.
 const CLUSTER: u64 = 64 << 10;

@@ -16,12 +16,13 @@ use tempfile::TempDir;
 use tidemark_benches::cpu::Machine;
 use tidemark_benches::daemon::Daemon;
 use tidemark_benches::monitor::Monitor;
+use tidemark_benches::report::{Report, Target, print_progress};
 use tidemark_benches::statistics::ratio;
 use tidemark_benches::storage::{Files, Storage};
+use tidemark_benches::turns::order;
 
 use crate::cli::Options;
-use crate::peer::{Peer, order};
-use crate::report::{Report, Target, print_progress};
+use crate::peer::Peer;
 
 /// What qemu-storage-daemon is tried with beside its default of 64.
 const WORKERS: [u32; 4] = [1, 4, 16, 32];

@@ -4,23 +4,20 @@
 //! neighbouring measurements, with its 95 % interval, beside the target it has.
 
 mod cli;
-mod clocked;
 mod fleecing;
 mod full_backup;
 mod lateness;
 mod peer;
 mod recording;
-mod report;
 mod script;
-mod steps;
 mod transaction;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use tidemark_benches::cpu::{self, Machine};
+use tidemark_benches::report::{self, Report};
 
 use crate::cli::Options;
-use crate::report::Report;
 
 /// A case: its name and what runs it.
 type Case = (&'static str, fn(&str, &Options, &Machine, &mut Report) -> Result<()>);
@@ -42,7 +39,7 @@ fn main() -> Result<()> {
     std::fs::create_dir_all(&options.results)
         .with_context(|| format!("cannot create {}", options.results.display()))?;
     let machine = cpu::split_cores()?;
-    report::print_method(&options, &machine);
+    report::print_method(&options.tidemark, &options.qsd, options.pairs(), &machine);
     let cases: Vec<&Case> = CASES.iter().filter(|(name, _)| options.wants(name)).collect();
     anyhow::ensure!(!cases.is_empty(), "no case matches --only {}", options.only.join(" "));
     let mut report = Report::default();

@@ -10,13 +10,13 @@ use tidemark_benches::cpu::Machine;
 use tidemark_benches::daemon::{Daemon, Export};
 use tidemark_benches::load::Load;
 use tidemark_benches::monitor::Monitor;
+use tidemark_benches::report::{Report, Target, print_progress};
 use tidemark_benches::statistics::{Median, ratio};
+use tidemark_benches::steps;
 use tidemark_benches::storage::{Files, Storage};
+use tidemark_benches::turns::order;
 
 use crate::cli::Options;
-use crate::peer::order;
-use crate::report::{Report, Target, print_progress};
-use crate::steps;
 
 /// How many bitmaps record.
 const STATES: [(&str, usize); 3] = [("no bitmap", 0), ("1 bitmap", 1), ("3 bitmaps", 3)];

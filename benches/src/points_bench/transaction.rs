@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use anyhow::Result;
 use fastrand::Rng;
+use tidemark_benches::clocked::{Clocked, Operation, Timed, percentile};
 use tidemark_benches::cpu::Machine;
 use tidemark_benches::daemon::{Daemon, Export};
 use tidemark_benches::load::as_f64;
 use tidemark_benches::monitor::Monitor;
+use tidemark_benches::report::{Report, Target, print_progress};
 use tidemark_benches::statistics::{Median, median};
+use tidemark_benches::turns::order;
 
 use crate::cli::Options;
-use crate::clocked::{Clocked, Operation, Timed, percentile};
 use crate::lateness::Sleepers;
-use crate::peer::{Peer, order};
-use crate::report::{Report, Target, print_progress};
+use crate::peer::Peer;
 use crate::script::{Kind, Script};
 
 const LATENCY: Duration = Duration::from_millis(100);

@@ -6,10 +6,9 @@ use std::io::{IsTerminal, Write as _};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use tidemark_benches::cpu::Machine;
-use tidemark_benches::statistics::{Median, median};
 
-use crate::cli::Options;
+use crate::cpu::Machine;
+use crate::statistics::{Median, median};
 
 const POINTS: (&str, &str) = ("points.csv", "case,what,value,low,high,target,met");
 const SAMPLES: (&str, &str) = ("samples.csv", "case,peer,state,metric,round,value");
@@ -45,21 +44,20 @@ pub struct Report {
     samples: String,
 }
 
-/// Says how it is measured, before anything is.
-pub fn print_method(options: &Options, machine: &Machine) {
-    println!("tidemark: {}", options.tidemark.display());
-    println!("qsd:      {} (no iothread)", options.qsd.display());
+/// Says how it is measured, before anything is: which programs, in how many rounds.
+pub fn print_method(tidemark: &Path, qsd: &Path, pairs: u32, machine: &Machine) {
+    println!("tidemark: {}", tidemark.display());
+    println!("qsd:      {} (no iothread)", qsd.display());
     println!(
-        "method:   {} rounds, what is compared in turn, order changed every round; median of ratios of neighbours \
-         [95 % interval]",
-        options.pairs()
+        "method:   {pairs} rounds, what is compared in turn, order changed every round; median of ratios of neighbours \
+         [95 % interval]"
     );
     println!(
         "cores:    the guest, one thread that polls all queues, on core {}; daemon or qemu-img with all threads on \
          core {}",
         machine.guest_core, machine.peer_core
     );
-    if options.pairs() < 6 {
+    if pairs < 6 {
         println!("fewer than 6 rounds: the intervals are whole ranges and cover less than 95 %");
     }
 }

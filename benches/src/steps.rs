@@ -14,7 +14,8 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::thread::{CpuSet, sched_setaffinity};
-use tidemark_benches::load::{Load, as_f64};
+
+use crate::load::{Load, as_f64};
 
 /// Instructions per request of the queue thread of process `pid`, which runs on `core`, under a load.
 ///

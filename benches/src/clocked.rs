@@ -5,8 +5,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use tidemark_benches::daemon::Guest;
 use tidemark_frontend::{Device, GuestBuf, Queue, Request, Status};
+
+use crate::daemon::Guest;
 
 /// Longer than any request may take here.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,0 +1,110 @@
+//! The disks: a raw file, images with all its content, empty images. Each daemon has its own image.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+use tidemark_benches::storage::{Storage, directory, fill, read_through};
+
+use crate::cli::Options;
+
+/// What a disk is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Its bytes.
+    Raw,
+    /// An image of the default options, 64 KiB per cluster.
+    Qcow2,
+}
+
+impl Format {
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Raw => "raw",
+            Format::Qcow2 => "qcow2",
+        }
+    }
+}
+
+/// A directory with disks.
+pub struct Images {
+    dir: TempDir,
+    size: u64,
+    qemu_img: PathBuf,
+}
+
+impl Images {
+    /// A place for disks of one size.
+    pub fn new(storage: Storage, options: &Options) -> Result<Images> {
+        let dir = directory(storage, &options.dir)?;
+        Ok(Images { dir, size: u64::from(options.size) << 20, qemu_img: options.qemu_img.clone() })
+    }
+
+    /// A place with a full raw file, and as many images of its content, all of them in memory.
+    pub fn full(storage: Storage, copies: usize, options: &Options) -> Result<Images> {
+        let images = Images::new(storage, options)?;
+        let raw = images.raw();
+        fill(&raw, options.size).context("cannot write the raw file")?;
+        for copy in 0..copies {
+            let path = images.image(copy);
+            images.qemu_img(&["convert", "-f", "raw", "-O", "qcow2"], &[&raw, &path])?;
+            fs::File::open(&path)?.sync_all()?;
+            read_through(&path)?;
+        }
+        read_through(&raw)?;
+        Ok(images)
+    }
+
+    /// Bytes of every disk.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The raw file.
+    pub fn raw(&self) -> PathBuf {
+        self.dir.path().join("disk.raw")
+    }
+
+    /// An image.
+    pub fn image(&self, copy: usize) -> PathBuf {
+        self.dir.path().join(format!("disk{copy}.qcow2"))
+    }
+
+    /// Makes an image empty, whether it is there or not.
+    pub fn make_empty(&self, copy: usize) -> Result<PathBuf> {
+        let path = self.image(copy);
+        if path.exists() {
+            fs::remove_file(&path)?;
+        }
+        let size = self.size.to_string();
+        self.qemu_img(&["create", "-q", "-f", "qcow2"], &[&path, Path::new(&size)])?;
+        Ok(path)
+    }
+
+    fn qemu_img(&self, options: &[&str], operands: &[&Path]) -> Result<()> {
+        let status = Command::new(&self.qemu_img)
+            .args(options)
+            .args(operands)
+            .stdout(Stdio::null())
+            .status()
+            .context("cannot run qemu-img (Debian package qemu-utils)")?;
+        anyhow::ensure!(status.success(), "qemu-img {} failed: {status}", options.join(" "));
+        Ok(())
+    }
+}
+
+/// The argument of `--blockdev`, node name `d`.
+pub fn blockdev(format: Format, path: &Path, aio: &str) -> String {
+    let (driver, file) = match format {
+        Format::Raw => ("driver=file,node-name=d", ""),
+        Format::Qcow2 => ("driver=qcow2,node-name=d,file.driver=file", "file."),
+    };
+    let mut option = format!("{driver},{file}locking=off,{file}filename={}", path.display());
+    if !aio.is_empty() {
+        option.push_str(&format!(",{file}aio={aio}"));
+    }
+    option
+}
