@@ -40,11 +40,7 @@ impl Machine {
             graph.open(&file_options(&format!("file{number}"), file.path())).unwrap();
             files.push(file);
         }
-        let reactor = |_| {
-            let io = world.io(16);
-            (io.port(), Reactor::new(Box::new(io)).unwrap())
-        };
-        let reactors = (0..2).map(reactor).collect();
+        let reactors = reactors(&world);
         Self { world, reactors, roots: Vec::new(), graph, files, node: None }
     }
 
@@ -67,10 +63,13 @@ impl Machine {
     }
 
     /// Opens an image that others are to be over; nothing is written to it.
-    pub fn open_below(&mut self, file: Arc<Node>, backing: Option<Arc<Node>>) -> Result<Arc<Node>, OpenError> {
-        let options =
-            Options { read_only: true, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard: false, journal: None };
-        self.open_image(Files { file, data: None, backing }, options)
+    pub fn open_below(
+        &mut self,
+        file: Arc<Node>,
+        backing: Option<Arc<Node>>,
+        options: Options,
+    ) -> Result<Arc<Node>, OpenError> {
+        self.open_image(Files { file, data: None, backing }, Options { read_only: true, ..options })
     }
 
     fn open_image(&mut self, files: Files, options: Options) -> Result<Arc<Node>, OpenError> {
@@ -148,6 +147,30 @@ impl Machine {
         (0..self.files.len()).map(|number| self.world.content(FileId(u32::try_from(number).unwrap()))).collect()
     }
 
+    /// Kills everybody; the next process finds the files as they are.
+    pub fn kill(&mut self) {
+        self.roots.clear();
+        self.reactors = reactors(&self.world);
+        self.node = None;
+    }
+
+    /// Starts to open the image, and is killed after some steps; whether it was open by then.
+    pub fn open_and_kill(&mut self, options: Options, steps: usize) -> bool {
+        let (file, backing, slot) = (self.file(0), self.graph.find("file1"), Slot::default());
+        let (io, result) = (self.reactors[0].1.handle().clone(), slot.clone());
+        self.reactors[0].1.handle().spawn(async move {
+            let header = read_header(&io, &file).await.unwrap();
+            let image = Image::open(&io, &header, Files { file, data: None, backing }, &options).await.unwrap();
+            *result.borrow_mut() = Some(image);
+        });
+        for _ in 0..steps {
+            self.step();
+        }
+        let opened = slot.take().is_some();
+        self.kill();
+        opened
+    }
+
     /// Kills everybody and cuts the power; the files as they are then.
     pub fn cut_power(mut self) -> Vec<Vec<u8>> {
         self.roots.clear();
@@ -155,6 +178,15 @@ impl Machine {
         self.world.crash();
         self.contents()
     }
+}
+
+/// Those of a process.
+fn reactors(world: &World) -> Vec<(PortId, Reactor)> {
+    let reactor = |_| {
+        let io = world.io(16);
+        (io.port(), Reactor::new(Box::new(io)).unwrap())
+    };
+    (0..2).map(reactor).collect()
 }
 
 /// The fast path where it leads somewhere, else a task.

@@ -76,6 +76,11 @@ impl Model {
         }
     }
 
+    /// What was sent to these sectors last was to be stable when it ended, and has ended well.
+    pub fn stable(&mut self, sectors: std::ops::Range<usize>) {
+        self.0[sectors].iter_mut().for_each(|sector| sector.stable = sector.sure);
+    }
+
     /// What is wrong with these bytes, read from `first` on.
     pub fn judge(&self, first: usize, data: &[u8], crashed: bool) -> Option<String> {
         data.chunks(SECTOR).zip(&self.0[first..]).enumerate().find_map(|(at, (found, sector))| {
@@ -86,16 +91,7 @@ impl Model {
         })
     }
 
-    /// A read has found this, which is right: nothing older comes back.
-    pub fn found(&mut self, first: usize, data: &[u8]) {
-        for (sector, found) in self.0[first..].iter_mut().zip(data.chunks(SECTOR)) {
-            let value = u64::from_le_bytes(found[..8].try_into().expect("a sector"));
-            let last = sector.sent.iter().rposition(|sent| *sent == value);
-            sector.sure = sector.sure.max(last.unwrap_or_default());
-        }
-    }
-
-    /// What every sector holds; nothing is under way, and all was read.
+    /// What every sector holds; nothing is under way.
     pub fn values(&self) -> Vec<u64> {
         self.0.iter().map(|sector| sector.sent[sector.sure]).collect()
     }

@@ -5,9 +5,11 @@ use super::machine::{Machine, Slot};
 use super::model::{Model, SECTOR, bytes};
 use crate::io::sim::Faults;
 use crate::io::{Buf, Memory};
+use crate::node::qcow2::journal::{MOST, Place};
 use crate::node::qcow2::open::Options;
 use crate::node::{Kind, Outcome, Request};
 use std::process::Command;
+use tempfile::TempDir;
 
 /// A request under way.
 struct Flight {
@@ -26,6 +28,8 @@ struct Run {
     flights: Vec<Flight>,
     written: u64,
     faulty: bool,
+    /// What is there until the power is cut.
+    memory: TempDir,
 }
 
 fn qemu_img(arguments: &[&str]) -> std::process::Output {
@@ -88,25 +92,27 @@ impl Run {
         let (files, content) = image(&mut random);
         let machine = Machine::new(seed, &files, 1);
         let faulty = random.u8(0..4) == 0;
-        let mut run = Self { random, machine, model: Model::new(&content), flights: Vec::new(), written: 0, faulty };
+        let (model, memory) = (Model::new(&content), tempfile::tempdir().unwrap());
+        let mut run = Self { random, machine, model, flights: Vec::new(), written: 0, faulty, memory };
         run.open();
         run
     }
 
     fn open(&mut self) {
         self.machine.set_faults(Faults::default());
-        let options = Options {
-            read_only: false,
-            l2_cache_bytes: 0,
-            refcount_cache_bytes: 0,
-            pass_discard: self.random.bool(),
-            journal: None,
-        };
+        let options = self.options();
         self.machine.open(options).unwrap();
         if self.faulty {
             let faults = Faults { flush_error: 0, ..Faults::random(&mut self.random) };
             self.machine.set_faults(faults);
         }
+    }
+
+    fn options(&mut self) -> Options {
+        let journal = Place { directory: self.memory.path().to_owned(), slots: MOST + self.random.usize(0..64) };
+        let pass_discard = self.random.bool();
+        let journal = Some(journal);
+        Options { read_only: false, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard, journal }
     }
 
     fn request(&mut self) {
@@ -219,7 +225,35 @@ impl Run {
         }
     }
 
+    /// The process is killed, and perhaps the next ones while they open the image.
+    fn kill(&mut self) {
+        self.flights.clear();
+        let noted = self.journals();
+        self.machine.kill();
+        self.machine.set_faults(Faults::default());
+        for _ in 0..self.random.usize(0..3) {
+            let (options, steps) = (self.options(), self.random.usize(0..200));
+            self.machine.open_and_kill(options, steps);
+        }
+        let (_, corruptions) = check(&self.machine.contents());
+        assert_eq!(corruptions, 0, "after it was killed");
+        self.open();
+        // An image that cannot name a journal is as after its last flush; with one everything is stable when it is open.
+        self.verify(noted == 0);
+        if noted == 0 {
+            self.begin(Kind::Flush, 0..0);
+            self.finish();
+        }
+        let content = self.content();
+        self.model.adopt(&content);
+    }
+
+    fn journals(&self) -> usize {
+        std::fs::read_dir(self.memory.path()).unwrap().count()
+    }
+
     fn crash(&mut self, seed: u64) {
+        self.memory = tempfile::tempdir().unwrap();
         self.flights.clear();
         let next = Machine::new(seed, &[], 1);
         let files = std::mem::replace(&mut self.machine, next).cut_power();
@@ -250,7 +284,10 @@ fn live(seed: u64) {
     for crash in 0..crashes {
         let count = run.random.usize(1..60);
         run.load(count);
-        run.crash(seed.wrapping_add(crash as u64 + 1));
+        match run.random.bool() {
+            true => run.crash(seed.wrapping_add(crash as u64 + 1)),
+            false => run.kill(),
+        }
     }
     let count = run.random.usize(1..100);
     run.load(count);
