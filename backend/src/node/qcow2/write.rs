@@ -191,10 +191,11 @@ impl Image {
         let geometry = self.geometry;
         let punch = discarded && self.punches;
         match last {
-            Entry::Data { host, .. } | Entry::Zero { host: Some(host), .. }
+            Entry::Data { host, copied } | Entry::Zero { host: Some(host), copied }
                 if Some(host) != kept && !geometry.external_data =>
             {
-                self.freed.add(Freed { host, clusters: 1, punch });
+                // What a snapshot shares keeps its content.
+                self.freed.add(Freed { host, clusters: 1, punch: punch && copied });
             }
             Entry::Compressed { host, len } => {
                 // Each cluster it touches counts it once.
