@@ -9,6 +9,7 @@
 mod disk;
 mod faults;
 mod port;
+pub mod recorded;
 
 pub use faults::{Faults, Lie};
 pub use port::{PortId, SimIo};
@@ -17,6 +18,7 @@ use super::{Completion, FileId, Op, OpKind, Token};
 use crate::error::IoError;
 use disk::Disk;
 use port::Port;
+use recorded::{Event, Record};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -35,6 +37,8 @@ struct Flight {
     token: Token,
     /// What a flush covers: every change of its file up to this number.
     covers: u64,
+    /// The same, by the number of an event.
+    covers_events: usize,
     fault: Option<IoError>,
     result: Option<Result<u64, IoError>>,
 }
@@ -52,6 +56,7 @@ struct State {
     count: u64,
     operations: u64,
     trace: u64,
+    record: Record,
 }
 
 /// The simulated machine.
@@ -73,6 +78,7 @@ impl World {
             count: 0,
             operations: 0,
             trace: 0xcbf2_9ce4_8422_2325,
+            record: Record::default(),
         })))
     }
 
@@ -152,6 +158,21 @@ impl World {
         self.0.borrow().disks.get(&file).map(|disk| disk.durable().to_vec()).unwrap_or_default()
     }
 
+    /// Records from now on what happens to disks. They count as stable as they are now.
+    pub fn record(&self) {
+        self.0.borrow_mut().record.begin();
+    }
+
+    /// Events recorded so far.
+    pub fn recorded(&self) -> usize {
+        self.0.borrow().record.len()
+    }
+
+    /// Ends recording: all events.
+    pub fn end_record(&self) -> Vec<Event> {
+        self.0.borrow_mut().record.end()
+    }
+
     /// A hash of everything that has happened so far, in order.
     pub fn trace(&self) -> u64 {
         self.0.borrow().trace
@@ -177,10 +198,11 @@ impl State {
         let id = self.count;
         let fault = faults.draw(&mut self.random, op.kind);
         let covers = self.disks.get(&op.file).map_or(0, Disk::changes);
+        let covers_events = self.record.len();
         self.note(&[1, port.0 as u64, u64::from(op.file.0), code(op.kind), op.offset, op.len, token.0]);
         self.agenda.insert((self.now + effect, 2 * id), (id, Step::Effect));
         self.agenda.insert((self.now + done, 2 * id + 1), (id, Step::Done));
-        self.flights.insert(id, Flight { port, op, token, covers, fault, result: None });
+        self.flights.insert(id, Flight { port, op, token, covers, covers_events, fault, result: None });
     }
 
     fn faults_of(&self, file: FileId) -> Faults {
@@ -212,13 +234,15 @@ impl State {
     fn take_effect(&mut self, id: u64) {
         let Some(file) = self.flights.get(&id).map(|flight| flight.op.file) else { return };
         let faults = &self.faults_of(file);
-        let State { flights, disks, random, .. } = self;
+        let State { flights, disks, random, record, .. } = self;
         let Some(flight) = flights.get_mut(&id) else { return };
         let Some(disk) = disks.get_mut(&file) else { return };
         if faults.hits(random, faults.write_back) {
             disk.write_back(random);
         }
         let result = disk.run(&mut flight.op, flight.fault, flight.covers, faults, random);
+        record.add(disk.take_changes().into_iter().map(|change| Event::Change { file, change }));
+        record.add(made_stable(flight, result, record.len()));
         flight.result = Some(result);
         if let OpKind::Write { .. } = flight.op.kind {
             let mut head = [0; 16];
@@ -256,6 +280,20 @@ impl State {
     fn is_awake(&mut self, port: PortId) -> bool {
         let now = self.now;
         self.ports[port.0].look(now)
+    }
+}
+
+/// What an operation that has just taken effect has made stable, when so many events have been recorded.
+fn made_stable(flight: &Flight, result: Result<u64, IoError>, recorded: usize) -> Option<Event> {
+    let Flight { op, fault, covers_events, .. } = flight;
+    match op.kind {
+        OpKind::Flush if fault.is_some() => Some(Event::GivenUp { file: op.file, before: *covers_events }),
+        OpKind::Flush => Some(Event::Stable { file: op.file, before: *covers_events, bytes: 0..u64::MAX }),
+        OpKind::Write { stable: true } => {
+            let bytes = op.offset..op.offset + result.ok()?;
+            Some(Event::Stable { file: op.file, before: recorded, bytes })
+        }
+        _ => None,
     }
 }
 

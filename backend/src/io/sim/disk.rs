@@ -4,6 +4,7 @@
 //! when; only a crash takes content back, and never below what a flush or a stable write has promised.
 
 use super::faults::{Faults, Lie};
+use super::recorded::Change;
 use crate::error::IoError;
 use crate::io::op::extent_code;
 use crate::io::{Op, OpKind};
@@ -23,6 +24,8 @@ pub(super) struct Disk {
     alignment: usize,
     /// The kernel could not write something back and has told nobody yet.
     unreported: bool,
+    /// Since they were taken last.
+    recent: Vec<Change>,
 }
 
 impl Disk {
@@ -34,6 +37,7 @@ impl Disk {
             changes: 0,
             alignment: alignment as usize,
             unreported: false,
+            recent: Vec::new(),
         }
     }
 
@@ -48,6 +52,11 @@ impl Disk {
     /// The number of the last change.
     pub(super) fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// What has changed since this was asked last.
+    pub(super) fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.recent)
     }
 
     /// Lets an operation take effect; a flush makes stable what it `covers`.
@@ -81,7 +90,7 @@ impl Disk {
             OpKind::Discard | OpKind::Zero { .. } => {
                 let range = self.inside(op.offset, op.len);
                 let len = cut(range.len(), fault.is_some(), SECTOR, random);
-                self.change(range.start, &vec![0; len]);
+                self.change(range.start, &vec![0; len], true);
                 fault.map_or(Ok(0), Err)
             }
         }
@@ -147,7 +156,7 @@ impl Disk {
         let end = start.checked_add(len).ok_or(IoError::Invalid)?;
         if faults.lie != Some(Lie::WriteIsDropped) || !faults.hits(random, 64) {
             self.grow(end);
-            self.change(start, &data[..len]);
+            self.change(start, &data[..len], false);
         }
         if let Some(error) = fault {
             return Err(error);
@@ -211,16 +220,20 @@ impl Disk {
         if len > self.live.len() {
             self.live.resize(len, 0);
             self.durable.resize(len, 0);
+            self.recent.push(Change::Length(len as u64));
         }
     }
 
     /// Changes what programs see, and remembers each sector's new state.
-    fn change(&mut self, start: usize, data: &[u8]) {
+    fn change(&mut self, start: usize, data: &[u8], zeroed: bool) {
         if data.is_empty() {
             return;
         }
         self.changes += 1;
         self.live[start..start + data.len()].copy_from_slice(data);
+        let first = start / SECTOR * SECTOR;
+        let whole = first..(start + data.len()).next_multiple_of(SECTOR).min(self.live.len());
+        self.recent.push(Change::Sectors { offset: first as u64, bytes: self.live[whole].to_vec(), zeroed });
         for sector in start / SECTOR..(start + data.len()).div_ceil(SECTOR) {
             let bytes = &self.live[sector * SECTOR..self.live.len().min((sector + 1) * SECTOR)];
             self.volatile.entry(sector).or_default().push((self.changes, bytes.into()));

@@ -5,4 +5,5 @@ mod machine;
 mod model;
 mod random;
 mod reading;
+mod replay;
 mod rig;

@@ -75,9 +75,12 @@ impl Image {
         }
         let number = begun + 1;
         self.writeback.begun.store(number, Ordering::Release);
+        tracing::trace!("write-back: begins");
         let freed = self.freed.begin();
         self.journal.get().into_iter().for_each(Journal::begin_cycle);
-        match self.cycle(io).await {
+        let result = self.cycle(io).await;
+        tracing::trace!(ok = result.is_ok(), "write-back: ends");
+        match result {
             Ok(()) => {
                 // Before anything is used again that what was noted leads to.
                 self.journal.get().into_iter().for_each(Journal::end_cycle);
@@ -112,7 +115,9 @@ impl Image {
     }
 
     async fn write_tables(&self, io: &Handle, tables: &[Copied<'_>]) -> Result<(), IoError> {
+        tracing::trace!("write-back: counts");
         self.refcounts.write_back(io).await?;
+        tracing::trace!("write-back: new tables");
         let named = |table: &&Copied<'_>| {
             let word = self.writeback.l1_in_file().get(table.index).copied().unwrap_or(0);
             self.geometry.decode_l1(word).ok().flatten().is_some_and(|(host, _)| host == table.host)
@@ -121,14 +126,18 @@ impl Image {
         for table in &new {
             self.store.write_words(io, table.host, &table.words).await?;
         }
+        tracing::trace!("write-back: first flush");
         self.flush_files(io).await?;
         if tables.is_empty() {
             return Ok(());
         }
+        tracing::trace!("write-back: tables");
         for table in &old {
             self.store.write_words(io, table.host, &table.words).await?;
         }
+        tracing::trace!("write-back: L1 table");
         self.write_l1(io, &new).await?;
+        tracing::trace!("write-back: last flush");
         self.store.flush(io).await
     }
 

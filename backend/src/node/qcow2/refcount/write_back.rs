@@ -71,7 +71,9 @@ impl Refcounts {
         if batch.entries.is_empty() {
             return Ok(());
         }
+        tracing::trace!("write-back: blocks' flush");
         self.store.flush(io).await?;
+        tracing::trace!("write-back: refcount table");
         for (first, words) in &batch.entries {
             self.store.write_words(io, batch.table.offset + *first as u64 * 8, words).await?;
         }
@@ -80,6 +82,7 @@ impl Refcounts {
 
     /// Makes a table stable, lets the header name it, and makes that stable.
     async fn name_table(&self, io: &Handle, table: TableAt) -> Result<(), IoError> {
+        tracing::trace!("write-back: new refcount table");
         self.store.flush(io).await?;
         let clusters = u32::try_from(table.clusters).map_err(|_| IoError::Io)?;
         let fields = [&table.offset.to_be_bytes()[..], &clusters.to_be_bytes()[..]].concat();

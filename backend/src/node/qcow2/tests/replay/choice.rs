@@ -1,0 +1,53 @@
+//! Which cuts of a recording are made: every phase of a write-back cycle gets as many, from all events of it.
+
+use super::disks::{Disks, Survival};
+use super::stream::Stream;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One power cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// So many events have happened.
+    pub events: usize,
+    pub survival: Survival,
+}
+
+/// So many cuts of a recording, in order.
+pub fn choose(stream: &Stream, count: usize) -> Vec<Cut> {
+    let mut random = fastrand::Rng::with_seed(stream.seed);
+    let mut by_phase: BTreeMap<&str, Vec<Cut>> = BTreeMap::new();
+    let mut disks = Disks::new(&stream.made.files);
+    for events in 0..=stream.events.len() {
+        disks.advance(&stream.events, events);
+        let cuts = survivals(disks.pending(), &mut random).into_iter().map(|survival| Cut { events, survival });
+        by_phase.entry(stream.phase(events)).or_default().extend(cuts);
+    }
+    let mut phases: Vec<Vec<Cut>> = by_phase.into_values().collect();
+    phases.iter_mut().for_each(|cuts| random.shuffle(cuts));
+    let mut chosen = Vec::new();
+    while chosen.len() < count && !phases.is_empty() {
+        phases.retain_mut(|cuts| {
+            let cut = cuts.pop();
+            chosen.extend(cut);
+            cut.is_some()
+        });
+    }
+    chosen.truncate(count);
+    chosen.sort_by_key(|cut| cut.events);
+    chosen
+}
+
+/// Ways in which so many changes may survive: the last ones matter most.
+fn survivals(pending: usize, random: &mut fastrand::Rng) -> Vec<Survival> {
+    if pending == 0 {
+        return vec![Survival::Nothing];
+    }
+    let mut ones: BTreeSet<usize> = (pending.saturating_sub(4)..pending).collect();
+    ones.extend((0..4).map(|_| random.usize(0..pending)));
+    let mut survivals = vec![Survival::Nothing, Survival::Everything];
+    for one in ones {
+        survivals.extend([Survival::AllBut(one), Survival::Only(one), Survival::TornOne(one, random.u64(..))]);
+    }
+    survivals.extend((0..3).flat_map(|_| [Survival::Some(random.u64(..)), Survival::Torn(random.u64(..))]));
+    survivals
+}

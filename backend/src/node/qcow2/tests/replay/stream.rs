@@ -1,0 +1,48 @@
+//! A recording: an image, what a guest did with it, and what the disks saw of that.
+
+use super::guest::Guest;
+use super::image::{KINDS, Kind, Made, make};
+use super::past::Past;
+use super::phases::{OUTSIDE, Phases, listen};
+use crate::io::sim::recorded::Event;
+
+/// What was recorded.
+pub struct Stream {
+    pub seed: u64,
+    pub kind: Kind,
+    pub made: Made,
+    pub events: Vec<Event>,
+    pub phases: Phases,
+    pub past: Past,
+}
+
+impl Stream {
+    /// The recording with this number: each kind of image has its turn.
+    pub fn record(seed: u64) -> Self {
+        let kind = KINDS[usize::try_from(seed % KINDS.len() as u64).unwrap()];
+        let mut random = fastrand::Rng::with_seed(seed);
+        let made = make(kind, &mut random);
+        let mut guest = Guest::new(seed, kind, &made, 0);
+        let world = guest.machine.world.clone();
+        world.record();
+        let phases = listen(&world, || {
+            guest.begin_faults();
+            let count = if kind == Kind::ManyTables { 120 } else { 70 };
+            guest.load(count);
+            guest.verify();
+            guest.close();
+        });
+        let events = world.end_record();
+        Self { seed, kind, made, events, phases, past: guest.past }
+    }
+
+    /// What the image was doing when the first so many events had happened.
+    pub fn phase(&self, events: usize) -> &str {
+        self.phases.at(events)
+    }
+
+    /// Whether that is part of a write-back cycle.
+    pub fn is_inside(&self, events: usize) -> bool {
+        self.phase(events) != OUTSIDE
+    }
+}
