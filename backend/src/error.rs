@@ -129,6 +129,9 @@ pub enum GraphError {
     /// No memory for bitmaps.
     #[error(transparent)]
     OutOfMemory(#[from] tidemark_cbt::OutOfMemory),
+    /// An image that cannot have that size, or did not get it.
+    #[error(transparent)]
+    Resize(#[from] crate::node::qcow2::resize::ResizeError),
     /// An operation the driver does not have.
     #[error("Driver '{driver}' of node '{node}' does not support {what}")]
     Unsupported {

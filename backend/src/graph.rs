@@ -4,6 +4,7 @@
 
 mod apart;
 mod chain;
+pub mod create;
 mod errand;
 mod image;
 mod resize;

@@ -2,7 +2,7 @@
 //!
 //! All jobs live on one thread ([`Engine`]); others reach them by mail ([`EngineHandle`]). Modules from bottom to top:
 //! `state`, `error`, `event`, `signal`, `rate`, `job`, `group`, `context`, `query`, `registry`, `lifecycle`, `command`,
-//! `engine`, `points`, `copy`, `backup`, `transaction`, `resize`.
+//! `engine`, `points`, `copy`, `backup`, `transaction`, `resize`, `create`.
 #![forbid(unsafe_code)]
 
 pub mod action;
@@ -10,6 +10,7 @@ mod backup;
 mod command;
 pub mod context;
 mod copy;
+pub mod create;
 pub mod engine;
 pub mod error;
 pub mod event;

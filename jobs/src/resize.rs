@@ -28,7 +28,7 @@ async fn run(registry: &Registry, graph: &Graph, node: &Arc<Node>, size: u64) ->
     let shrink = prepare(&nodes, |old, new| (new < old).then_some(new))?;
     let back = prepare(&nodes, |old, new| (new > old).then_some(old))?;
     follow(registry, grow).await?;
-    if let Err(error) = graph.resize(node, size) {
+    if let Err(error) = graph.resize(registry.io(), node, size).await {
         follow(registry, back).await?;
         return Err(error.into());
     }

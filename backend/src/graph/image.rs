@@ -157,7 +157,7 @@ fn path(node: &Arc<Node>) -> Result<&Path, GraphError> {
     })
 }
 
-fn file_name(node: &Arc<Node>) -> Option<&str> {
+pub(super) fn file_name(node: &Arc<Node>) -> Option<&str> {
     match node.driver() {
         Driver::File(file) => Some(file.path()),
         _ => file_name(node.child()?),

@@ -1,11 +1,23 @@
 //! Lengths of nodes: changed by somebody, or found to have changed.
 //!
-//! Knows which drivers have their length from below; points in time and images do not.
+//! Knows which drivers have their length from below; points in time do not. An image has its own, and its external data
+//! file follows it.
 
 use super::{Graph, ResizeListener};
+use crate::epoch::Passage;
 use crate::error::GraphError;
-use crate::node::{Driver, Node};
+use crate::io::Memory;
+use crate::node::qcow2::image::Image;
+use crate::node::{Driver, Kind, Node, Request, Root};
+use crate::reactor::Handle;
+use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
+
+/// Between two looks whether requests have ended, in nanoseconds.
+const LOOK_NS: u64 = 100_000;
+
+/// A resize under way.
+type Resizing<'a> = Pin<Box<dyn Future<Output = Result<(), GraphError>> + 'a>>;
 
 impl Graph {
     /// Has `listener` called after each change of a node's length.
@@ -17,29 +29,71 @@ impl Graph {
     ///
     /// # Errors
     /// The driver cannot resize, or the system refuses.
-    pub fn resize(&self, node: &Arc<Node>, size: u64) -> Result<(), GraphError> {
-        let below = match node.driver() {
-            Driver::File(file) => file.resize(size)?,
-            Driver::Raw(raw) if raw.has_fixed_size() => {
-                return Err(GraphError::Options("Cannot resize fixed-size raw disks".into()));
-            }
-            Driver::Raw(raw) => {
-                let end = size.checked_add(raw.offset());
-                let end = end.ok_or(GraphError::Options("Disk size too large for the chosen offset".into()))?;
-                self.resize(raw.child(), end)?;
-                size
-            }
-            Driver::BlkDebug(filter) => {
-                self.resize(filter.child(), size)?;
-                size
-            }
-            Driver::Null(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) | Driver::Qcow2(_) => {
-                return Err(GraphError::Options("Image format driver does not support resize".into()));
-            }
-        };
-        node.set_length(below);
-        self.tell(node);
-        Ok(())
+    pub fn resize<'a>(&'a self, io: &'a Handle, node: &'a Arc<Node>, size: u64) -> Resizing<'a> {
+        Box::pin(async move {
+            let length = match node.driver() {
+                Driver::File(file) => file.resize(size)?,
+                Driver::Raw(raw) if raw.has_fixed_size() => {
+                    return Err(GraphError::Options("Cannot resize fixed-size raw disks".into()));
+                }
+                Driver::Raw(raw) => {
+                    let end = size.checked_add(raw.offset());
+                    let end = end.ok_or(GraphError::Options("Disk size too large for the chosen offset".into()))?;
+                    self.resize(io, raw.child(), end).await?;
+                    size
+                }
+                Driver::BlkDebug(filter) => {
+                    self.resize(io, filter.child(), size).await?;
+                    size
+                }
+                Driver::Qcow2(image) if size < node.length() => {
+                    self.shrink_image(io, node, image, size).await?;
+                    size
+                }
+                Driver::Qcow2(image) => {
+                    self.grow_image(io, node, image, size).await?;
+                    size
+                }
+                Driver::Null(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => {
+                    return Err(GraphError::Options("Image format driver does not support resize".into()));
+                }
+            };
+            node.set_length(length);
+            self.tell(node);
+            Ok(())
+        })
+    }
+
+    async fn grow_image(&self, io: &Handle, node: &Arc<Node>, image: &Image, size: u64) -> Result<(), GraphError> {
+        image.check_size(size)?;
+        if let Some(data) = image.data_file() {
+            self.resize(io, data, size).await?;
+        }
+        let root = Root::new(node);
+        let looking = Request { kind: Kind::Read, fua: false, offset: 0, len: 0, memory: Memory::empty() };
+        let stamp = root.enter().stamp(&looking);
+        let grown = image.grow(io, size, node.points()).await;
+        stamp.into_iter().for_each(|stamp| root.end(stamp));
+        Ok(grown?)
+    }
+
+    /// Nobody gets past the new end any more; when those who have are through, what is there goes.
+    async fn shrink_image(&self, io: &Handle, node: &Arc<Node>, image: &Image, size: u64) -> Result<(), GraphError> {
+        image.check_size(size)?;
+        let old = node.length();
+        node.set_length(size);
+        let mut passage = Passage::of(node.points().seats());
+        while !passage.is_over() {
+            io.sleep_until(io.read_clock().saturating_add(LOOK_NS)).await;
+        }
+        if let Err(error) = image.shrink(io, size, node.points()).await {
+            node.set_length(old);
+            return Err(error.into());
+        }
+        match image.data_file() {
+            Some(data) => self.resize(io, data, size).await,
+            None => Ok(()),
+        }
     }
 
     /// The nodes whose length [`Graph::resize`] changes, from `node` down, with the length each will have.
@@ -49,6 +103,10 @@ impl Graph {
             let below = match last.driver() {
                 Driver::Raw(raw) if !raw.has_fixed_size() => (raw.child().clone(), size.saturating_add(raw.offset())),
                 Driver::BlkDebug(filter) => (filter.child().clone(), *size),
+                Driver::Qcow2(image) => match image.data_file() {
+                    Some(data) => (data.clone(), *size),
+                    None => break,
+                },
                 _ => break,
             };
             all.push(below);
@@ -68,7 +126,7 @@ impl Graph {
                 self.refresh_length(filter.child());
                 Some(filter.child().length())
             }
-            // A point in time keeps its length.
+            // A point in time keeps its length, and an image its own.
             Driver::Raw(_)
             | Driver::Null(_)
             | Driver::CopyBeforeWrite(_)

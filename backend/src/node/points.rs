@@ -60,7 +60,7 @@ impl Points {
     }
 
     /// The seats of all roots that reach the node.
-    pub(super) fn seats(&self) -> Vec<Arc<Seat>> {
+    pub(crate) fn seats(&self) -> Vec<Arc<Seat>> {
         living(&locked(&self.seats))
     }
 

@@ -20,6 +20,7 @@ pub mod own_header;
 pub mod read;
 pub mod refcount;
 pub mod reserve;
+pub mod resize;
 pub mod store;
 pub mod tables;
 pub mod write;

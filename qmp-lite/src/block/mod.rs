@@ -5,6 +5,7 @@
 mod blkdebug;
 mod blkdebug_event;
 mod copy_before_write;
+mod create;
 mod image;
 pub mod info;
 mod options;
@@ -25,6 +26,7 @@ use crate::context::Context;
 use crate::error::QmpError;
 use crate::object::is_identifier;
 use crate::schema::{Empty, qapi_struct};
+use create::BlockdevCreate;
 use info::{BlockDeviceInfo, BlockInfo};
 use stats::BlockStats;
 
@@ -33,6 +35,8 @@ declare_commands! {
     "blockdev-add" => blockdev_add: (BlockdevOptions) -> Empty;
     /// Closes a node that nothing uses, and the nodes that were defined inside its options.
     "blockdev-del" => blockdev_del: (BlockdevDel) -> Empty;
+    /// Makes a file or an image. Starts a job, which stays until it is dismissed.
+    "blockdev-create" => blockdev_create: (BlockdevCreate) -> Empty;
     /// Changes the size of a node, down to its file. Guests that use it are told.
     "block_resize" => block_resize: (BlockResize) -> Empty;
     /// Lists the nodes, newest first.
@@ -146,6 +150,12 @@ fn blockdev_del(context: &Context, arguments: BlockdevDel) -> Result<Empty, QmpE
         Err(GraphError::InUse(_)) => Err(QmpError::generic(format!("Block device {name} is in use"))),
         result => Ok(result.map(|()| Empty {})?),
     }
+}
+
+fn blockdev_create(context: &Context, arguments: BlockdevCreate) -> Result<Empty, QmpError> {
+    let creation = arguments.options.try_into()?;
+    tidemark_jobs::create::create(&context.jobs, &context.graph, arguments.job_id, creation)?;
+    Ok(Empty {})
 }
 
 fn block_resize(context: &Context, arguments: BlockResize) -> Result<Empty, QmpError> {

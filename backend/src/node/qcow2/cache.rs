@@ -7,13 +7,13 @@
 
 mod clock;
 mod pin;
-mod words;
+pub(super) mod words;
 
 pub use pin::Pin;
 
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use clock::Clock;
-use words::zeroed;
+use words::Words;
 
 /// The most slots: a directory entry has 32 bits for their number, 0 being none.
 const SLOTS_MAX: usize = 1 << 31;
@@ -32,11 +32,11 @@ pub struct Full;
 pub struct Cache {
     words_per_table: usize,
     /// By table: [`COLD`], 31 bits of generation, the slot's number plus one; 0 while the table is not here.
-    directory: Box<[AtomicU64]>,
+    directory: Words,
     /// By slot: [`DIRTY`], [`CLAIMED`], pins.
-    states: Box<[AtomicU64]>,
+    states: Words,
     /// The slots' words, one slot after the other.
-    words: Box<[AtomicU64]>,
+    words: Words,
     clock: Mutex<Clock>,
 }
 
@@ -49,6 +49,11 @@ fn entry_of(slot: usize, generation: u32) -> u64 {
     (u64::from(generation) << 32 & !COLD) | (slot as u64 + 1)
 }
 
+/// Slots for so many of so many tables.
+fn slots_for(max_tables: usize, tables: usize) -> usize {
+    max_tables.clamp(1, SLOTS_MAX).min(tables.max(1))
+}
+
 impl Cache {
     /// Room for `max_tables` (at least one) of `tables` tables with `words_per_table` words each. Memory is used when
     /// tables come in.
@@ -56,14 +61,27 @@ impl Cache {
     /// # Errors
     /// `None` when there is no memory.
     pub fn new(words_per_table: usize, max_tables: usize, tables: usize) -> Option<Self> {
-        let slots = max_tables.clamp(1, SLOTS_MAX).min(tables.max(1));
+        let slots = slots_for(max_tables, tables);
         Some(Self {
             words_per_table,
-            directory: zeroed(tables)?,
-            states: zeroed(slots)?,
-            words: zeroed(slots.checked_mul(words_per_table)?)?,
+            directory: Words::zeroed(tables)?,
+            states: Words::zeroed(slots)?,
+            words: Words::zeroed(slots.checked_mul(words_per_table)?)?,
             clock: Mutex::new(Clock::new(slots)),
         })
+    }
+
+    /// Room for `max_tables` of `tables` tables, where it was for no more of less. One caller at a time. False, and
+    /// nothing to be noticed, when there is no memory.
+    pub fn grow(&self, max_tables: usize, tables: usize) -> bool {
+        let slots = slots_for(max_tables, tables);
+        let words = slots.checked_mul(self.words_per_table);
+        let there = words.is_some_and(|words| self.words.grow(words));
+        let grown = there && self.states.grow(slots) && self.directory.grow(tables);
+        if grown {
+            self.clock().grow(slots);
+        }
+        grown
     }
 
     /// A word of a table; `None` if the table is not here. Three atomic loads.
@@ -138,8 +156,8 @@ impl Cache {
     pub fn dirty(&self) -> Vec<usize> {
         let clock = self.clock();
         let is_dirty = |state: &AtomicU64| state.load(Ordering::Acquire) & DIRTY != 0;
-        let slots = self.states.iter().enumerate().filter(|(_, state)| is_dirty(state));
-        let mut tables: Vec<usize> = slots.filter_map(|(slot, _)| clock.table(slot)).collect();
+        let slots = (0..clock.slots()).filter(|slot| is_dirty(&self.states[*slot]));
+        let mut tables: Vec<usize> = slots.filter_map(|slot| clock.table(slot)).collect();
         tables.sort_unstable();
         tables
     }
@@ -158,11 +176,13 @@ impl Cache {
 
     /// Slots.
     pub fn max_tables(&self) -> usize {
-        self.states.len()
+        self.clock().slots()
     }
 
     fn slot(&self, slot: usize) -> &[AtomicU64] {
-        &self.words[slot * self.words_per_table..][..self.words_per_table]
+        let start = slot * self.words_per_table;
+        // The words become more by whole slots.
+        self.words.slice(start..start + self.words_per_table).unwrap_or_default()
     }
 
     fn clock(&self) -> impl std::ops::DerefMut<Target = Clock> + '_ {

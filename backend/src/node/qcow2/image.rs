@@ -26,7 +26,8 @@ pub struct Image {
     pub(super) data: Arc<Node>,
     pub(super) backing: Option<Arc<Node>>,
     pub(super) geometry: Geometry,
-    pub(super) l1_offset: u64,
+    /// Where the file has the L1 table; changed while no write-back cycle runs.
+    pub(super) l1_offset: AtomicU64,
     pub(super) tables: Tables,
     pub(super) inflater: Inflater,
     pub(super) refcounts: Refcounts,

@@ -10,6 +10,7 @@ pub mod metadata;
 pub use super::cache::Pin;
 
 use super::cache::Cache;
+use super::cache::words::Words;
 use super::entry::{Entry, Geometry, InvalidEntry};
 use super::store::Store;
 use crate::error::IoError;
@@ -37,8 +38,10 @@ pub struct Tables {
     store: Store,
     data: Arc<Node>,
     geometry: Geometry,
-    l1: Vec<AtomicU64>,
+    l1: Words,
     cache: Cache,
+    /// Tables in memory at most, however many there are.
+    max_tables: usize,
     metadata: Arc<Metadata>,
     /// L2 tables being read, by number.
     loads: RangeLock,
@@ -72,8 +75,8 @@ impl Tables {
         }
         let max_tables = usize::try_from((cache_bytes >> geometry.cluster_bits).max(TABLES_MIN)).unwrap_or(usize::MAX);
         let cache = Cache::new(geometry.l2_entries(), max_tables, l1.entries).ok_or(IoError::NoMemory)?;
-        let l1 = words.into_iter().map(AtomicU64::new).collect();
-        Ok(Self { store, data, geometry, l1, cache, metadata, loads: RangeLock::default() })
+        let l1: Box<[AtomicU64]> = words.into_iter().map(AtomicU64::new).collect();
+        Ok(Self { store, data, geometry, l1: l1.into(), cache, max_tables, metadata, loads: RangeLock::default() })
     }
 
     /// The image's numbers.
@@ -86,9 +89,15 @@ impl Tables {
         &self.metadata
     }
 
-    /// Entries of the L1 table.
+    /// Entries of the L1 table in memory, which may be longer than the file's.
     pub fn l1_entries(&self) -> usize {
         self.l1.len()
+    }
+
+    /// Makes the L1 table at least so long, while others look things up; new entries have no tables. One caller at a
+    /// time. False, and nothing to be noticed, when there is no memory.
+    pub fn grow(&self, l1_entries: usize) -> bool {
+        self.cache.grow(self.max_tables, l1_entries) && self.l1.grow(l1_entries)
     }
 
     /// What is known of a guest offset without waiting; `None` if its table is not in memory. Past the last table

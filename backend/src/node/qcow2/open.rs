@@ -123,7 +123,7 @@ impl Image {
             data,
             backing: files.backing,
             geometry,
-            l1_offset: header.l1_offset,
+            l1_offset: AtomicU64::new(header.l1_offset),
             tables,
             inflater: Inflater::new(match header.compression {
                 Compression::Zlib => Method::Zlib,

@@ -110,7 +110,8 @@ impl Qcow2Options {
         let all = (size.div_ceil(cluster) * 8).next_multiple_of(cluster);
         let least = REFCOUNT_CACHE_CLUSTERS * cluster;
         let Some(both) = self.cache_size else {
-            let tables = self.l2_cache_size.unwrap_or(L2_CACHE_BYTES).min(all);
+            // No more tables are kept than there are, which may become more.
+            let tables = self.l2_cache_size.unwrap_or(L2_CACHE_BYTES);
             return Ok((tables, self.refcount_cache_size.unwrap_or(least)));
         };
         match (self.l2_cache_size, self.refcount_cache_size) {

@@ -8,10 +8,15 @@ use super::image::Image;
 use crate::error::IoError;
 use crate::io::Buf;
 use crate::reactor::Handle;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The header as the file has it, but for where the refcount table is.
-pub struct OwnHeader(Mutex<Arc<Header>>);
+pub struct OwnHeader {
+    header: Mutex<Arc<Header>>,
+    /// The last change has failed on its way: the file may have it or not.
+    unsure: AtomicBool,
+}
 
 /// Why a header was not changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,11 +32,11 @@ pub enum ChangeError {
 impl OwnHeader {
     /// As it was read.
     pub fn new(header: Header) -> Self {
-        Self(Mutex::new(Arc::new(header)))
+        Self { header: Mutex::new(Arc::new(header)), unsure: AtomicBool::new(false) }
     }
 
     fn get(&self) -> Arc<Header> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.header.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -54,9 +59,26 @@ impl Image {
         let bytes = header.to_bytes()?;
         let mut buf = Buf::new(bytes.len());
         buf.as_mut_slice().copy_from_slice(&bytes);
+        self.header.unsure.store(true, Ordering::Release);
         self.store.write(io, 0, buf).await?;
         self.store.flush(io).await?;
-        *self.header.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(header);
+        *self.header.header.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(header);
+        self.header.unsure.store(false, Ordering::Release);
         Ok(())
+    }
+
+    /// Writes the header once more if it cannot be known which one the file has: nothing that is written elsewhere
+    /// would count.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub(super) async fn settle_header(&self, io: &Handle) -> Result<(), IoError> {
+        if !self.header.unsure.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match self.change_header(io, |_| ()).await {
+            Err(ChangeError::Io(error)) => Err(error),
+            other => other.map_err(|_| IoError::Io),
+        }
     }
 }

@@ -6,4 +6,5 @@ mod model;
 mod random;
 mod reading;
 mod replay;
+mod resize;
 mod rig;

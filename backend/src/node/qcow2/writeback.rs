@@ -17,13 +17,13 @@ use crate::error::IoError;
 use crate::io::Memory;
 use crate::node::points::Points;
 use crate::node::{Kind, Request};
-use crate::range_lock::RangeLock;
+use crate::range_lock::{Guard, RangeLock};
 use crate::reactor::Handle;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// L1 entries in a sector, the smallest piece that is written.
-const ENTRIES_PER_SECTOR: usize = 64;
+pub(super) const ENTRIES_PER_SECTOR: usize = 64;
 
 /// Whose turn it is, how many cycles have begun, and the L1 table as the file has it.
 pub struct WriteBack {
@@ -52,7 +52,13 @@ impl WriteBack {
         }
     }
 
-    fn l1_in_file(&self) -> MutexGuard<'_, Vec<u64>> {
+    /// Waits until no cycle runs; none begins as long as the guard lives.
+    pub(super) async fn pause(&self) -> Guard<'_> {
+        self.turn.lock(0..1).await
+    }
+
+    /// The L1 table as the file has it.
+    pub(super) fn l1_in_file(&self) -> MutexGuard<'_, Vec<u64>> {
         self.l1_in_file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -64,7 +70,7 @@ impl Image {
     /// The storage's; nothing that was not stable before can be relied on to be.
     pub(super) async fn flush(&self, io: &Handle, points: &Points) -> Result<(), IoError> {
         let arrived = self.writeback.begun.load(Ordering::Acquire);
-        let _turn = self.writeback.turn.lock(0..1).await;
+        let _turn = self.writeback.pause().await;
         let begun = self.writeback.begun.load(Ordering::Acquire);
         if begun > arrived {
             // It has begun after we came, and it is over.
@@ -97,6 +103,7 @@ impl Image {
     }
 
     async fn cycle(&self, io: &Handle) -> Result<(), IoError> {
+        self.settle_header(io).await?;
         let tables = self.copy_tables();
         let result = self.write_tables(io, &tables).await;
         if result.is_err() {
@@ -173,13 +180,15 @@ impl Image {
         Ok(())
     }
 
-    async fn write_l1_sector(&self, io: &Handle, sector: usize) -> Result<(), IoError> {
+    /// Writes a sector of the L1 table as the file is to have it.
+    pub(super) async fn write_l1_sector(&self, io: &Handle, sector: usize) -> Result<(), IoError> {
         let start = sector * ENTRIES_PER_SECTOR;
         let words: Vec<u64> = {
             let l1 = self.writeback.l1_in_file();
             l1[start..l1.len().min(start + ENTRIES_PER_SECTOR)].to_vec()
         };
-        self.store.write_words(io, self.l1_offset + start as u64 * 8, &words).await
+        let offset = self.l1_offset.load(Ordering::Acquire) + start as u64 * 8;
+        self.store.write_words(io, offset, &words).await
     }
 
     /// Gives back what nobody can find any more. What cannot be given back now is leaked, not lost.

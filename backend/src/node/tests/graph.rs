@@ -1,9 +1,16 @@
 //! Opening and closing nodes by name, with the texts of QEMU.
 
 use super::bench::{Bench, file_options};
-use crate::node::NodeOptions;
+use crate::error::GraphError;
+use crate::graph::{Graph, KernelRing, Runner};
+use crate::io::Workers;
 use crate::node::options::{BlkDebugOptions, ChildRef, Delays, DriverOptions, FileOptions, NullOptions, RawOptions};
+use crate::node::{Node, NodeOptions};
+use crate::reactor::Handle;
+use std::cell::RefCell;
 use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
 
 fn null(name: Option<&str>) -> NodeOptions {
     let null = NullOptions { size: 1 << 20, read_zeroes: false, latency_ns: 0 };
@@ -88,9 +95,19 @@ fn resizing_goes_down_to_the_file_and_tells_who_listens() {
     bench.graph.on_resize(Box::new(move |node| list.lock().unwrap().push((node.name().to_owned(), node.length()))));
     let file = NodeOptions { node_name: Some("file".into()), ..file_options(bench.image.path()) };
     let top = bench.graph.open(&over("top", ChildRef::Inline(Box::new(file)))).unwrap();
-    bench.graph.resize(&top, 16384).unwrap();
+    resize(&bench.graph, &top, 16384).unwrap();
     assert_eq!(bench.image.as_file().metadata().unwrap().len(), 16384);
     assert_eq!(*told.lock().unwrap(), [("file".to_owned(), 16384), ("top".to_owned(), 16384)]);
     let null = bench.graph.open(&null(Some("null"))).unwrap();
-    assert!(bench.graph.resize(&null, 4096).is_err());
+    assert!(resize(&bench.graph, &null, 4096).is_err());
+}
+
+/// Resizes on a ring of its own.
+fn resize(graph: &Arc<Graph>, node: &Arc<Node>, size: u64) -> Result<(), GraphError> {
+    let ring = KernelRing::new(graph.files().clone(), Workers::new());
+    let (graph, node, result) = (graph.clone(), node.clone(), Rc::new(RefCell::new(None)));
+    let slot = result.clone();
+    let task = move |io: Handle| async move { *slot.borrow_mut() = Some(graph.resize(&io, &node, size).await) };
+    ring.run(Box::new(|io| Box::pin(task(io)))).unwrap();
+    result.take().unwrap()
 }

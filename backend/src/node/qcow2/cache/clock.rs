@@ -21,6 +21,16 @@ impl Clock {
         Self { hand: 0, slots: vec![Slot::default(); slots] }
     }
 
+    /// Adds slots until there are so many.
+    pub(super) fn grow(&mut self, slots: usize) {
+        self.slots.resize(slots.max(self.slots.len()), Slot::default());
+    }
+
+    /// Slots.
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
     /// The table in a slot.
     pub(super) fn table(&self, slot: usize) -> Option<usize> {
         self.slots.get(slot)?.table

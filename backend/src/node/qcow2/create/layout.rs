@@ -78,6 +78,12 @@ impl Layout {
         blocks.chain([(self.header.reftable_offset, reftable)]).chain(tables).chain(l1).chain(header)
     }
 
+    /// Bytes of the file where guest clusters are mapped from the start.
+    pub fn mapped(&self) -> Range<u64> {
+        let start = (self.data * self.header.geometry().cluster()).min(self.length);
+        start..if self.l2.is_some() { self.length } else { start }
+    }
+
     fn reftable_words(&self) -> u64 {
         u64::from(self.header.reftable_clusters) * self.header.geometry().cluster() / 8
     }

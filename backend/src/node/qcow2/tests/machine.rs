@@ -114,6 +114,21 @@ impl Machine {
         slot
     }
 
+    /// Begins a task of the control plane on the first reactor.
+    pub fn begin_task<T: 'static, F: Future<Output = T> + 'static>(
+        &self,
+        task: impl FnOnce(Handle, Arc<Graph>) -> F,
+    ) -> Slot<T> {
+        let slot = Slot::default();
+        let handle = self.reactors[0].1.handle();
+        let (future, result) = (task(handle.clone(), self.graph.clone()), slot.clone());
+        handle.spawn(async move {
+            let value = future.await;
+            *result.borrow_mut() = Some(value);
+        });
+        slot
+    }
+
     /// One step of whoever is awake; false if all sleep for ever.
     pub fn step(&mut self) -> bool {
         let mut stepped = false;

@@ -36,6 +36,11 @@ impl Model {
         self.0.len()
     }
 
+    /// Gives the disk another length; what is new is zero.
+    pub fn resize(&mut self, len: usize) {
+        self.0.resize(len, Sector { sent: vec![0], sure: 0, stable: 0, busy: false });
+    }
+
     /// Whether no request to any of these is under way.
     pub fn is_idle(&self, sectors: std::ops::Range<usize>) -> bool {
         self.0[sectors].iter().all(|sector| !sector.busy)

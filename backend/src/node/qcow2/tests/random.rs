@@ -70,7 +70,7 @@ fn image(random: &mut fastrand::Rng) -> (Vec<Vec<u8>>, Vec<u64>) {
 }
 
 /// What `qemu-img check` says: leaks, and everything worse.
-fn check(files: &[Vec<u8>]) -> (u64, u64) {
+pub(super) fn check(files: &[Vec<u8>]) -> (u64, u64) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("image");
     std::fs::write(&path, &files[0]).unwrap();

@@ -1,0 +1,83 @@
+//! Making files and images. Whoever asks for one waits until it is there: not to be done on a thread that has other
+//! things to do.
+//!
+//! An image's file is no image before the last of its writes, and what was in it before cannot be taken for a guest's.
+
+mod file;
+mod image;
+
+pub use file::{CreateFile, FilePreallocation};
+pub use image::{CreateImage, ImagePreallocation};
+
+use super::{Graph, Opening};
+use crate::error::GraphError;
+use crate::io::lock::Access;
+use crate::node::options::ChildRef;
+use crate::node::{Node, NodeOptions};
+use std::sync::Arc;
+
+/// What to make.
+#[derive(Clone, Debug)]
+pub enum Creation {
+    /// A regular file.
+    File(CreateFile),
+    /// An image in a node.
+    Image(Box<CreateImage>),
+}
+
+impl Graph {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// With QEMU's texts. A file or a node may have changed then, but is no image.
+    pub fn create(&self, creation: &Creation) -> Result<(), GraphError> {
+        match creation {
+            Creation::File(file) => file.create(),
+            Creation::Image(image) => self.create_image(image),
+        }
+    }
+
+    /// A node to be written, for as long as the result lives.
+    fn borrow_node(&self, reference: &ChildRef) -> Result<Borrowed<'_>, GraphError> {
+        let (node, own) = match reference {
+            ChildRef::Name(name) => (self.find(name).ok_or_else(|| GraphError::ChildNotFound(name.clone()))?, false),
+            ChildRef::Inline(options) => (self.open_unnamed(options)?, true),
+        };
+        let mut borrowed = Borrowed { graph: self, node: node.clone(), own, acquired: false };
+        node.acquire_for(Access::Write)?;
+        borrowed.acquired = true;
+        Ok(borrowed)
+    }
+
+    /// Opens a node that nobody else owns; its name may be made up.
+    fn open_unnamed(&self, options: &NodeOptions) -> Result<Arc<Node>, GraphError> {
+        let mut names = self.lock();
+        let mut opening = Opening { names: &names, opened: Vec::new(), runner: &self.ring(), chain: None };
+        let node = self.build(options, false, &mut opening)?;
+        let opened = opening.opened;
+        self.order().extend(opened.iter().map(|node| node.name().to_owned()));
+        names.extend(opened.into_iter().map(|node| (node.name().to_owned(), node)));
+        Ok(node)
+    }
+}
+
+/// A node in use while something is made in it.
+struct Borrowed<'a> {
+    graph: &'a Graph,
+    node: Arc<Node>,
+    /// Opened for this, and to be closed after it.
+    own: bool,
+    acquired: bool,
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        if self.acquired {
+            self.node.release_for(Access::Write);
+        }
+        if self.own && self.node.users() == 0 {
+            let mut names = self.graph.lock();
+            self.graph.remove(&mut names, self.node.clone(), &self.graph.ring());
+        }
+    }
+}

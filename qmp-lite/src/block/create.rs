@@ -1,0 +1,197 @@
+//! The arguments of `blockdev-create`.
+//!
+//! Knows QEMU's defaults, and what is wrong before there is a job; all else is the job's.
+
+use tidemark_backend::graph::create::{CreateFile, CreateImage, Creation, FilePreallocation, ImagePreallocation};
+use tidemark_backend::node::qcow2::create::CreateOptions;
+use tidemark_backend::node::qcow2::header::Compression;
+
+use super::options::{BlockdevDriver, BlockdevRef};
+use super::qcow2::BlockdevQcow2Encryption;
+use crate::error::QmpError;
+use crate::schema::{Empty, qapi_enum, qapi_struct, qapi_union};
+
+qapi_struct! {
+    /// Arguments of `blockdev-create`.
+    pub struct BlockdevCreate "blockdev-create-arg" {
+        /// The job's id: a letter, then letters, digits, `-`, `.` and `_`.
+        "job-id" job_id: String,
+        /// What to make.
+        "options" options: BlockdevCreateOptions,
+    }
+}
+
+qapi_union! {
+    /// What to make.
+    pub struct BlockdevCreateOptions "BlockdevCreateOptions" {
+        /// The driver. Only `file` and `qcow2` make something.
+        "driver" driver: BlockdevDriver,
+    }
+    /// The members of the driver.
+    pub enum BlockdevCreateDriverOptions by "driver" driver: BlockdevDriver {
+        /// `blkdebug`
+        Blkdebug(Empty),
+        /// `copy-before-write`
+        CopyBeforeWrite(Empty),
+        /// `file`
+        File(BlockdevCreateOptionsFile),
+        /// `host_device`
+        HostDevice(Empty),
+        /// `null-co`
+        NullCo(Empty),
+        /// `qcow2`
+        Qcow2(BlockdevCreateOptionsQcow2),
+        /// `raw`
+        Raw(Empty),
+        /// `snapshot-access`
+        SnapshotAccess(Empty),
+    }
+}
+
+qapi_struct! {
+    /// A regular file. One that is there is emptied.
+    pub struct BlockdevCreateOptionsFile "BlockdevCreateOptionsFile" {
+        /// The path.
+        "filename" filename: String,
+        /// The length in bytes.
+        "size" size: i64,
+        /// What space it takes from the start; off if absent. `metadata` is not for files.
+        "preallocation" preallocation: Option<PreallocMode>,
+        /// Accepted without effect: a file system that copies on write is told nothing.
+        "nocow" nocow: Option<bool>,
+        /// Accepted without effect.
+        "extent-size-hint" extent_size_hint: Option<i64>,
+    }
+}
+
+qapi_struct! {
+    /// A qcow2 image.
+    pub struct BlockdevCreateOptionsQcow2 "BlockdevCreateOptionsQcow2" {
+        /// The node to make it in.
+        "file" file: BlockdevRef,
+        /// The node for the guest's data, which the image's header names by its file.
+        "data-file" data_file: Option<BlockdevRef>,
+        /// Whether that is a raw image by itself. Off if absent.
+        "data-file-raw" data_file_raw: Option<bool>,
+        /// Only false is supported. Off if absent.
+        "extended-l2" extended_l2: Option<bool>,
+        /// The size of the disk in bytes.
+        "size" size: i64,
+        /// The version of the format; v3 if absent.
+        "version" version: Option<BlockdevQcow2Version>,
+        /// The name of the file that shows where the image has nothing.
+        "backing-file" backing_file: Option<String>,
+        /// The format of that.
+        "backing-fmt" backing_fmt: Option<BlockdevDriver>,
+        /// Encrypted images are not supported.
+        "encrypt" encrypt: Option<BlockdevQcow2Encryption>,
+        /// Bytes of a cluster; 65536 if absent.
+        "cluster-size" cluster_size: Option<i64>,
+        /// What there is before a guest writes; off if absent.
+        "preallocation" preallocation: Option<PreallocMode>,
+        /// Whether programs may write reference counts late. Off if absent.
+        "lazy-refcounts" lazy_refcounts: Option<bool>,
+        /// Bits of a reference count; 16 if absent.
+        "refcount-bits" refcount_bits: Option<i64>,
+        /// How clusters may be compressed; zlib if absent.
+        "compression-type" compression_type: Option<Qcow2CompressionType>,
+    }
+}
+
+qapi_enum! {
+    /// What is there before somebody writes.
+    pub enum PreallocMode "PreallocMode" {
+        /// Nothing.
+        Off = "off",
+        /// Every guest cluster has its place in the file, as a hole.
+        Metadata = "metadata",
+        /// The file system reserves the space.
+        Falloc = "falloc",
+        /// Zeroes are written.
+        Full = "full",
+    }
+}
+
+qapi_enum! {
+    /// Versions of the format.
+    pub enum BlockdevQcow2Version "BlockdevQcow2Version" {
+        /// Version 2, as QEMU before 1.1 knew it.
+        V2 = "v2",
+        /// Version 3.
+        V3 = "v3",
+    }
+}
+
+qapi_enum! {
+    /// Ways to compress.
+    pub enum Qcow2CompressionType "Qcow2CompressionType" {
+        /// zlib
+        Zlib = "zlib",
+        /// zstd
+        Zstd = "zstd",
+    }
+}
+
+impl TryFrom<BlockdevCreateOptions> for Creation {
+    type Error = QmpError;
+
+    fn try_from(options: BlockdevCreateOptions) -> Result<Self, QmpError> {
+        match options.branch {
+            BlockdevCreateDriverOptions::File(file) => Ok(Self::File(file.into())),
+            BlockdevCreateDriverOptions::Qcow2(image) => Ok(Self::Image(Box::new(image.try_into()?))),
+            _ => Err(QmpError::generic("Driver does not support blockdev-create")),
+        }
+    }
+}
+
+impl From<BlockdevCreateOptionsFile> for CreateFile {
+    fn from(file: BlockdevCreateOptionsFile) -> Self {
+        let preallocation = match file.preallocation {
+            None | Some(PreallocMode::Off) => FilePreallocation::Off,
+            Some(PreallocMode::Metadata) => FilePreallocation::Metadata,
+            Some(PreallocMode::Falloc) => FilePreallocation::Falloc,
+            Some(PreallocMode::Full) => FilePreallocation::Full,
+        };
+        Self { filename: file.filename.into(), size: file.size, preallocation }
+    }
+}
+
+impl TryFrom<BlockdevCreateOptionsQcow2> for CreateImage {
+    type Error = QmpError;
+
+    fn try_from(image: BlockdevCreateOptionsQcow2) -> Result<Self, QmpError> {
+        if image.encrypt.is_some() {
+            return Err(QmpError::generic("Encrypted images are not supported"));
+        }
+        if image.extended_l2 == Some(true) {
+            return Err(QmpError::generic("Images with extended L2 entries are not supported"));
+        }
+        let defaults = CreateOptions::default();
+        // What is less than nothing is out of range as what is too much.
+        let number =
+            |value: Option<i64>, default| value.map_or(default, |value| u64::try_from(value).unwrap_or(u64::MAX));
+        let options = CreateOptions {
+            size: image.size.cast_unsigned(),
+            cluster_size: number(image.cluster_size, defaults.cluster_size),
+            version: if image.version == Some(BlockdevQcow2Version::V2) { 2 } else { 3 },
+            refcount_bits: number(image.refcount_bits, defaults.refcount_bits),
+            lazy_refcounts: image.lazy_refcounts.unwrap_or(false),
+            backing: image.backing_file,
+            backing_format: image.backing_fmt.map(|format| format.text().to_owned()),
+            data_file_raw: image.data_file_raw.unwrap_or(false),
+            compression: match image.compression_type {
+                Some(Qcow2CompressionType::Zstd) => Compression::Zstd,
+                None | Some(Qcow2CompressionType::Zlib) => Compression::Zlib,
+            },
+            ..defaults
+        };
+        let preallocation = match image.preallocation {
+            None | Some(PreallocMode::Off) => ImagePreallocation::Off,
+            Some(PreallocMode::Metadata) => ImagePreallocation::Metadata,
+            Some(PreallocMode::Falloc) => ImagePreallocation::Falloc,
+            Some(PreallocMode::Full) => ImagePreallocation::Full,
+        };
+        let data_file = image.data_file.map(TryInto::try_into).transpose()?;
+        Ok(Self { file: image.file.try_into()?, data_file, options, preallocation })
+    }
+}
