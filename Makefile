@@ -5,6 +5,9 @@
 #                    only cargo
 #   make test        everything that has to pass before a change lands
 #   make sim         the simulator alone: SEEDS=n seeds (2000), from START=s on (1)
+#   make qcow2-oracle  random requests to qcow2 images beside a model, imago and QEMU: SEEDS=n sequences (10000), from
+#                    START=s on (1)
+#   make qcow2-kill  the daemon of qcow2 images killed under load ROUNDS=n times (200)
 #   make bench       measurements beside qemu-storage-daemon and fio; about three quarters of an hour
 #   make lint        formatting, clippy, licences and sources of dependencies
 #   make docs        the API documentation
@@ -23,6 +26,8 @@ CARGO_DENY := 0.20.2
 OUT := target
 VENV := $(OUT)/venv/.qemu.qmp-$(QEMU_QMP)
 DENY := $(OUT)/tools/bin/cargo-deny
+# Where tests that start thousands of programs keep what these work on.
+SCRATCH := $(if $(wildcard /dev/shm),/dev/shm,$(or $(TMPDIR),/tmp))
 # What `make test` has run so far.
 RAN := $(OUT)/ran
 
@@ -90,6 +95,22 @@ START ?= 1
 .PHONY: sim
 sim:
 	SEEDS=$(SEEDS) START=$(START) cargo test --locked -p tidemark --test sim -- --nocapture
+
+# Images are in memory where there is such a file system: thousands of programs are started on them.
+.PHONY: qcow2-oracle
+qcow2-oracle: SEEDS = 10000
+qcow2-oracle:
+	@.ci/install 'qemu-utils: qemu-img and qemu-io make, change, read and check the images'
+	TMPDIR=$(SCRATCH) SEEDS=$(SEEDS) START=$(START) cargo test --locked -p tidemark-backend --features sim --lib \
+	  images_agree_with_the_model -- --nocapture
+
+ROUNDS ?= 200
+
+.PHONY: qcow2-kill
+qcow2-kill:
+	@.ci/install 'qemu-utils: qemu-img and qemu-io make and check the images'
+	TMPDIR=$(SCRATCH) ROUNDS=$(ROUNDS) cargo test --locked -p tidemark --test it \
+	  when_daemons_are_killed_at_any_moment -- --nocapture
 
 .PHONY: test-docs
 test-docs:

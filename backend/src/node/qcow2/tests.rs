@@ -1,6 +1,7 @@
 //! Images as guests use them, on the simulated kernel and beside QEMU.
 
 mod broken;
+mod differential;
 mod machine;
 mod model;
 mod random;

@@ -5,6 +5,7 @@
 //! the backing file's content.
 
 use super::entry::Entry;
+use super::header::bits;
 use super::image::Image;
 use super::journal::{self, Change};
 use super::l2::Pin;
@@ -42,6 +43,7 @@ impl Image {
             return self.zero_part(io, offset, end, points).await;
         }
         self.zero_part(io, offset, first, points).await?;
+        self.zero_raw(io, first, last, unmap).await?;
         self.each_table(io, first, last, if unmap { Fate::Unmap } else { Fate::Keep }, points).await?;
         self.zero_part(io, last, end, points).await
     }
@@ -52,7 +54,19 @@ impl Image {
         if first >= last || self.keeps_backing_content() {
             return Ok(());
         }
+        self.zero_raw(io, first, last, true).await?;
         self.each_table(io, first, last, Fate::Discard, points).await
+    }
+
+    /// Zeroes whole clusters of a data file that is the guest's disk byte for byte, whatever tables say.
+    async fn zero_raw(&self, io: &Handle, first: u64, last: u64, unmap: bool) -> Result<(), IoError> {
+        if !self.geometry.external_data || self.header().autoclear & bits::AUTOCLEAR_RAW_DATA == 0 {
+            return Ok(());
+        }
+        let end = last.min(self.length());
+        self.data.grow(io, end).await?;
+        let (kind, len) = (Kind::Zero { unmap }, end.saturating_sub(first));
+        self.data.handle(io, Request { kind, fua: false, offset: first, len, memory: Memory::empty() }).await.1
     }
 
     /// Version 2 has no zero clusters: one without an entry shows the backing file's content.

@@ -81,13 +81,7 @@ fn shape(bytes: &Range<u64>, cluster: u64) -> usize {
 
 impl Coverage {
     /// An operation on these bytes begins; `entry` says what an offset's cluster is.
-    pub fn note(
-        &mut self,
-        image: &Image,
-        (kind, fua): (Kind, bool),
-        bytes: &Range<u64>,
-        entry: impl Fn(u64) -> Entry,
-    ) {
+    pub fn note(&mut self, image: &Image, (kind, fua): (Kind, bool), bytes: &Range<u64>, entry: impl Fn(u64) -> Entry) {
         let Some(column) = operation(kind, fua) else {
             self.flushes += 1;
             return;

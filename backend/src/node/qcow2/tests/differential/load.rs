@@ -16,6 +16,7 @@ const DEPTH: usize = 8;
 /// A request under way.
 struct Flight {
     kind: Kind,
+    fua: bool,
     /// What it changes or reads.
     sectors: Range<usize>,
     /// Of a flush.
@@ -67,9 +68,9 @@ impl Load {
         }
         let kind = match random.u8(0..16) {
             0..=5 => Kind::Write,
-            6..=8 => Kind::Read,
-            9..=10 => Kind::Zero { unmap: true },
-            11..=12 => Kind::Zero { unmap: false },
+            6..=7 => Kind::Read,
+            8..=9 => Kind::Zero { unmap: true },
+            10..=12 => Kind::Zero { unmap: false },
             13..=14 => Kind::Discard,
             _ => Kind::Flush,
         };
@@ -80,7 +81,8 @@ impl Load {
         let offsets = if kind == Kind::Flush { 0..0 } else { offsets };
         let request = Request { kind, fua, offset: offsets.start, len: offsets.end - offsets.start, memory };
         let slot = self.machine.begin(random.usize(0..2), request);
-        self.flights.push(Flight { kind, sectors: changed, covered: self.model.covered(), slot });
+        let covered = if kind == Kind::Flush { self.model.covered() } else { Vec::new() };
+        self.flights.push(Flight { kind, fua, sectors: changed, covered, slot });
         true
     }
 
@@ -158,7 +160,7 @@ impl Load {
     fn settle(&mut self) {
         for index in (0..self.flights.len()).rev() {
             let Some((memory, result)) = self.flights[index].slot.take() else { continue };
-            let Flight { kind, sectors, covered, .. } = self.flights.swap_remove(index);
+            let Flight { kind, fua, sectors, covered, .. } = self.flights.swap_remove(index);
             assert!(result.is_ok(), "{kind:?} of sectors {sectors:?}: {result:?}");
             match kind {
                 Kind::Read => {
@@ -168,7 +170,12 @@ impl Load {
                     assert_eq!(wrong, None, "read of sectors {sectors:?}");
                 }
                 Kind::Flush => self.model.flushed(&covered),
-                _ => self.model.end(sectors, true),
+                _ => {
+                    self.model.end(sectors.clone(), true);
+                    if fua {
+                        self.model.stable(sectors);
+                    }
+                }
             }
         }
     }

@@ -24,6 +24,7 @@ pub struct Layer {
 }
 
 /// The image `disk` in a directory of its own.
+#[derive(Debug)]
 pub struct Origin {
     pub qemu: Qemu,
     pub cluster_bits: u32,
@@ -31,9 +32,8 @@ pub struct Origin {
     pub refcount_bits: u32,
     pub zstd: bool,
     pub data: Data,
-    /// The chain below, the image's own backing file first, and sectors of that.
+    /// The chain below, the image's own backing file first.
     pub layers: Vec<Layer>,
-    pub backed: usize,
     /// Some clusters are compressed.
     pub compressed: bool,
     /// What the guest finds.
@@ -64,31 +64,35 @@ fn shape(random: &mut fastrand::Rng) -> (u32, usize) {
     (bits, (clusters << (bits - 9)) + random.usize(0..5))
 }
 
-/// Writes of a program to an image, and what they leave in `content`.
+/// Writes of a program to an image, and what they leave in `content`. QEMU compresses only into clusters that have none,
+/// and spoils an image (QEMU 10.0) if it compresses after it has written something else.
 pub fn scribble(random: &mut fastrand::Rng, image: &Image, content: &mut [u64]) -> Vec<String> {
     let unit = 1 << (image.cluster_bits - 9);
-    (0..random.usize(1..6))
-        .map(|_| {
-            let byte = random.u8(1..);
-            let kind = random.u8(0..6);
-            let start = random.usize(0..content.len());
-            let end = start + random.usize(1..=(content.len() - start).min(4 * unit));
-            let whole = start / unit * unit..end.next_multiple_of(unit).min(content.len());
-            let (range, command, value) = match kind {
-                0 | 1 if image.may_compress => (whole, format!("write -c -P {byte}"), filled(byte)),
-                2 => (whole, "write -z -u".into(), 0),
-                3 => (start..end, "write -z".into(), 0),
-                _ => (start..end, format!("write -P {byte}"), filled(byte)),
-            };
-            content[range.clone()].fill(value);
-            format!("{command} {} {}", range.start * SECTOR, range.len() * SECTOR)
-        })
-        .collect()
+    let mut taken = vec![!image.may_compress; content.len().div_ceil(unit)];
+    let mut command = |compressed: bool| {
+        let byte = random.u8(1..);
+        let start = random.usize(0..content.len());
+        let end = start + random.usize(1..=(content.len() - start).min(4 * unit));
+        let clusters = start / unit..end.div_ceil(unit);
+        let whole = clusters.start * unit..(clusters.end * unit).min(content.len());
+        let (range, command, value) = match random.u8(0..4) {
+            _ if compressed && taken[clusters.clone()].contains(&true) => return None,
+            _ if compressed => (whole, format!("write -c -P {byte}"), filled(byte)),
+            0 => (whole, "write -z -u".into(), 0),
+            1 => (start..end, "write -z".into(), 0),
+            _ => (start..end, format!("write -P {byte}"), filled(byte)),
+        };
+        taken[clusters].fill(true);
+        content[range.clone()].fill(value);
+        Some(format!("{command} {} {}", range.start * SECTOR, range.len() * SECTOR))
+    };
+    [true, true, true, false, false, false].into_iter().filter_map(&mut command).collect()
 }
 
 /// What [`scribble`] has to know.
 pub struct Image {
     pub cluster_bits: u32,
+    /// Nothing was written to it yet.
     pub may_compress: bool,
 }
 
@@ -104,14 +108,12 @@ impl Origin {
             _ => Data::Inside,
         };
         let depth = if data == Data::Raw { 0 } else { random.choice([0, 0, 1, 1, 2, 3]).unwrap_or_default() };
-        let (layers, below) = chain(random, &qemu, depth, sectors);
-        let mut content = below.clone();
+        let (layers, mut content) = chain(random, &qemu, depth, sectors);
         content.resize(sectors, 0);
         let refcount_bits = if version == 2 { 16 } else { 1 << random.u32(0..7) };
         let zstd = version == 3 && data == Data::Inside && random.u8(0..4) == 0;
-        let (backed, compressed) = (below.len(), false);
         let mut origin =
-            Self { qemu, cluster_bits, version, refcount_bits, zstd, data, layers, backed, compressed, content };
+            Self { qemu, cluster_bits, version, refcount_bits, zstd, data, layers, compressed: false, content };
         origin.make(random);
         origin
     }
@@ -141,7 +143,7 @@ impl Origin {
             2 | 3 => self.create(&options),
             _ => {
                 self.create(&options);
-                self.scribble(random);
+                self.scribble(random, true);
             }
         }
         if random.u8(0..8) == 0 {
@@ -157,11 +159,12 @@ impl Origin {
         create(&self.qemu, "disk", options, &size, self.layers.first());
     }
 
-    /// Writes of another program, while nobody else has the image open.
-    pub fn scribble(&mut self, random: &mut fastrand::Rng) {
-        let image = Image { cluster_bits: self.cluster_bits, may_compress: self.data == Data::Inside };
+    /// Writes of another program, while nobody else has the image open; `new`: to an image that nobody has written to.
+    pub fn scribble(&mut self, random: &mut fastrand::Rng, new: bool) {
+        let may_compress = new && self.data == Data::Inside;
+        let image = Image { cluster_bits: self.cluster_bits, may_compress };
         let commands = scribble(random, &image, &mut self.content);
-        self.compressed |= commands.iter().any(|command| command.contains("-c"));
+        self.compressed |= commands.iter().any(|command| command.starts_with("write -c"));
         self.qemu.io("disk", &commands);
     }
 

@@ -5,20 +5,35 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// The directory.
-pub struct Qemu(TempDir);
+#[derive(Debug)]
+pub struct Qemu {
+    directory: PathBuf,
+    whole: Option<TempDir>,
+}
+
+impl Drop for Qemu {
+    /// What a failed test leaves is kept to be looked at.
+    fn drop(&mut self) {
+        if let Some(whole) = self.whole.as_mut().filter(|_| std::thread::panicking()) {
+            whole.disable_cleanup(true);
+            eprintln!("the images are in {}", self.directory.display());
+        }
+    }
+}
 
 impl Qemu {
     pub fn new() -> Self {
-        Self(TempDir::new().unwrap())
+        let whole = TempDir::new().unwrap();
+        Self { directory: whole.path().to_owned(), whole: Some(whole) }
     }
 
     /// Where a file of this name is.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.directory.join(name)
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> Output {
-        let output = Command::new(program).args(arguments).current_dir(self.0.path()).output();
+        let output = Command::new(program).args(arguments).current_dir(&self.directory).output();
         output.unwrap_or_else(|error| panic!("{program}: {error}"))
     }
 
@@ -49,6 +64,12 @@ impl Qemu {
         let errors = number("check-errors");
         assert_eq!(errors, Some(0), "{text} {}", String::from_utf8_lossy(&output.stderr));
         (number("leaks").unwrap_or(0), number("corruptions").unwrap_or(0))
+    }
+
+    /// A directory in this one; QEMU looks for a data file where it was started.
+    pub fn inside(&self, name: &str) -> Self {
+        std::fs::create_dir(self.path(name)).unwrap();
+        Self { directory: self.path(name), whole: None }
     }
 
     /// What a guest sees of an image, as QEMU has it; or of one of its snapshots.
