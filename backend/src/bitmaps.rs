@@ -3,11 +3,13 @@
 //! Knows nodes by what it is given of them ([`Tracked`]); knows no jobs and no wire. What is *in* a bitmap is `cbt`'s.
 
 mod error;
+mod persistent;
 mod release;
 mod resize;
 mod stage;
 
-pub use error::BitmapError;
+pub use error::{BitmapError, NotKept};
+pub use persistent::Persistent;
 pub use release::{Outcome, Released};
 pub use resize::Resize;
 pub use stage::{Committed, Frozen, Stage};
@@ -23,6 +25,13 @@ pub trait Tracked {
     fn length(&self) -> u64;
     /// Its bitmaps.
     fn tracking(&self) -> &Tracking;
+    /// Bytes of its clusters, if it has some.
+    fn cluster_size(&self) -> Option<u64>;
+    /// Whether it can keep a bitmap besides those of the names of `others`, which it has to keep already.
+    ///
+    /// # Errors
+    /// Why not.
+    fn check_storable(&self, name: &str, granularity: Granularity, others: &[&str]) -> Result<(), NotKept>;
 }
 
 /// What collects writes while somebody uses the bitmap itself.
@@ -38,6 +47,10 @@ struct Record {
     /// Whether it records writes. Not while there is a successor.
     enabled: bool,
     persistent: bool,
+    /// The image cannot be written to.
+    read_only: bool,
+    /// The image does not know what it holds: it can only be removed.
+    inconsistent: bool,
     /// Somebody uses the bitmap: nobody else may.
     successor: Option<Successor>,
 }
@@ -107,15 +120,15 @@ impl Record {
             recording: self.recorder().is_some(),
             busy: self.successor.is_some(),
             persistent: self.persistent,
-            inconsistent: false,
+            inconsistent: self.inconsistent,
         }
     }
 }
 
-/// The granularity that was asked for, or what suits.
-fn granularity(bytes: Option<u64>) -> Result<Granularity, BitmapError> {
+/// The granularity that was asked for, or what suits a node with clusters of this many bytes.
+fn granularity(bytes: Option<u64>, cluster_size: Option<u64>) -> Result<Granularity, BitmapError> {
     match bytes {
-        None => Ok(Granularity::default_for(None)),
+        None => Ok(Granularity::default_for(cluster_size)),
         Some(bytes) => Granularity::new(bytes).ok_or(BitmapError::Granularity),
     }
 }

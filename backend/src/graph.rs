@@ -12,6 +12,7 @@ mod resize;
 pub use apart::check_apart;
 pub use errand::{Errand, KernelRing, Runner};
 
+use crate::bitmaps::BitmapError;
 use crate::error::GraphError;
 use crate::io::{FileTable, Workers};
 use crate::node::copy_before_write::{CopyBeforeWrite, Filter, SnapshotAccess};
@@ -280,8 +281,15 @@ fn described(copy: &CopyBeforeWrite) -> DriverOptions {
 /// What a bitmap marks now, for a point in time of a node of `len` bytes.
 fn access(names: &Names, node: &str, name: &str, len: u64) -> Result<Bitmap, GraphError> {
     let node = names.get(node).ok_or_else(|| GraphError::Options(format!("Node '{node}' not found")))?;
-    let marked = node.points().tracking().content(name);
-    let marked = marked.ok_or_else(|| GraphError::Options(format!("Dirty bitmap '{name}' not found")))?;
+    let marked = match node.points().tracking().readable(name) {
+        Ok(marked) => marked,
+        Err(error @ BitmapError::NotFound(_)) => return Err(GraphError::Options(error.to_string())),
+        Err(error) => {
+            return Err(GraphError::Options(format!(
+                "Cannot create block-copy-state: Failed to merge bitmap '{name}' to internal copy-bitmap: {error}"
+            )));
+        }
+    };
     if marked.len() != len {
         return Err(GraphError::Options(format!(
             "Cannot create block-copy-state: Failed to merge bitmap '{name}' to internal copy-bitmap: Bitmaps are of \

@@ -157,7 +157,8 @@ impl Backup {
             *self.discarding.borrow_mut() = Some(Root::new(source));
         }
         if let Some(tracked) = &self.bitmap {
-            *tracked.frozen.borrow_mut() = Some(stage.freeze(source, &tracked.name)?);
+            *tracked.frozen.borrow_mut() =
+                Some(stage.freeze(source, &tracked.name, tracked.mode != BitmapMode::Never)?);
         }
         Ok(())
     }

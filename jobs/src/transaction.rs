@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tidemark_backend::bitmaps::{BitmapError, Stage};
 use tidemark_backend::graph::Graph;
-use tidemark_backend::node::Node;
+use tidemark_backend::node::{Driver, Node};
 
 /// Why nothing of a transaction was done.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +142,7 @@ impl Plan<'_> {
     /// The point in time: from here on nothing can fail but the hold itself.
     async fn commit(&mut self) -> Result<(), TransactionError> {
         self.stage.prepare()?;
+        self.forget().await?;
         let mut nodes = self.stage.nodes();
         for (_, backup) in &self.backups {
             points::add(&mut nodes, backup.source());
@@ -163,6 +164,18 @@ impl Plan<'_> {
         for (job, backup) in self.backups.iter().rev() {
             backup.open();
             self.registry.start(job);
+        }
+        Ok(())
+    }
+
+    /// Removes persistent bitmaps from their images. If the transaction fails after this, they are stored again when
+    /// their images are closed.
+    async fn forget(&self) -> Result<(), TransactionError> {
+        for (node, name) in self.stage.leaving() {
+            if let Driver::Qcow2(image) = node.driver() {
+                let removed = image.remove_bitmap(self.registry.io(), &name).await;
+                removed.map_err(|error| BitmapError::NotRemoved(error.to_string()))?;
+            }
         }
         Ok(())
     }

@@ -1,5 +1,14 @@
 //! Why bitmaps are not changed, with QEMU's texts.
 
+/// Why a node keeps no bitmap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotKept {
+    /// It has no image that could.
+    Never,
+    /// Its image cannot keep this one: QEMU's words.
+    Refused(String),
+}
+
 /// A refused edit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BitmapError {
@@ -18,6 +27,25 @@ pub enum BitmapError {
     /// The node's image keeps no bitmaps.
     #[error("Can't store persistent bitmaps to {0}: Operation not supported")]
     CannotStore(String),
+    /// The node's image cannot keep this one.
+    #[error("Can't make bitmap '{name}' persistent in '{node}': {reason}")]
+    NotStorable {
+        /// The bitmap.
+        name: String,
+        /// The node.
+        node: String,
+        /// QEMU's words for it.
+        reason: String,
+    },
+    /// A persistent bitmap that cannot be removed from its image.
+    #[error("{0}")]
+    NotRemoved(String),
+    /// The image cannot be written to.
+    #[error("Bitmap '{0}' is readonly and cannot be modified")]
+    ReadOnly(String),
+    /// It was not stored when its image was used last.
+    #[error("Bitmap '{0}' is inconsistent and cannot be used")]
+    Inconsistent(String),
     /// No bitmap of that name.
     #[error("Dirty bitmap '{0}' not found")]
     NotFound(String),

@@ -1,5 +1,6 @@
 //! All bitmaps of a node follow its length.
 
+use super::persistent::{Use, check};
 use super::{BitmapError, Tracking};
 use std::sync::Arc;
 use tidemark_cbt::Bitmap;
@@ -18,9 +19,7 @@ impl Resize {
     pub fn prepare(tracking: &Tracking, len: u64) -> Result<Self, BitmapError> {
         let mut fresh = Vec::new();
         for record in tracking.lock().iter() {
-            if record.successor.is_some() {
-                return Err(BitmapError::Busy(record.name.clone()));
-            }
+            check(&record.name, record.state(), Use::Change)?;
             fresh.push((record.name.clone(), Arc::new(Bitmap::new(len, record.bits.granularity())?)));
         }
         Ok(Self { len, fresh })

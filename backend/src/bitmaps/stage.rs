@@ -5,8 +5,10 @@
 //! longer just itself, is swapped for an empty one; later the leaves are merged into what they belong to. So the point
 //! in time costs a pointer per bitmap, however large it is.
 
+mod checks;
 mod leaf;
 
+use super::persistent::{State, Use, check};
 use super::{BitmapError, Record, Successor, Tracked, granularity};
 use leaf::Leaf;
 use std::sync::Arc;
@@ -25,6 +27,8 @@ struct Entry<T> {
     len: u64,
     enabled: bool,
     persistent: bool,
+    read_only: bool,
+    inconsistent: bool,
     busy: bool,
     removed: bool,
     frozen: bool,
@@ -92,11 +96,12 @@ impl<T: Tracked> Stage<T> {
         if name.is_empty() {
             return Err(BitmapError::NoName);
         }
-        let granularity = granularity(bytes)?;
+        let granularity = granularity(bytes, node.cluster_size())?;
+        let known = self.find(node, name).is_some();
         if persistent {
-            return Err(BitmapError::CannotStore(node.name().to_owned()));
+            self.check_storable(node, name, granularity, known)?;
         }
-        if self.find(node, name).is_some() {
+        if known {
             return Err(BitmapError::Exists(name.to_owned()));
         }
         if name.len() > NAME_MAX {
@@ -110,6 +115,8 @@ impl<T: Tracked> Stage<T> {
             len: node.length(),
             enabled: !disabled,
             persistent,
+            read_only: false,
+            inconsistent: false,
             busy: false,
             removed: false,
             frozen: false,
@@ -125,7 +132,7 @@ impl<T: Tracked> Stage<T> {
     /// # Errors
     /// As QEMU refuses it.
     pub fn remove(&mut self, node: &Arc<T>, name: &str) -> Result<(), BitmapError> {
-        let entry = self.free(node, name)?;
+        let entry = self.free(node, name, Use::Remove)?;
         // The name stays taken until the transaction is done.
         (entry.removed, entry.busy) = (true, true);
         Ok(())
@@ -136,7 +143,7 @@ impl<T: Tracked> Stage<T> {
     /// # Errors
     /// As QEMU refuses it.
     pub fn clear(&mut self, node: &Arc<T>, name: &str) -> Result<(), BitmapError> {
-        self.free(node, name)?.value.clear();
+        self.free(node, name, Use::Change)?.value.clear();
         Ok(())
     }
 
@@ -145,7 +152,7 @@ impl<T: Tracked> Stage<T> {
     /// # Errors
     /// As QEMU refuses it.
     pub fn enable(&mut self, node: &Arc<T>, name: &str) -> Result<(), BitmapError> {
-        self.free(node, name)?.enabled = true;
+        self.free(node, name, Use::Read)?.enabled = true;
         Ok(())
     }
 
@@ -154,7 +161,7 @@ impl<T: Tracked> Stage<T> {
     /// # Errors
     /// As QEMU refuses it.
     pub fn disable(&mut self, node: &Arc<T>, name: &str) -> Result<(), BitmapError> {
-        self.free(node, name)?.enabled = false;
+        self.free(node, name, Use::Read)?.enabled = false;
         Ok(())
     }
 
@@ -168,11 +175,8 @@ impl<T: Tracked> Stage<T> {
         let find = |(node, name): &(Arc<T>, String)| self.find(node, name).ok_or_else(|| not_found(name));
         let sources = sources.iter().map(find).collect::<Result<Vec<_>, _>>()?;
         for source in sources {
-            for at in [target, source] {
-                if self.0[at].busy {
-                    return Err(BitmapError::Busy(self.0[at].name.clone()));
-                }
-            }
+            self.0[target].check(Use::Change)?;
+            self.0[source].check(Use::Read)?;
             let [target_len, source_len] = [target, source].map(|at| self.0[at].len);
             if target_len != source_len {
                 return Err(BitmapError::Sizes { target_len, source_len });
@@ -184,25 +188,13 @@ impl<T: Tracked> Stage<T> {
         Ok(())
     }
 
-    /// Whether the node has such a bitmap.
-    pub fn contains(&mut self, node: &Arc<T>, name: &str) -> bool {
-        self.find(node, name).is_some()
-    }
-
-    /// Whether a backup may use it.
+    /// A backup takes it, to change it at its end or not: it keeps what it holds, and a successor records. Returns what
+    /// it holds.
     ///
     /// # Errors
-    /// [`BitmapError::NotFound`], [`BitmapError::Busy`].
-    pub fn check_backup(&mut self, node: &Arc<T>, name: &str) -> Result<(), BitmapError> {
-        self.free(node, name).map(|_| ())
-    }
-
-    /// A backup takes it: it keeps what it holds, and a successor records. Returns what it holds.
-    ///
-    /// # Errors
-    /// [`BitmapError::NotFound`], [`BitmapError::Busy`].
-    pub fn freeze(&mut self, node: &Arc<T>, name: &str) -> Result<Frozen, BitmapError> {
-        let entry = self.free(node, name)?;
+    /// As QEMU refuses it.
+    pub fn freeze(&mut self, node: &Arc<T>, name: &str, changes: bool) -> Result<Frozen, BitmapError> {
+        let entry = self.free(node, name, if changes { Use::Change } else { Use::Read })?;
         (entry.frozen, entry.busy) = (true, true);
         let value = entry.value.clone();
         Ok(Frozen(value.iter().filter_map(|leaf| self.0[leaf.at].original.clone()).collect()))
@@ -261,11 +253,12 @@ impl<T: Tracked> Stage<T> {
         Committed(left)
     }
 
-    /// The entry of a bitmap nobody uses.
-    fn free(&mut self, node: &Arc<T>, name: &str) -> Result<&mut Entry<T>, BitmapError> {
+    /// The entry of a bitmap that may be used like this.
+    fn free(&mut self, node: &Arc<T>, name: &str, wanted: Use) -> Result<&mut Entry<T>, BitmapError> {
         let at = self.find(node, name).ok_or_else(|| BitmapError::NotFound(name.to_owned()))?;
         let entry = &mut self.0[at];
-        if entry.busy { Err(BitmapError::Busy(name.to_owned())) } else { Ok(entry) }
+        entry.check(wanted)?;
+        Ok(entry)
     }
 
     /// The entry of a bitmap, made when it is first looked for.
@@ -285,6 +278,8 @@ impl<T: Tracked> Stage<T> {
             len: record.bits.len(),
             enabled: record.enabled,
             persistent: record.persistent,
+            read_only: record.read_only,
+            inconsistent: record.inconsistent,
             busy: record.successor.is_some(),
             removed: false,
             frozen: false,
@@ -300,6 +295,11 @@ impl<T> Entry<T> {
     /// What it holds itself, if its place is `at`.
     fn leaf(&self, at: usize) -> Leaf {
         Leaf { at, block: self.granularity }
+    }
+
+    fn check(&self, wanted: Use) -> Result<(), BitmapError> {
+        let state = State { busy: self.busy, read_only: self.read_only, inconsistent: self.inconsistent };
+        check(&self.name, state, wanted)
     }
 
     fn take_in(&mut self, leaf: Leaf) {
@@ -329,6 +329,8 @@ impl<T: Tracked> Entry<T> {
             bits: self.fresh.clone()?,
             enabled: false,
             persistent: self.persistent,
+            read_only: false,
+            inconsistent: false,
             successor: None,
         };
         self.change(&mut record);

@@ -9,6 +9,7 @@ use super::{Graph, Opening, Runner};
 use crate::error::GraphError;
 use crate::node::options::Discard;
 use crate::node::options::{ChildRef, DriverOptions, FileOptions, Locking, RawOptions};
+use crate::node::qcow2::bitmaps::LoadError;
 use crate::node::qcow2::header::{self, Header, bits};
 use crate::node::qcow2::image::Image;
 use crate::node::qcow2::open::{Files, OpenError, read_header};
@@ -170,9 +171,7 @@ fn refusal(file: &Arc<Node>, error: OpenError) -> GraphError {
     GraphError::Options(match error {
         OpenError::Header(error) => error.to_string(),
         OpenError::Dirty => format!("{error}: repair '{name}' with `qemu-img check -r all`, or open it read-only"),
-        OpenError::Bitmaps => {
-            format!("{error}: open '{name}' read-only, or remove them with `qemu-img bitmap --remove`")
-        }
+        OpenError::Bitmaps(LoadError::Directory(error)) => error.to_string(),
         error => format!("Could not open '{name}': {error}"),
     })
 }
@@ -180,17 +179,27 @@ fn refusal(file: &Arc<Node>, error: OpenError) -> GraphError {
 /// Writes what an image has in memory only, before its files go. What fails is said to whoever reads the log.
 pub(super) fn close(node: &Arc<Node>, runner: &dyn Runner) {
     let Driver::Qcow2(image) = node.driver() else { return };
-    let name = file_name(image.file()).unwrap_or(image.file().name());
+    let file = file_name(image.file()).unwrap_or(image.file().name());
     let closing = node.clone();
     let closed = run(runner, move |io| async move {
-        match closing.driver() {
-            Driver::Qcow2(image) => image.close(&io, closing.points()).await,
-            _ => Ok(()),
-        }
+        let Driver::Qcow2(image) = closing.driver() else { return (Ok(()), Ok(())) };
+        let stored = image.store_bitmaps(&io, closing.points()).await;
+        (stored, image.close(&io, closing.points()).await)
     });
+    let name = node.name();
+    let failed =
+        |error: &dyn std::fmt::Display| tracing::error!(node = name, file, "could not close the image: {error}");
     match closed {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!(node = node.name(), file = name, "could not close the image: {error}"),
-        Err(error) => tracing::error!(node = node.name(), file = name, "could not close the image: {error}"),
+        Ok((stored, closed)) => {
+            if let Err(error) = stored {
+                tracing::error!(
+                    file,
+                    "Lost persistent bitmaps during inactivation of node '{name}': {error}; those that the image has \
+                     can only be removed with block-dirty-bitmap-remove, and backups have to begin with a full one"
+                );
+            }
+            closed.unwrap_or_else(|error| failed(&error));
+        }
+        Err(error) => failed(&error),
     }
 }

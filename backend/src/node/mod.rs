@@ -157,6 +157,10 @@ impl Node {
             points.add_copy(filter.copy().clone());
             points.refresh();
         }
+        if let Driver::Qcow2(image) = &driver {
+            points.tracking().adopt(image.take_loaded_bitmaps(), read_only);
+            points.refresh();
+        }
         Self {
             name,
             root,

@@ -5,11 +5,11 @@
 
 use super::copy_before_write::CopyBeforeWrite;
 use super::{Driver, Node};
-use crate::bitmaps::Tracking;
+use crate::bitmaps::{NotKept, Tracking};
 use crate::epoch::{Grace, Hold, Seat};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
-use tidemark_cbt::Bitmap;
+use tidemark_cbt::{Bitmap, Granularity};
 
 /// A hold that is not complete by then is given up.
 const HOLD_MAX: Duration = Duration::from_millis(50);
@@ -146,5 +146,19 @@ impl crate::bitmaps::Tracked for Node {
 
     fn tracking(&self) -> &Tracking {
         &self.points.tracking
+    }
+
+    fn cluster_size(&self) -> Option<u64> {
+        match self.driver() {
+            Driver::Qcow2(image) => Some(image.cluster_size()),
+            _ => None,
+        }
+    }
+
+    fn check_storable(&self, name: &str, granularity: Granularity, others: &[&str]) -> Result<(), NotKept> {
+        let Driver::Qcow2(image) = self.driver() else { return Err(NotKept::Never) };
+        let granularity_bits = u8::try_from(granularity.bits()).unwrap_or(u8::MAX);
+        let storable = image.check_storable(name, granularity_bits, others.iter().copied());
+        storable.map_err(|reason| NotKept::Refused(reason.to_string()))
     }
 }

@@ -4,6 +4,7 @@
 //! clusters). Sources: the qcow2 specification of QEMU (docs/interop/qcow2), version 3.
 
 pub mod bitmap_directory;
+pub mod bitmaps;
 pub mod cache;
 pub mod compressed;
 pub mod create;

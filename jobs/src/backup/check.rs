@@ -57,6 +57,9 @@ pub(super) fn check(
     let Ok(chunk_max) = u64::try_from(options.max_chunk) else {
         return refuse("max-chunk must be zero (which means no limit) or positive");
     };
+    if let (Some(name), Some(BitmapMode::OnSuccess | BitmapMode::Always)) = (&options.bitmap, mode) {
+        stage.check_change(&source, name)?;
+    }
     if source.length() != target.length() {
         return refuse("Source and target image have different sizes");
     }

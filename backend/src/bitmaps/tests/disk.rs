@@ -1,9 +1,9 @@
 //! A disk that has bitmaps and nothing else, and what happens to it.
 
-use crate::bitmaps::{BitmapError, Committed, Outcome, Resize, Stage, Tracked, Tracking};
+use crate::bitmaps::{BitmapError, Committed, NotKept, Outcome, Resize, Stage, Tracked, Tracking};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tidemark_cbt::Bitmap;
+use tidemark_cbt::{Bitmap, Granularity};
 
 /// The disks of a test, by number.
 pub type Disks = [Arc<Disk>];
@@ -25,6 +25,14 @@ impl Tracked for Disk {
 
     fn tracking(&self) -> &Tracking {
         &self.tracking
+    }
+
+    fn cluster_size(&self) -> Option<u64> {
+        None
+    }
+
+    fn check_storable(&self, _: &str, _: Granularity, _: &[&str]) -> Result<(), NotKept> {
+        Err(NotKept::Never)
     }
 }
 

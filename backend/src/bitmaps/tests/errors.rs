@@ -59,7 +59,7 @@ fn disks() -> (Arc<Disk>, Arc<Disk>) {
     .unwrap();
     disk.write(0, 1 << 20);
     other.write(0, 1);
-    transact(|stage| stage.freeze(&disk, "used").map(drop)).unwrap();
+    transact(|stage| stage.freeze(&disk, "used", true).map(drop)).unwrap();
     (disk, other)
 }
 
@@ -91,7 +91,7 @@ fn refused_verbs_say_why_as_qemu_does_and_change_nothing() {
     );
     check("a backup of what is not there", |s, d, _| s.check_backup(d, "nope"), "Dirty bitmap 'nope' not found");
     check("a backup with one in use", |s, d, _| s.check_backup(d, "used"), USED);
-    check("a second backup with one in use", |s, d, _| s.freeze(d, "used").map(drop), USED);
+    check("a second backup with one in use", |s, d, _| s.freeze(d, "used", true).map(drop), USED);
     check(
         "one that the same transaction removes",
         |s, d, _| s.remove(d, "b0").and_then(|()| s.clear(d, "b0")),
@@ -99,7 +99,7 @@ fn refused_verbs_say_why_as_qemu_does_and_change_nothing() {
     );
     check(
         "one that a backup of the same transaction takes",
-        |s, d, _| s.freeze(d, "b0").and_then(|_| s.disable(d, "b0")),
+        |s, d, _| s.freeze(d, "b0", true).and_then(|_| s.disable(d, "b0")),
         "Bitmap 'b0' is currently in use by another operation and cannot be used",
     );
 }

@@ -89,7 +89,7 @@ fn stage(disks: &Disks, stage: &mut Stage<Disk>, verb: &Verb) -> Result<Option<F
             let sources: Vec<_> = sources.iter().map(|key| (at(key), key.1.clone())).collect();
             stage.merge(&at(target), &target.1, &sources)
         }
-        Verb::Freeze(key) => return stage.freeze(&at(key), &key.1).map(Some),
+        Verb::Freeze(key) => return stage.freeze(&at(key), &key.1, true).map(Some),
     }
     .map(|()| None)
 }

@@ -6,12 +6,14 @@
 
 mod data;
 mod error;
+mod marks;
 mod storable;
 mod table;
 
-pub use data::{load, store};
+pub use data::{fill, is_full, load, span, store};
 pub use error::DirectoryError;
-pub use storable::{NotStorable, check_storable};
+pub use marks::mark_in_use;
+pub use storable::{NotStorable, check_size, check_storable};
 pub use table::{TableEntry, parse_table, table_entries, table_words};
 
 use super::entry::Geometry;
@@ -140,8 +142,13 @@ impl BitmapEntry {
 
     /// Bytes that its entry takes in a directory.
     pub fn encoded_len(&self) -> u64 {
-        (FIXED + self.name.len()).next_multiple_of(8) as u64
+        encoded_len(&self.name)
     }
+}
+
+/// Bytes that the entry of a bitmap of this name takes in a directory.
+pub fn encoded_len(name: &str) -> u64 {
+    (FIXED + name.len()).next_multiple_of(8) as u64
 }
 
 /// The directory of these bitmaps.

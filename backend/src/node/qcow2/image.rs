@@ -1,5 +1,6 @@
 //! An open image: its tables, its counts, its files, and the one way in for requests.
 
+use super::bitmaps::Bitmaps;
 use super::compressed::Inflater;
 use super::entry::Geometry;
 use super::freed::Quarantine;
@@ -11,6 +12,7 @@ use super::refcount::{Refcounts, Run};
 use super::reserve::Reserve;
 use super::store::Store;
 use super::writeback::WriteBack;
+use crate::bitmaps::Persistent;
 use crate::error::IoError;
 use crate::node::points::Points;
 use crate::node::{Hold, Kind, Map, Node, Outcome, Request};
@@ -45,6 +47,7 @@ pub struct Image {
     pub(super) read_only: bool,
     pub(super) size: AtomicU64,
     pub(super) header: OwnHeader,
+    pub(super) bitmaps: Bitmaps,
     /// Its files, kept from others.
     pub(super) holds: Vec<Hold>,
 }
@@ -53,6 +56,11 @@ impl Image {
     /// Bytes of the guest's disk.
     pub fn length(&self) -> u64 {
         self.size.load(Ordering::Acquire)
+    }
+
+    /// Bytes of a cluster.
+    pub fn cluster_size(&self) -> u64 {
+        self.geometry.cluster()
     }
 
     /// The node with the image's metadata.
@@ -68,6 +76,11 @@ impl Image {
     /// Whether nothing is written.
     pub fn is_read_only(&self) -> bool {
         self.read_only
+    }
+
+    /// The bitmaps that were loaded, for the image's node; nothing the second time.
+    pub(in crate::node) fn take_loaded_bitmaps(&self) -> Vec<Persistent> {
+        self.bitmaps.take_loaded()
     }
 
     /// Keeps others from its files as long as the image is there.

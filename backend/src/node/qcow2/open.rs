@@ -3,6 +3,7 @@
 //! Nothing is believed that was not checked: the header by its parser, tables when they are read. What a program may
 //! not know of the image is cleared before the first write, and what says that the image is whole is set last.
 
+use super::bitmaps::{self, LoadError};
 use super::compressed::{Inflater, Method};
 use super::entry::Geometry;
 use super::freed::Quarantine;
@@ -37,9 +38,9 @@ pub enum OpenError {
     /// It was not closed after somebody wrote to it who keeps reference counts until then.
     #[error("Image was not closed in order: its reference counts have to be repaired before it may be written to")]
     Dirty,
-    /// Bitmaps would be wrong after the first write.
-    #[error("Images with persistent bitmaps cannot be written to yet")]
-    Bitmaps,
+    /// Its persistent bitmaps cannot be loaded.
+    #[error(transparent)]
+    Bitmaps(#[from] LoadError),
     /// Part of it cannot be read.
     #[error("Could not read {0}: {1}")]
     Read(&'static str, IoError),
@@ -117,6 +118,7 @@ impl Image {
         let tables = Tables::open(io, store.clone(), data.clone(), geometry, l1, cache, metadata).await;
         let tables = tables.map_err(|error| OpenError::Read("L1 table", error))?;
         protect(header, &refcounts, &tables);
+        let bitmaps = bitmaps::load(io, &store, header, tables.metadata(), &refcounts).await?;
         let l1_in_file = (0..tables.l1_entries()).map(|index| tables.l1(index)).collect();
         let image = Self {
             store,
@@ -140,10 +142,12 @@ impl Image {
             read_only: options.read_only,
             size: AtomicU64::new(header.size),
             header: OwnHeader::new(header.clone()),
+            bitmaps,
             holds: Vec::new(),
         };
         if !options.read_only {
             image.begin_writing(io, options.journal.as_ref()).await?;
+            image.begin_recording(io).await?;
         }
         Ok(image)
     }
@@ -191,9 +195,6 @@ fn check_writable(header: &Header) -> Result<(), OpenError> {
     header.writable()?;
     if header.incompatible & bits::INCOMPATIBLE_DIRTY != 0 {
         return Err(OpenError::Dirty);
-    }
-    if header.bitmaps.is_some() {
-        return Err(OpenError::Bitmaps);
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Images as guests use them, on the simulated kernel and beside QEMU.
 
+mod bitmaps;
 mod broken;
 mod differential;
 mod machine;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use tidemark_cbt::Bitmap;
 
 /// The bytes of the disk that the bits of the `index`-th cluster stand for.
-fn span(bitmap: &Bitmap, index: u64, geometry: Geometry) -> Range<u64> {
+pub fn span(bitmap: &Bitmap, index: u64, geometry: Geometry) -> Range<u64> {
     let bytes = (geometry.cluster() * 8).saturating_mul(bitmap.granularity().bytes());
     let start = index.saturating_mul(bytes);
     start..start.saturating_add(bytes).min(bitmap.len())
@@ -33,6 +33,18 @@ pub fn load(bitmap: &Bitmap, index: u64, bytes: &[u8], geometry: Geometry) {
     if let Some(first) = run {
         bitmap.mark(offset(first), offset(bytes.len() * 8).saturating_sub(offset(first)));
     }
+}
+
+/// Marks all that the `index`-th cluster of a bitmap's bits stands for.
+pub fn fill(bitmap: &Bitmap, index: u64, geometry: Geometry) {
+    let span = span(bitmap, index, geometry);
+    bitmap.mark(span.start, span.end.saturating_sub(span.start));
+}
+
+/// Whether all bits of the `index`-th cluster are set that stand for something.
+pub fn is_full(bitmap: &Bitmap, index: u64, geometry: Geometry) -> bool {
+    let span = span(bitmap, index, geometry);
+    bitmap.next_clear(span.start).is_none_or(|clear| clear >= span.end)
 }
 
 /// The `index`-th cluster of a bitmap's bits; `None` if no bit in it is set.

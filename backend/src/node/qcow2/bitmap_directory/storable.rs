@@ -1,6 +1,6 @@
 //! Which bitmaps an image can keep: asked before a bitmap is made persistent.
 
-use super::{BitmapEntry, Image, MAX_BITMAP_BYTES, MAX_NAME, MAX_TABLE_ENTRIES, table_entries};
+use super::{Image, MAX_BITMAP_BYTES, MAX_NAME, MAX_TABLE_ENTRIES, encoded_len, table_entries};
 use crate::node::qcow2::header::{MAX_BITMAP_DIRECTORY_BYTES, MAX_BITMAPS};
 
 /// Why an image cannot keep a bitmap. QEMU has "Can't make bitmap 'NAME' persistent in 'NODE': " before these words.
@@ -29,26 +29,45 @@ pub enum NotStorable {
     Directory,
 }
 
-/// Whether the image can keep `new` besides those that it has to keep already. Where its table is does not matter.
+/// Whether the image can keep a bitmap of this name besides those of the names of `others`.
+///
+/// # Errors
+/// Why not; what QEMU asks first is said first.
+pub fn check_storable<'a>(
+    name: &str,
+    granularity_bits: u8,
+    others: impl IntoIterator<Item = &'a str>,
+    image: Image,
+) -> Result<(), NotStorable> {
+    if image.geometry.version < 3 {
+        return Err(NotStorable::Version);
+    }
+    check_size(granularity_bits, image)?;
+    if name.len() > MAX_NAME {
+        return Err(NotStorable::Name);
+    }
+    let (count, bytes) =
+        others.into_iter().fold((0_u64, 0_u64), |(count, bytes), name| (count + 1, bytes + encoded_len(name)));
+    if count >= u64::from(MAX_BITMAPS) {
+        return Err(NotStorable::Count);
+    }
+    match bytes + encoded_len(name) > MAX_BITMAP_DIRECTORY_BYTES {
+        true => Err(NotStorable::Directory),
+        false => Ok(()),
+    }
+}
+
+/// Whether the image can keep a bitmap of this granularity.
 ///
 /// # Errors
 /// Why not.
-pub fn check_storable<'a>(
-    new: &BitmapEntry,
-    others: impl IntoIterator<Item = &'a BitmapEntry>,
-    image: Image,
-) -> Result<(), NotStorable> {
-    let (count, bytes) =
-        others.into_iter().fold((0_u64, 0_u64), |(count, bytes), entry| (count + 1, bytes + entry.encoded_len()));
-    let clusters = table_entries(image.size, new.granularity_bits, image.geometry);
-    let rules = [
-        (image.geometry.version < 3, NotStorable::Version),
-        (count >= u64::from(MAX_BITMAPS), NotStorable::Count),
-        (bytes + new.encoded_len() > MAX_BITMAP_DIRECTORY_BYTES, NotStorable::Directory),
-        (new.granularity_bits > 31, NotStorable::Coarse),
-        (new.granularity_bits < 9, NotStorable::Fine),
-        (clusters > MAX_TABLE_ENTRIES || clusters * image.geometry.cluster() > MAX_BITMAP_BYTES, NotStorable::Large),
-        (new.name.len() > MAX_NAME, NotStorable::Name),
-    ];
-    rules.into_iter().find(|(broken, _)| *broken).map_or(Ok(()), |(_, error)| Err(error))
+pub fn check_size(granularity_bits: u8, image: Image) -> Result<(), NotStorable> {
+    let clusters = table_entries(image.size, granularity_bits, image.geometry);
+    let large = clusters > MAX_TABLE_ENTRIES || clusters * image.geometry.cluster() > MAX_BITMAP_BYTES;
+    match granularity_bits {
+        32.. => Err(NotStorable::Coarse),
+        0..=8 => Err(NotStorable::Fine),
+        _ if large => Err(NotStorable::Large),
+        _ => Ok(()),
+    }
 }

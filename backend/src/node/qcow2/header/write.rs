@@ -55,7 +55,9 @@ impl Header {
 
     /// The extensions; nothing if one is longer than its length can say.
     fn extension_area(&self) -> Result<Option<Vec<u8>>, HeaderError> {
-        let mut known = Vec::new();
+        // In the first sector whatever else there is: it is changed together with its bit, or not at all.
+        let mut known: Vec<_> =
+            self.bitmaps.iter().map(|bitmaps| (BITMAPS, extensions::bitmaps_data(*bitmaps))).collect();
         if let Some(Backing { format: Some(format), .. }) = &self.backing {
             if format.len() > MAX_FORMAT_NAME {
                 return Err(HeaderError::FormatName(format.len()));
@@ -63,7 +65,6 @@ impl Header {
             known.push((BACKING_FORMAT, format.as_bytes().to_vec()));
         }
         known.extend(self.data_file.iter().map(|name| (DATA_FILE, name.as_bytes().to_vec())));
-        known.extend(self.bitmaps.map(|bitmaps| (BITMAPS, extensions::bitmaps_data(bitmaps))));
         let mut writer = Writer::default();
         let mut all = known.iter().chain(&self.extensions);
         let whole = all.all(|(kind, data)| extensions::append(&mut writer, *kind, data).is_some());

@@ -141,14 +141,20 @@ impl Machine {
         stepped || self.world.advance()
     }
 
-    /// Runs one task of the first reactor to its end.
-    pub fn run<T: 'static, F: Future<Output = T> + 'static>(&mut self, task: impl FnOnce(Handle) -> F) -> T {
+    /// Starts a task of the first reactor.
+    pub fn start<T: 'static, F: Future<Output = T> + 'static>(&self, task: impl FnOnce(Handle) -> F) -> Slot<T> {
         let slot = Slot::default();
         let (future, result) = (task(self.reactors[0].1.handle().clone()), slot.clone());
         self.reactors[0].1.handle().spawn(async move {
             let value = future.await;
             *result.borrow_mut() = Some(value);
         });
+        slot
+    }
+
+    /// Runs one task of the first reactor to its end.
+    pub fn run<T: 'static, F: Future<Output = T> + 'static>(&mut self, task: impl FnOnce(Handle) -> F) -> T {
+        let slot = self.start(task);
         loop {
             if let Some(value) = slot.take() {
                 return value;

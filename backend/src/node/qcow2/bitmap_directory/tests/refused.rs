@@ -1,7 +1,7 @@
 //! Broken directories and tables: refused in QEMU's words where QEMU refuses them.
 
 use super::image::Bitmapped;
-use crate::node::qcow2::bitmap_directory::{BitmapEntry, DirectoryError, Image, NotStorable, check_storable};
+use crate::node::qcow2::bitmap_directory::{DirectoryError, Image, NotStorable, check_storable};
 use crate::node::qcow2::bitmap_directory::{parse, parse_table, to_bytes};
 
 /// An image with the bitmaps `one` and `two`, and bytes written into its directory.
@@ -113,17 +113,13 @@ fn no_bytes_make_it_panic() {
     }
 }
 
-fn entry(name: &str, granularity_bits: u8) -> BitmapEntry {
-    BitmapEntry { name: name.into(), table_offset: 0, table_entries: 0, in_use: false, auto: true, granularity_bits }
-}
-
 #[test]
 fn bitmaps_that_an_image_cannot_keep_are_refused_in_the_words_of_qemu() {
     let long = "n".repeat(1024);
     let cases = [("-o compat=v2", "1M", "b", 16), ("", "2P", "b", 9), ("", "1M", long.as_str(), 16)];
     for (options, size, name, bits) in cases {
         let image = Bitmapped::create(options, size, &[]);
-        let ours = check_storable(&entry(name, bits), &[], image.image()).unwrap_err().to_string();
+        let ours = check_storable(name, bits, [], image.image()).unwrap_err().to_string();
         let arguments = format!("bitmap --add -g {} {} {name}", 1 << bits, image.path());
         let theirs = image.tool("qemu-img", &arguments).unwrap_err();
         assert!(theirs.trim_end().ends_with(&format!("': {ours}")), "{theirs}: {ours}");
@@ -134,7 +130,7 @@ fn bitmaps_that_an_image_cannot_keep_are_refused_in_the_words_of_qemu() {
 fn the_largest_bitmaps_are_kept_by_us_and_by_qemu() {
     let image = Bitmapped::create("-o cluster_size=512", "128G", &[]);
     for (name, bits) in [("n".repeat(1023).as_str(), 9), ("coarse", 30)] {
-        assert_eq!(check_storable(&entry(name, bits), &[], image.image()), Ok(()));
+        assert_eq!(check_storable(name, bits, [], image.image()), Ok(()));
         image.tool("qemu-img", &format!("bitmap --add -g {} {} {name}", 1 << bits, image.path())).unwrap();
     }
 }
@@ -143,12 +139,14 @@ fn the_largest_bitmaps_are_kept_by_us_and_by_qemu() {
 fn an_image_keeps_65535_bitmaps_and_no_granularity_out_of_range() {
     let geometry = broken(&[]).image().geometry;
     let image = Image { geometry, size: 1 << 20, file_length: 1 << 20 };
-    let many = vec![entry("some", 16); 65535];
-    assert_eq!(check_storable(&entry("b", 16), &many[1..], image), Ok(()));
-    assert_eq!(check_storable(&entry("b", 16), &many, image), Err(NotStorable::Count));
-    let long = vec![entry(&"n".repeat(1023), 16); 64034];
-    assert_eq!(check_storable(&entry(&"n".repeat(1000), 16), &long[1..], image), Ok(()));
-    assert_eq!(check_storable(&entry(&"n".repeat(1000), 16), &long, image), Err(NotStorable::Directory));
-    assert_eq!(check_storable(&entry("b", 8), &[], image), Err(NotStorable::Fine));
-    assert_eq!(check_storable(&entry("b", 32), &[], image), Err(NotStorable::Coarse));
+    let many = vec!["some"; 65535];
+    let named = |name, others: &[&str]| check_storable(name, 16, others.iter().copied(), image);
+    assert_eq!(named("b", &many[1..]), Ok(()));
+    assert_eq!(named("b", &many), Err(NotStorable::Count));
+    let (longest, long) = ("n".repeat(1023), "n".repeat(1000));
+    let longest = vec![longest.as_str(); 64034];
+    assert_eq!(named(&long, &longest[1..]), Ok(()));
+    assert_eq!(named(&long, &longest), Err(NotStorable::Directory));
+    assert_eq!(check_storable("b", 8, [], image), Err(NotStorable::Fine));
+    assert_eq!(check_storable("b", 32, [], image), Err(NotStorable::Coarse));
 }

@@ -1,0 +1,31 @@
+//! What an image says of its bitmaps, for whoever asks.
+
+use crate::node::qcow2::image::Image;
+
+/// A bitmap of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredBitmap {
+    /// Its name.
+    pub name: String,
+    /// Bytes per bit.
+    pub granularity: u32,
+    /// What the file has of it is not to be believed.
+    pub in_use: bool,
+    /// It records when the image is opened.
+    pub auto: bool,
+}
+
+impl Image {
+    /// The bitmaps that the file has as it is now, in its order.
+    pub fn stored_bitmaps(&self) -> Vec<StoredBitmap> {
+        let in_file = self.bitmaps.in_file();
+        let entries = in_file.held.iter().map(|held| &held.entry);
+        let stored = entries.map(|entry| StoredBitmap {
+            name: entry.name.clone(),
+            granularity: 1_u32.checked_shl(entry.granularity_bits.into()).unwrap_or(u32::MAX),
+            in_use: entry.in_use,
+            auto: entry.auto,
+        });
+        stored.collect()
+    }
+}

@@ -1,0 +1,7 @@
+//! Persistent bitmaps, from QEMU's tools to us and back, and through crashes on the simulated kernel.
+
+mod edits;
+mod foreign;
+mod interop;
+mod made;
+mod opened;
