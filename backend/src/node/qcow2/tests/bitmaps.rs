@@ -1,5 +1,6 @@
 //! Persistent bitmaps, from QEMU's tools to us and back, and through crashes on the simulated kernel.
 
+mod crash;
 mod edits;
 mod foreign;
 mod interop;
