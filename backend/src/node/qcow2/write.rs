@@ -74,8 +74,13 @@ impl Image {
         if head.is_some() || tail.is_some() {
             request.memory.surround(head, tail);
         }
+        let (offset, len) = (host - before, request.memory.len());
+        if self.data.length() < offset + len {
+            // The last cluster of a file may end past its end.
+            self.data.grow(io, offset + len).await?;
+        }
         let memory = std::mem::replace(&mut request.memory, crate::io::Memory::empty());
-        let write = Request { kind: Kind::Write, fua: false, offset: host - before, len: memory.len(), memory };
+        let write = Request { kind: Kind::Write, fua: false, offset, len, memory };
         let (memory, result) = self.data.handle(io, write).await;
         request.memory = memory;
         result
