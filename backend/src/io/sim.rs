@@ -138,6 +138,12 @@ impl World {
         state.flights.values().filter(|flight| flight.op.file == file && flight.result.is_none()).count()
     }
 
+    /// All processes are killed: what they had under way happens now or never.
+    pub fn kill(&self) {
+        let mut state = self.0.borrow_mut();
+        (0..state.ports.len()).for_each(|port| state.abandon(PortId(port)));
+    }
+
     /// The power fails: of what is not stable each sector survives or is lost by itself. Drop the reactors first.
     pub fn crash(&self) {
         let State { disks, random, trace, .. } = &mut *self.0.borrow_mut();

@@ -15,8 +15,7 @@ mod tables;
 mod write;
 
 pub use error::{HeaderError, TableFault};
-pub use extensions::FEATURE_NAMES;
-pub use features::{bits, journal_name, names};
+pub use features::{bits, names};
 pub(super) use fields::{Fields, Writer};
 
 use super::entry::Geometry;
@@ -129,6 +128,15 @@ impl Header {
             refcount_order: self.refcount_order,
             external_data: self.incompatible & bits::INCOMPATIBLE_DATA_FILE != 0,
         }
+    }
+
+    /// Whether all that comes after the fields is that of another header, too.
+    pub fn has_extensions_of(&self, other: &Self) -> bool {
+        let after = |header: &Self| {
+            let Self { header_length, backing, data_file, bitmaps, extensions, unknown_fields, .. } = header.clone();
+            (header_length, backing, data_file, bitmaps, extensions, unknown_fields)
+        };
+        after(self) == after(other)
     }
 
     /// Whether a guest may write to the image.

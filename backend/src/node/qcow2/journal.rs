@@ -99,14 +99,6 @@ impl Journal {
         halves.into_iter().flat_map(|half| self.half(half, generation(&half))).collect()
     }
 
-    /// Drops everything.
-    pub fn clear(&self) {
-        let mut tail = self.tail();
-        let other = 1 - tail.half;
-        self.turn_to(&mut tail, other);
-        self.words.store(GENERATIONS + 1 - tail.half, 0);
-    }
-
     fn turn_to(&self, tail: &mut Tail, half: usize) {
         *tail = Tail { half, slot: 0, generation: tail.generation + 1 };
         self.words.store(GENERATIONS + half, tail.generation);

@@ -9,7 +9,7 @@ use super::entry::Geometry;
 use super::freed::Quarantine;
 use super::header::{Compression, Header, HeaderError, PREFIX, bits};
 use super::image::Image;
-use super::journal::Place;
+use super::journal::{Journal, Place};
 use super::l2::metadata::Metadata;
 use super::l2::{L1, Tables};
 use super::own_header::{ChangeError, OwnHeader};
@@ -154,21 +154,16 @@ impl Image {
 
     /// Says what is true from the first write on: features that are not known here are gone, a journal may be needed.
     async fn begin_writing(&self, io: &Handle, place: Option<&Place>) -> Result<(), OpenError> {
-        let known = bits::AUTOCLEAR_BITMAPS | bits::AUTOCLEAR_RAW_DATA | bits::AUTOCLEAR_JOURNAL;
-        if self.header().version < 3 || self.take_over(io, place).await.map_err(OpenError::Recover)? {
-            return Ok(());
-        }
-        if let Some(place) = place
-            && self.begin_journal(io, place, known).await?
-        {
-            return Ok(());
-        }
-        if self.header().autoclear & !known != 0 || self.header().any_journal().is_some() {
-            self.change_header(io, |header| {
-                header.autoclear &= known;
-                header.forget_journal();
-            })
-            .await?;
+        let known = bits::AUTOCLEAR_BITMAPS | bits::AUTOCLEAR_RAW_DATA;
+        let features = self.header().autoclear;
+        match place.filter(|_| self.header().version >= 3) {
+            Some(place) => {
+                let last = self.take_over(io, place).await.map_err(OpenError::Recover)?;
+                self.begin_journal(io, place, known).await?;
+                last.iter().for_each(Journal::remove);
+            }
+            None if features & !known != 0 => self.change_header(io, |header| header.autoclear &= known).await?,
+            None => {}
         }
         Ok(())
     }

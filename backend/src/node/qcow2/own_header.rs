@@ -1,7 +1,8 @@
 //! What an open image says of itself, and changes of it.
 //!
-//! One change at a time, the first cluster as a whole; whoever moves the refcount table names it in the same cluster and
-//! waits meanwhile.
+//! One change at a time; whoever moves the refcount table names it in the same place and waits meanwhile. The fields at
+//! the beginning are in one sector and change together or not at all. Where extensions change, the first cluster is
+//! written as a whole.
 
 use super::header::{Header, HeaderError};
 use super::image::Image;
@@ -10,6 +11,11 @@ use crate::io::Buf;
 use crate::reactor::Handle;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Where the fields begin that come after those that say where the name of the backing file is.
+const FIELDS: usize = 20;
+/// Where the fields end that may change.
+const FIELDS_END: [usize; 2] = [72, 104];
 
 /// The header as the file has it, but for where the refcount table is.
 pub struct OwnHeader {
@@ -57,10 +63,15 @@ impl Image {
         header.reftable_offset = table.offset;
         header.reftable_clusters = u32::try_from(table.clusters).map_err(|_| IoError::Io)?;
         let bytes = header.to_bytes()?;
+        let range = match header.has_extensions_of(&self.header()) {
+            true => FIELDS..FIELDS_END[usize::from(header.version > 2)],
+            false => 0..bytes.len(),
+        };
+        let (at, bytes) = (range.start as u64, bytes.get(range).unwrap_or_default());
         let mut buf = Buf::new(bytes.len());
-        buf.as_mut_slice().copy_from_slice(&bytes);
+        buf.as_mut_slice().copy_from_slice(bytes);
         self.header.unsure.store(true, Ordering::Release);
-        self.store.write(io, 0, buf).await?;
+        self.store.write(io, at, buf).await?;
         self.store.flush(io).await?;
         *self.header.header.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(header);
         self.header.unsure.store(false, Ordering::Release);

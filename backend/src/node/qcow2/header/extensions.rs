@@ -9,7 +9,7 @@ const END: u32 = 0;
 /// The backing file's format.
 pub(super) const BACKING_FORMAT: u32 = 0xe279_2aca;
 /// Names of feature bits.
-pub const FEATURE_NAMES: u32 = 0x6803_f857;
+pub(super) const FEATURE_NAMES: u32 = 0x6803_f857;
 /// Where the bitmap directory is.
 pub(super) const BITMAPS: u32 = 0x2385_2875;
 /// Where an encryption header is.

@@ -25,9 +25,7 @@ pub mod bits {
     /// Autoclear: the external data file is a raw image by itself.
     pub const AUTOCLEAR_RAW_DATA: u64 = 2;
     /// Autoclear, and private: a journal in memory goes with the image.
-    pub const AUTOCLEAR_JOURNAL: u64 = 1 << JOURNAL_BIT;
-    /// The number of that bit.
-    pub(super) const JOURNAL_BIT: u8 = 62;
+    pub const AUTOCLEAR_JOURNAL: u64 = 1 << 62;
 }
 
 /// Bytes of an entry of the feature name table: kind, bit, name.
@@ -44,21 +42,15 @@ const NAMES: [(u8, u8, &str); 8] = [
     (2, 1, "raw external data"),
 ];
 
-/// The content of a feature name table for the features of the format that are known here.
+/// The content of a feature name table for the features known here.
 pub fn names() -> Vec<u8> {
+    let entry = |(kind, bit, name): (u8, u8, &str)| {
+        let mut bytes = vec![kind, bit];
+        bytes.extend(name.as_bytes());
+        bytes.resize(ENTRY, 0);
+        bytes
+    };
     NAMES.into_iter().flat_map(entry).collect()
-}
-
-/// The entry of a feature name table for the bit that is our own.
-pub fn journal_name() -> Vec<u8> {
-    entry((2, bits::JOURNAL_BIT, "tidemark journal"))
-}
-
-fn entry((kind, bit, name): (u8, u8, &str)) -> Vec<u8> {
-    let mut bytes = vec![kind, bit];
-    bytes.extend(name.as_bytes());
-    bytes.resize(ENTRY, 0);
-    bytes
 }
 
 /// Refuses incompatible features that are not supported, by the names that the image's own table has for them.

@@ -1,51 +1,50 @@
 //! The journal of an image from its opening to its close.
 
 use super::recover::RecoverError;
-use super::{Journal, Place};
+use super::{Journal, Place, tie};
 use crate::error::IoError;
-use crate::node::qcow2::header::{Header, HeaderError};
 use crate::node::qcow2::image::Image;
 use crate::node::qcow2::own_header::ChangeError;
 use crate::reactor::Handle;
 
 impl Image {
-    /// Makes what the process before this one has noted, and goes on with its journal. False if there is none.
+    /// Makes what the process before this one has noted, if its journal is there. Returns that journal, which is not
+    /// needed as soon as the header does not name it.
     ///
     /// # Errors
     /// The storage's; the journal is there for the next try.
-    pub(in crate::node::qcow2) async fn take_over(&self, io: &Handle, place: Option<&Place>) -> Result<bool, IoError> {
+    pub(in crate::node::qcow2) async fn take_over(
+        &self,
+        io: &Handle,
+        place: &Place,
+    ) -> Result<Option<Journal>, IoError> {
         let file = self.store.node().name();
-        let Some((place, id)) = place.zip(self.header().journal()) else { return Ok(false) };
+        let Some(id) = self.header().journal() else { return Ok(None) };
         let journal = match place.find(id) {
             Ok(Some(journal)) => journal,
             Ok(None) => {
                 tracing::warn!(file, "image was not closed and its journal is gone: it is as after its last flush");
-                return Ok(false);
+                return Ok(None);
             }
             Err(error) => {
                 tracing::warn!(file, %error, "the journal of an image is not used: it is as after its last flush");
-                return Ok(false);
+                return Ok(None);
             }
         };
         match self.recover(io, &journal).await {
             Ok(clusters) => {
                 tracing::info!(file, clusters, "image was not closed: what was written to it and not flushed is there");
-                journal.clear();
-                // There is no other: nobody else has the image yet.
-                let _ = self.journal.set(journal);
-                Ok(true)
             }
             Err(error @ RecoverError::Misfit) => {
                 tracing::error!(file, %error, "the journal of an image is not used: it is as after its last flush");
-                journal.remove();
-                Ok(false)
             }
-            Err(RecoverError::Io(error)) => Err(error),
+            Err(RecoverError::Io(error)) => return Err(error),
         }
+        Ok(Some(journal))
     }
 
-    /// Begins a new journal, which the image names. False if it can have none: then it is as after its last flush when
-    /// this process is killed.
+    /// Begins a new journal, and names it in the header beside those `features` that stay. Without one, which is no
+    /// error, the image is as after its last flush when this process is killed.
     ///
     /// # Errors
     /// The header cannot be written.
@@ -53,33 +52,22 @@ impl Image {
         &self,
         io: &Handle,
         place: &Place,
-        known: u64,
-    ) -> Result<bool, ChangeError> {
-        if let Some(old) = self.header().any_journal() {
-            place.remove(old);
-        }
-        let file = self.store.node().name();
-        let id = fastrand::u128(..);
-        let named = self.change_header(io, |header| {
-            header.autoclear &= known;
-            header.set_journal(id);
-        });
-        match named.await {
-            Ok(()) => {}
-            Err(ChangeError::Header(HeaderError::DoesNotFit(_))) => {
-                tracing::warn!(
-                    file,
-                    "the header of an image has no room to name a journal: a kill loses what is not flushed"
-                );
-                return Ok(false);
-            }
-            Err(error) => return Err(error),
-        }
+        features: u64,
+    ) -> Result<(), ChangeError> {
+        let id = tie::number();
+        self.change_header(io, |header| {
+            header.autoclear &= features;
+            header.set_journal(Some(id));
+        })
+        .await?;
         match place.create(id) {
             Ok(journal) => drop(self.journal.set(journal)),
-            Err(error) => tracing::warn!(file, %error, "an image has no journal: a kill loses what is not flushed"),
+            Err(error) => {
+                let file = self.store.node().name();
+                tracing::warn!(file, %error, "an image has no journal: if the daemon is killed, what was not flushed is lost");
+            }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// The image is as its file says: it needs no journal any more.
@@ -87,8 +75,8 @@ impl Image {
     /// # Errors
     /// The header cannot be written; the journal stays.
     pub(in crate::node::qcow2) async fn end_journal(&self, io: &Handle) -> Result<(), IoError> {
-        if self.header().any_journal().is_some() {
-            let changed = self.change_header(io, Header::forget_journal).await;
+        if self.header().journal().is_some() {
+            let changed = self.change_header(io, |header| header.set_journal(None)).await;
             changed.map_err(|error| match error {
                 ChangeError::Io(error) => error,
                 ChangeError::Header(_) => IoError::Io,

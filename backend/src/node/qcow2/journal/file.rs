@@ -50,15 +50,15 @@ impl Default for Place {
 }
 
 impl Place {
-    fn path(&self, id: u128) -> PathBuf {
-        self.directory.join(format!("tidemark-{id:032x}.journal"))
+    fn path(&self, id: u64) -> PathBuf {
+        self.directory.join(format!("tidemark-{id:010x}.journal"))
     }
 
     /// Makes an empty journal with this number.
     ///
     /// # Errors
     /// See [`JournalError`].
-    pub fn create(&self, id: u128) -> Result<Journal, JournalError> {
+    pub fn create(&self, id: u64) -> Result<Journal, JournalError> {
         let path = self.path(id);
         let words = in_file(&path, || {
             let file = open(&path, OFlags::CREATE | OFlags::EXCL)?;
@@ -66,11 +66,11 @@ impl Place {
             rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, words as u64 * 8)?;
             SharedWords::map(file, words)
         })?;
-        halves(id).into_iter().chain(halves(boot_id())).zip(1..).for_each(|(value, at)| words.store(at, value));
-        words.store(5, self.slots as u64);
+        identity(id).into_iter().for_each(|(at, value)| words.store(at, value));
+        words.store(4, self.slots as u64);
         words.store(0, MAGIC);
         let journal = Journal { words, path, slots: self.slots, tail: Mutex::new(FIRST) };
-        journal.clear();
+        journal.begin_cycle();
         Ok(journal)
     }
 
@@ -78,7 +78,7 @@ impl Place {
     ///
     /// # Errors
     /// See [`JournalError`].
-    pub fn find(&self, id: u128) -> Result<Option<Journal>, JournalError> {
+    pub fn find(&self, id: u64) -> Result<Option<Journal>, JournalError> {
         let path = self.path(id);
         let file = match open(&path, OFlags::empty()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -91,8 +91,8 @@ impl Place {
         }
         let size = usize::try_from(stat.len() / 8).unwrap_or(0);
         let words = in_file(&path, || SharedWords::map(file, size))?;
-        let named = halves(id).into_iter().chain(halves(boot_id())).zip(1..).all(|(value, at)| words.load(at) == value);
-        let slots = usize::try_from(words.load(5)).unwrap_or(0);
+        let named = identity(id).into_iter().all(|(at, value)| words.load(at) == value);
+        let slots = usize::try_from(words.load(4)).unwrap_or(0);
         if words.load(0) != MAGIC || !named || size != self::words(slots) {
             return Err(JournalError::Other(path));
         }
@@ -104,7 +104,7 @@ impl Place {
     }
 
     /// Removes a journal that nobody needs, if it is there.
-    pub fn remove(&self, id: u128) {
+    pub fn remove(&self, id: u64) {
         remove(&self.path(id));
     }
 }
@@ -123,9 +123,11 @@ fn words(slots: usize) -> usize {
     RECORDS.saturating_add(slots.saturating_mul(2 * WORDS))
 }
 
-fn halves(number: u128) -> [u64; 2] {
-    let [high, low] = [number >> 64, number & u128::from(u64::MAX)];
-    [high, low].map(|half| u64::try_from(half).unwrap_or(0))
+/// Words that say whose journal this is, and where they are.
+fn identity(id: u64) -> [(usize, u64); 3] {
+    let boot = boot_id().to_be_bytes();
+    let [high, low] = [0, 8].map(|at| boot[at..].first_chunk().copied().map_or(0, u64::from_be_bytes));
+    [(1, id), (2, high), (3, low)]
 }
 
 /// Which start of the system this is; 0 where it does not say.

@@ -171,6 +171,7 @@ impl Machine {
     /// Kills everybody; the next process finds the files as they are.
     pub fn kill(&mut self) {
         self.roots.clear();
+        self.world.kill();
         self.reactors = reactors(&self.world);
         self.node = None;
     }
