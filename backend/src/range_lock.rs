@@ -23,7 +23,10 @@ impl RangeLock {
         std::future::poll_fn(|cx| {
             let mut held = self.locked();
             if let Some(other) = held.iter_mut().find(|held| overlaps(&held.range, &range)) {
-                other.waiting.push(cx.waker().clone());
+                // Somebody who waits for more than this asks several times.
+                if !other.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                    other.waiting.push(cx.waker().clone());
+                }
                 return Poll::Pending;
             }
             held.push(Held { range: range.clone(), waiting: Vec::new() });

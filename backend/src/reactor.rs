@@ -4,11 +4,14 @@
 //! thread. Knows no nodes. Requests that need no waiting go straight to [`Handle::submit`] and come back to the closure
 //! of `turn`; anything else is a task.
 
+mod aside;
+mod batch;
 mod bell;
 mod op;
 mod tasks;
 mod timers;
 
+pub use batch::Batch;
 pub use bell::{EventBell, Waker};
 pub use op::Operation;
 

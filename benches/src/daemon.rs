@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tidemark_frontend::{Device, DeviceOptions, Queue};
 
@@ -18,6 +19,8 @@ const MEMORY_LEN: u64 = 64 << 20;
 const QUEUE_SIZE: u16 = 256;
 /// Time for a daemon to open its sockets.
 const START: Duration = Duration::from_secs(5);
+/// Time for a daemon to end.
+const END: Duration = Duration::from_secs(10);
 
 /// A node that guests may connect to.
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +120,13 @@ impl Daemon {
         self.child.id()
     }
 
+    fn terminate(&self) {
+        if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
+            // If it fails the daemon has ended.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+
     fn described(&self) -> String {
         format!("{}\n{}", self.described, self.log())
     }
@@ -124,7 +134,12 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Nothing is left to lose: the guest is idle and the files are temporary.
+        // Nothing is left to lose, but what a daemon keeps beside its images goes only if it ends in order.
+        self.terminate();
+        let until = Instant::now() + END;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(2));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -73,7 +73,7 @@ impl Graph {
         let looking = Request { kind: Kind::Read, fua: false, offset: 0, len: 0, memory: Memory::empty() };
         let stamp = root.enter().stamp(&looking);
         let grown = image.grow(io, size, node.points()).await;
-        stamp.into_iter().for_each(|stamp| root.end(stamp));
+        root.end(stamp);
         Ok(grown?)
     }
 

@@ -151,6 +151,17 @@ impl Memory {
         self.segments.iter().all(|segment| (segment.start.as_ptr() as usize | segment.len) & (align - 1) == 0)
     }
 
+    /// A memory of its own for `len` bytes from `at` of what `whole` has in view, to be moved by an operation of its own.
+    /// What is past the end is left out. The whole stays where it is until its last part is gone.
+    pub fn part(whole: &Rc<Self>, at: u64, len: u64) -> Self {
+        let mut segments = Vec::new();
+        whole.each(at, len, |start, len| segments.extend(NonNull::new(start).map(|start| Segment { start, len })));
+        // Whatever keeps the segments of the whole in place is in there, and nobody can change it while it is shared.
+        let keep = Keep::Pin(whole.clone());
+        let len = segments.iter().map(|segment| segment.len as u64).sum();
+        Self { segments, len, keep, whole: None, outer: Vec::new() }
+    }
+
     /// Leaves only `len` bytes from offset `at` of the whole in view, for an operation on a part. What is past the end
     /// is left out.
     pub fn narrow(&mut self, at: u64, len: u64) {
@@ -326,6 +337,19 @@ mod tests {
         memory.restore();
         assert_eq!((content(&memory), memory.len()), (b"abcdefgh".to_vec(), 8));
         assert_eq!(memory.into_buf().unwrap().as_slice(), b"abcdefgh");
+    }
+
+    #[test]
+    fn parts_are_moved_by_themselves_and_outlive_the_whole() {
+        let mut memory = memory(b"abcdefgh");
+        memory.narrow(1, 6);
+        let whole = Rc::new(memory);
+        let (mut first, second) = (Memory::part(&whole, 0, 2), Memory::part(&whole, 2, 100));
+        first.copy_from(0, b"12345");
+        assert_eq!((content(&first), content(&second)), (b"12".to_vec(), b"defg".to_vec()), "inside what is in view");
+        assert_eq!(content(&whole), b"12defg");
+        drop((first, whole));
+        assert_eq!(content(&second), b"defg");
     }
 
     #[test]

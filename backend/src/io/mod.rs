@@ -37,6 +37,9 @@ pub enum Wait {
     Until(u64),
 }
 
+/// Something to be done by whichever thread has time.
+pub type Job = Box<dyn FnOnce() + Send>;
+
 /// Kernel I/O, time and randomness, as one thread sees them.
 pub trait Io {
     /// Takes an operation over; it comes back by `turn`. Callers keep to [`Io::room`]: an operation too many waits in
@@ -55,6 +58,9 @@ pub trait Io {
     /// Hands everything submitted to the kernel, sleeps as `wait` allows if nothing has completed, and appends what
     /// has. One system call at most.
     fn turn(&mut self, wait: Wait, completed: &mut Vec<Completion>);
+
+    /// Has `job` done, by another thread where there is one.
+    fn offload(&mut self, job: Job);
 
     /// Nanoseconds of a clock that never goes back.
     fn now(&self) -> u64;

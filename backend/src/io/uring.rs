@@ -11,7 +11,7 @@ mod slots;
 
 use super::buf::byte_count;
 use super::workers::{Inbox, Workers};
-use super::{Completion, FileTable, Io, Op, OpKind, Token, Wait};
+use super::{Completion, FileTable, Io, Job, Op, OpKind, Token, Wait};
 use crate::error::{GraphError, IoError};
 use io_uring::{IoUring, opcode, types};
 use slots::Slots;
@@ -270,6 +270,10 @@ impl Io for Uring {
         } else {
             completed.append(&mut self.done);
         }
+    }
+
+    fn offload(&mut self, job: Job) {
+        self.workers.offload(job);
     }
 
     fn now(&self) -> u64 {

@@ -1,19 +1,27 @@
 //! Threads for what io_uring lacks or would block on: discard and zero ioctls of block devices, looking for holes,
-//! giving a file another length.
+//! giving a file another length; and for what would keep a processor busy for long.
 //!
-//! A worker never sees memory of a request, only a range. Results go to the inbox of the ring that asked.
+//! A worker never sees memory of a request, only a range, or what a job owns. Results go to the inbox of the ring that asked.
 #![allow(unsafe_code)]
 
 use super::op::extent_code;
-use super::{FileInfo, OpKind};
+use super::{FileInfo, Job, OpKind};
 use crate::error::IoError;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Threads at most; ioctls of one device queue behind each other anyway.
 const THREADS_MAX: usize = 4;
 
-struct Job {
+/// What waits for a thread.
+enum Work {
+    Range(Box<Ranged>),
+    Job(Job),
+}
+
+/// An operation on a range of a file.
+struct Ranged {
     file: FileInfo,
     kind: OpKind,
     range: [u64; 2],
@@ -23,7 +31,7 @@ struct Job {
 
 #[derive(Default)]
 struct State {
-    jobs: std::collections::VecDeque<Job>,
+    jobs: std::collections::VecDeque<Work>,
     threads: usize,
     idle: usize,
 }
@@ -50,18 +58,32 @@ impl Workers {
         inbox: Arc<Inbox>,
         index: u32,
     ) {
+        self.put(Work::Range(Box::new(Ranged { file, kind, range: [offset, len], inbox, index })));
+    }
+
+    /// Has a job done.
+    pub(super) fn offload(self: &Arc<Self>, job: Job) {
+        self.put(Work::Job(job));
+    }
+
+    fn put(self: &Arc<Self>, work: Work) {
         let mut state = lock(&self.state);
-        state.jobs.push_back(Job { file, kind, range: [offset, len], inbox, index });
+        state.jobs.push_back(work);
         if state.idle == 0 && state.threads < THREADS_MAX {
             let pool = self.clone();
             let started = std::thread::Builder::new().name("tidemark-worker".into()).spawn(move || pool.serve());
             state.threads += usize::from(started.is_ok());
         }
-        if state.threads == 0
-            && let Some(job) = state.jobs.pop_front()
-        {
-            // No thread to be had: an answer beats a hang.
-            job.inbox.put(job.index, Err(IoError::NoMemory));
+        if state.threads == 0 {
+            let work = state.jobs.pop_front();
+            drop(state);
+            match work {
+                // No thread to be had: an answer beats a hang.
+                Some(Work::Range(range)) => range.inbox.put(range.index, Err(IoError::NoMemory)),
+                Some(Work::Job(job)) => job(),
+                None => {}
+            }
+            return;
         }
         self.more.notify_one();
     }
@@ -69,10 +91,13 @@ impl Workers {
     fn serve(&self) {
         let mut state = lock(&self.state);
         loop {
-            while let Some(job) = state.jobs.pop_front() {
+            while let Some(work) = state.jobs.pop_front() {
                 drop(state);
-                let result = run(&job);
-                job.inbox.put(job.index, result);
+                match work {
+                    Work::Range(range) => range.inbox.put(range.index, run(&range)),
+                    // Whoever waits for it is told by what the job owns. The thread goes on.
+                    Work::Job(job) => drop(catch_unwind(AssertUnwindSafe(job))),
+                }
                 state = lock(&self.state);
             }
             state.idle += 1;
@@ -82,7 +107,7 @@ impl Workers {
     }
 }
 
-fn run(job: &Job) -> Result<u64, IoError> {
+fn run(job: &Ranged) -> Result<u64, IoError> {
     match job.kind {
         OpKind::Extent { .. } => find_extent(job),
         OpKind::Grow => grow(job),
@@ -91,7 +116,7 @@ fn run(job: &Job) -> Result<u64, IoError> {
 }
 
 /// ftruncate(2). Whoever grows a file sees to it that nobody else does at the same time.
-fn grow(job: &Job) -> Result<u64, IoError> {
+fn grow(job: &Ranged) -> Result<u64, IoError> {
     let [offset, len] = job.range;
     let end = offset.checked_add(len).ok_or(IoError::Invalid)?;
     let errno = |errno: rustix::io::Errno| IoError::from_errno(errno.raw_os_error());
@@ -103,7 +128,7 @@ fn grow(job: &Job) -> Result<u64, IoError> {
 }
 
 /// lseek(2) with SEEK_DATA, and with SEEK_HOLE where data begins at once. A file system that cannot tell has data only.
-fn find_extent(job: &Job) -> Result<u64, IoError> {
+fn find_extent(job: &Ranged) -> Result<u64, IoError> {
     use rustix::fs::{SeekFrom, seek};
     let [offset, len] = job.range;
     let end = offset.saturating_add(len);
@@ -117,7 +142,7 @@ fn find_extent(job: &Job) -> Result<u64, IoError> {
     Ok(extent_code(next.clamp(offset, end) - offset, data))
 }
 
-fn run_ioctl(job: &Job) -> Result<u64, IoError> {
+fn run_ioctl(job: &Ranged) -> Result<u64, IoError> {
     // linux/fs.h: _IO(0x12, 119) and _IO(0x12, 127).
     const BLKDISCARD: libc::Ioctl = 0x1277;
     const BLKZEROOUT: libc::Ioctl = 0x127f;

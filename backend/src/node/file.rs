@@ -92,13 +92,14 @@ impl File {
         self.alignment > 512
     }
 
-    fn is_aligned(&self, request: &Request) -> bool {
+    fn is_aligned(&self, request: &Request, offset: u64) -> bool {
         !self.direct
-            || ((request.offset | request.len) & u64::from(self.alignment - 1) == 0
+            || ((offset | request.len) & u64::from(self.alignment - 1) == 0
                 && request.memory.is_aligned(self.memory_alignment as usize))
     }
 
-    pub(super) fn map(&self, request: &Request) -> Map {
+    #[inline]
+    pub(super) fn map(&self, request: &Request, offset: u64) -> Map {
         let kind = match request.kind {
             Kind::Read => OpKind::Read,
             Kind::Write if self.poisoned.load(Ordering::Relaxed) => return Map::Ended(Err(IoError::Io)),
@@ -107,7 +108,7 @@ impl File {
             }
             _ => return Map::Task,
         };
-        if self.is_aligned(request) { Map::File { file: self.id, offset: request.offset, kind } } else { Map::Task }
+        if self.is_aligned(request, offset) { Map::File { file: self.id, offset, kind } } else { Map::Task }
     }
 
     pub(super) async fn handle(&self, io: &Handle, request: Request) -> Outcome {
@@ -155,7 +156,7 @@ impl File {
     }
 
     async fn read(&self, io: &Handle, request: Request) -> Outcome {
-        if !self.is_aligned(&request) {
+        if !self.is_aligned(&request, request.offset) {
             return self.read_bounced(io, request).await;
         }
         let (op, result) = io.run(Op::read(self.id, request.offset, request.memory)).await;
@@ -164,7 +165,7 @@ impl File {
 
     async fn write(&self, io: &Handle, request: Request) -> Outcome {
         let _range = self.hold_blocks(request.offset, request.len).await;
-        if !self.is_aligned(&request) {
+        if !self.is_aligned(&request, request.offset) {
             return self.write_bounced(io, request).await;
         }
         let (op, result) = io.run(Op::write(self.id, request.offset, request.memory, request.fua)).await;

@@ -36,8 +36,9 @@ pub use null::Null;
 pub use raw::Raw;
 pub use root::{Root, Section, Stamp};
 
-/// What a request asks for.
+/// What a request asks for. Which kind it is stands in a byte of its own: it is looked at several times on the fast path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Kind {
     /// Fill the memory.
     Read,
@@ -58,6 +59,11 @@ impl Kind {
     /// Whether the node's content may change.
     pub fn changes(self) -> bool {
         matches!(self, Self::Write | Self::Zero { .. } | Self::Discard)
+    }
+
+    /// Whether it has memory to read into or write from.
+    pub fn moves(self) -> bool {
+        matches!(self, Self::Read | Self::Write)
     }
 }
 
@@ -279,30 +285,61 @@ impl Node {
     }
 
     fn check(&self, request: &Request) -> Result<(), IoError> {
+        self.check_at(request, request.offset)
+    }
+
+    /// Whether a request could be done here at `offset`, whatever its own is.
+    #[inline]
+    fn check_at(&self, request: &Request, offset: u64) -> Result<(), IoError> {
         if request.kind.changes() && self.read_only {
             return Err(IoError::Permission);
         }
-        let end = request.offset.checked_add(request.len).ok_or(IoError::Invalid)?;
+        let end = offset.checked_add(request.len).ok_or(IoError::Invalid)?;
         // A flush has no range.
         let inside = request.kind == Kind::Flush || end <= self.length();
         if inside { Ok(()) } else { Err(IoError::Invalid) }
     }
 
-    /// Where a request leads if it needs no waiting; the request comes out as it went in.
-    pub fn map(&self, request: &mut Request) -> Map {
-        if let Err(error) = self.check(request) {
-            return Map::Ended(Err(error));
+    /// Where a request leads if it needs no waiting.
+    #[inline]
+    pub fn map(&self, request: &Request) -> Map {
+        self.map_at(request, request.offset)
+    }
+
+    /// Where a request leads from `offset` of this node on.
+    #[inline]
+    fn map_at(&self, request: &Request, offset: u64) -> Map {
+        match self.check_at(request, offset) {
+            Ok(()) => self.lead(request, offset),
+            Err(error) => Map::Ended(Err(error)),
         }
+    }
+
+    /// The same for a format above, whose tables may lead past this node's end: that is no matter of one operation.
+    #[inline]
+    fn map_below(&self, request: &Request, offset: u64) -> Map {
+        match (self.check_at(request, offset), &self.driver) {
+            // A shorter way to what is most often below.
+            (Ok(()), Driver::File(file)) if self.detect_zeroes == DetectZeroes::Off && request.kind.moves() => {
+                file.map(request, offset)
+            }
+            (Ok(()), _) => self.lead(request, offset),
+            (Err(_), _) => Map::Task,
+        }
+    }
+
+    /// Where a request leads that has been checked.
+    fn lead(&self, request: &Request, offset: u64) -> Map {
         match request.kind {
             Kind::Write if self.detect_zeroes != DetectZeroes::Off => Map::Task,
             Kind::Discard if self.discard == Discard::Ignore => Map::Ended(Ok(())),
             Kind::Flush if self.ends_flushes() => Map::Ended(Ok(())),
             _ => match &self.driver {
-                Driver::File(file) => file.map(request),
-                Driver::Raw(raw) => raw.map(request),
+                Driver::File(file) => file.map(request, offset),
+                Driver::Raw(raw) => raw.map(request, offset),
                 Driver::Null(null) => null.map(request),
-                Driver::CopyBeforeWrite(filter) => filter.child().map(request),
-                Driver::Qcow2(image) => image.map(request),
+                Driver::CopyBeforeWrite(filter) => filter.map(request, offset),
+                Driver::Qcow2(image) => image.map(request, offset),
                 Driver::BlkDebug(_) | Driver::SnapshotAccess(_) => Map::Task,
             },
         }

@@ -22,6 +22,7 @@ pub mod read;
 pub mod refcount;
 pub mod reserve;
 pub mod resize;
+pub mod shortcut;
 pub mod store;
 pub mod tables;
 pub mod write;

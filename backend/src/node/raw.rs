@@ -87,8 +87,8 @@ impl Raw {
         self.fixed_size
     }
 
-    fn is_guarded(&self, request: &Request) -> bool {
-        self.guard && request.kind == Kind::Write && request.offset < PROBED
+    fn is_guarded(&self, request: &Request, offset: u64) -> bool {
+        self.guard && request.kind == Kind::Write && offset < PROBED
     }
 
     fn below(&self, mut request: Request) -> Request {
@@ -97,18 +97,17 @@ impl Raw {
         request
     }
 
-    pub(super) fn map(&self, request: &mut Request) -> Map {
-        if self.is_guarded(request) {
+    #[inline(never)]
+    pub(super) fn map(&self, request: &Request, offset: u64) -> Map {
+        if self.is_guarded(request, offset) {
             return Map::Task;
         }
-        request.offset += self.offset;
-        let map = self.child.map(request);
-        request.offset -= self.offset;
-        map
+        // The window is inside the child, so the sum cannot overflow for a checked request.
+        self.child.map_at(request, offset + self.offset)
     }
 
     pub(super) async fn handle(&self, io: &Handle, request: Request) -> Outcome {
-        if self.is_guarded(&request) {
+        if self.is_guarded(&request, request.offset) {
             return self.write_guarded(io, request).await;
         }
         if let Driver::BlkDebug(filter) = self.child.driver() {

@@ -30,13 +30,29 @@ pub struct Root {
     hurried: Cell<bool>,
 }
 
-/// The epoch and round of a request under way; to be given back to [`Root::end`].
-#[derive(Clone, Copy, Debug)]
-pub struct Stamp {
-    /// The epoch's parity, of a changing request.
-    change: Option<u8>,
-    /// The round's, where rounds matter.
-    pass: Option<u8>,
+/// The epoch and round of a request under way; to be given back to [`Root::end`]. The default is that of a request that
+/// does not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp(u8);
+
+impl Stamp {
+    /// A changing request; the next bit is its epoch's parity.
+    const CHANGE: u8 = 1;
+    /// One that counts in rounds; the next bit is its round's parity.
+    const PASS: u8 = 4;
+
+    /// Also counted as `what`, on the side of `parity`.
+    #[inline]
+    fn with(self, what: u8, parity: usize) -> Self {
+        let odd = if parity & 1 == 0 { 0 } else { what << 1 };
+        Self(self.0 | what | odd)
+    }
+
+    /// The parity on whose side it is counted as `what`.
+    #[inline]
+    fn side(self, what: u8) -> Option<usize> {
+        (self.0 & what != 0).then_some(usize::from(self.0 & what << 1 != 0))
+    }
 }
 
 impl Root {
@@ -117,10 +133,10 @@ impl Root {
     /// A stamped request has ended, well or not.
     #[inline]
     pub fn end(&self, stamp: Stamp) {
-        if let Some(half) = stamp.pass {
-            self.count_passing(usize::from(half), |count| count - 1);
+        if let Some(half) = stamp.side(Stamp::PASS) {
+            self.count_passing(half, |count| count - 1);
         }
-        if let Some(parity) = stamp.change.map(usize::from) {
+        if let Some(parity) = stamp.side(Stamp::CHANGE) {
             self.count(parity, self.changes[parity].get() - 1);
         }
     }
@@ -174,9 +190,9 @@ impl Root {
     }
 
     /// Waits for all that a request needs, and stamps it if it is one that counts.
-    async fn acquire(&self, io: &Handle, request: &Request) -> Result<Option<Stamp>, IoError> {
+    async fn acquire(&self, io: &Handle, request: &Request) -> Result<Stamp, IoError> {
         if self.node.check(request).is_err() {
-            return Ok(None);
+            return Ok(Stamp::default());
         }
         if !request.kind.changes() {
             return Ok(self.enter().stamp(request));
@@ -197,15 +213,12 @@ impl Root {
 /// Ends a request even if its future is dropped.
 struct UnderWay<'a> {
     root: &'a Root,
-    /// None of a request that does not count.
-    stamp: Option<Stamp>,
+    stamp: Stamp,
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        if let Some(stamp) = self.stamp {
-            self.root.end(stamp);
-        }
+        self.root.end(self.stamp);
     }
 }
 
@@ -218,7 +231,7 @@ pub struct Section<'a> {
 impl Section<'_> {
     /// Where a request leads without waiting; a task if something has to be copied before.
     #[inline]
-    pub fn map(&self, request: &mut Request) -> Map {
+    pub fn map(&self, request: &Request) -> Map {
         let map = self.root.node.map(request);
         let moves = !matches!(map, Map::Ended(Err(_)) | Map::Task);
         if moves && request.kind.changes() && self.view.owes(request) { Map::Task } else { map }
@@ -227,21 +240,21 @@ impl Section<'_> {
     /// Stamps a request that is submitted now, if it counts: one that changes something, or any where space is given
     /// back that it may have found. A flush finds nothing.
     #[inline]
-    pub fn stamp(&self, request: &Request) -> Option<Stamp> {
-        let mut stamp = Stamp { change: None, pass: None };
+    pub fn stamp(&self, request: &Request) -> Stamp {
+        let mut stamp = Stamp::default();
         if self.view.counts_all() && request.kind != Kind::Flush {
             let half = self.root.seat.round();
             self.root.count_passing(half, |count| count + 1);
-            stamp.pass = u8::try_from(half).ok();
+            stamp = stamp.with(Stamp::PASS, half);
         }
         if request.kind.changes() {
             self.view.mark(request.kind, request.offset, request.len);
             // The section has been entered in this epoch.
             let parity = parity(self.root.epoch.get());
             self.root.count(parity, self.root.changes[parity].get() + 1);
-            stamp.change = u8::try_from(parity).ok();
+            stamp = stamp.with(Stamp::CHANGE, parity);
         }
-        (stamp.change.is_some() || stamp.pass.is_some()).then_some(stamp)
+        stamp
     }
 }
 

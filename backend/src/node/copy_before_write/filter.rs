@@ -4,7 +4,7 @@
 use super::{CbwOptions, CopyBeforeWrite, Phase, chunk_of};
 use crate::error::GraphError;
 use crate::io::lock::Access;
-use crate::node::{Node, Outcome, Request};
+use crate::node::{Map, Node, Outcome, Request};
 use crate::reactor::Handle;
 use std::sync::Arc;
 use tidemark_cbt::{Bitmap, OutOfMemory};
@@ -93,6 +93,11 @@ impl Filter {
     /// The node below.
     pub fn child(&self) -> &Arc<Node> {
         self.copy.source()
+    }
+
+    #[inline(never)]
+    pub(in crate::node) fn map(&self, request: &Request, offset: u64) -> Map {
+        self.child().map_at(request, offset)
     }
 
     pub(in crate::node) async fn handle(&self, io: &Handle, request: Request) -> Outcome {

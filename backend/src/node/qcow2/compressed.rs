@@ -61,17 +61,23 @@ impl Inflater {
             return Ok(bytes);
         }
         let compressed = read(io, file, host, len).await?;
-        let mut bytes = vec![0; byte_count(cluster)];
-        let skip = byte_count(host % SECTOR);
-        let input = compressed.as_slice().get(skip..).unwrap_or_default();
-        match self.method {
-            Method::Zlib => inflate::zlib(input, &mut bytes),
-            Method::Zstd => inflate::zstd(input, &mut bytes),
-        }?;
-        let bytes: Arc<[u8]> = bytes.into();
+        let (method, skip, len) = (self.method, byte_count(host % SECTOR), byte_count(cluster));
+        // It takes as long as some hundred requests do.
+        let inflated =
+            io.aside(move || inflate(method, compressed.as_slice().get(skip..).unwrap_or_default(), len)).await;
+        let bytes = inflated.unwrap_or(Err(IoError::Io))?;
         *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some((host, bytes.clone()));
         Ok(bytes)
     }
+}
+
+fn inflate(method: Method, input: &[u8], len: usize) -> Result<Arc<[u8]>, IoError> {
+    let mut bytes = vec![0; len];
+    match method {
+        Method::Zlib => inflate::zlib(input, &mut bytes),
+        Method::Zstd => inflate::zstd(input, &mut bytes),
+    }?;
+    Ok(bytes.into())
 }
 
 /// Compressed data ends with a sector at the latest.

@@ -4,13 +4,13 @@
 //! file: whatever breaks the rules decodes to [`Entry::Invalid`], never to an offset.
 
 /// Bit 63: the cluster's (or L2 table's) reference count is exactly one, so it may be written in place.
-const COPIED: u64 = 1 << 63;
+pub(super) const COPIED: u64 = 1 << 63;
 /// Bit 62 of an L2 entry: the cluster is compressed.
 const COMPRESSED: u64 = 1 << 62;
 /// Bit 0 of an L2 entry (version 3): the cluster reads as zeroes, whatever its offset says.
 const ZERO: u64 = 1;
 /// Bits 9 to 55: an offset into the file.
-const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+pub(super) const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 
 /// The numbers that do not change while an image is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

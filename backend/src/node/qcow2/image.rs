@@ -105,9 +105,9 @@ impl Image {
     }
 
     /// Where a request leads without waiting.
-    #[inline]
-    pub(in crate::node) fn map(&self, request: &mut Request) -> Map {
-        self.view().map(request)
+    #[inline(never)]
+    pub(in crate::node) fn map(&self, request: &Request, offset: u64) -> Map {
+        self.view().map(request, offset)
     }
 
     /// How far from `offset` on a guest reads zeroes (false) or may read data (true).

@@ -106,42 +106,41 @@ impl View<'_> {
         Some(Extent { found, len: end.min(len) })
     }
 
-    /// Where a request leads without waiting; it comes out as it went in.
-    pub fn map(&self, request: &mut Request) -> Map {
+    /// Where a request leads from `offset` on without waiting.
+    #[inline]
+    pub fn map(&self, request: &Request, offset: u64) -> Map {
         let writes = match request.kind {
             Kind::Read => false,
             // Stable means that what leads there is stable, too.
             Kind::Write if !request.fua => true,
             _ => return Map::Task,
         };
-        match self.locate(request.offset, request.len) {
+        match self.tables.in_place(offset, request.len) {
+            Some(host) => self.data.map_below(request, host),
+            None => self.map_run(request, offset, writes),
+        }
+    }
+
+    /// The same for what is not in one cluster of the guest's own.
+    #[inline(never)]
+    fn map_run(&self, request: &Request, offset: u64, writes: bool) -> Map {
+        match self.locate(offset, request.len) {
             Some(extent) if extent.len < request.len => Map::Task,
             Some(Extent { found: Found::Data { host, copied }, .. }) if copied || !writes => {
-                map_below(self.data, request, host)
+                self.data.map_below(request, host)
             }
-            Some(extent) if !writes => self.map_read(request, extent.found),
+            Some(extent) if !writes => self.map_read(request, offset, extent.found),
             _ => Map::Task,
         }
     }
 
     /// A read of one run that is not in the data file.
-    fn map_read(&self, request: &mut Request, found: Found) -> Map {
+    fn map_read(&self, request: &Request, offset: u64, found: Found) -> Map {
         match (found, self.backing) {
             (Found::Zero { .. }, _) | (Found::Unallocated, None) => Map::Zeroes,
-            (Found::Unallocated, Some(backing)) if request.offset >= backing.length() => Map::Zeroes,
-            (Found::Unallocated, Some(backing)) => map_below(backing, request, request.offset),
+            (Found::Unallocated, Some(backing)) if offset >= backing.length() => Map::Zeroes,
+            (Found::Unallocated, Some(backing)) => backing.map_below(request, offset),
             _ => Map::Task,
         }
     }
-}
-
-/// Where a request leads at `offset` of a node below. What is past its end is no matter of one operation.
-fn map_below(below: &Node, request: &mut Request, offset: u64) -> Map {
-    if offset.checked_add(request.len).is_none_or(|end| end > below.length()) {
-        return Map::Task;
-    }
-    let own = std::mem::replace(&mut request.offset, offset);
-    let map = below.map(request);
-    request.offset = own;
-    map
 }

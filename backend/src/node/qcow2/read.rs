@@ -1,4 +1,4 @@
-//! Reading what is not one operation on one file: part by part, each from where it is.
+//! Reading what is not one operation on one file: its parts at the same time, each from where it is.
 //!
 //! Whatever is past the end of a node below reads as zeroes.
 
@@ -7,7 +7,8 @@ use super::map::{Extent, Found, View};
 use crate::error::IoError;
 use crate::io::{Buf, Memory, byte_count};
 use crate::node::{Kind, Node, Outcome, Request};
-use crate::reactor::Handle;
+use crate::reactor::{Batch, Handle};
+use std::rc::Rc;
 
 impl View<'_> {
     /// What is at `offset`, for at most `len` bytes. Reads the table that says so if it is not in memory.
@@ -34,26 +35,28 @@ impl View<'_> {
         self.run(offset, len, entry).ok_or(IoError::Io)
     }
 
-    /// Runs a read to its end.
-    pub async fn read(&self, io: &Handle, mut request: Request) -> Outcome {
-        request.memory.enter();
-        let mut done = 0;
+    /// Runs a read to its end. Its parts are under way together: where they are is looked up one after the other.
+    pub async fn read(&self, io: &Handle, request: Request) -> Outcome {
+        let whole = Rc::new(request.memory);
+        let mut parts = Batch::default();
         let mut result = Ok(());
-        while done < request.len && result.is_ok() {
+        let mut done = 0;
+        while done < request.len && result.is_ok() && !parts.has_failed() {
             let (offset, left) = (request.offset + done, request.len - done);
             match self.locate_or_load(io, offset, left).await {
                 Err(error) => result = Err(error),
                 Ok(extent) => {
                     let extent = self.clamp(extent, offset);
-                    request.memory.narrow(done, extent.len);
-                    (request.memory, result) = self.read_part(io, extent, offset, request.memory).await;
-                    request.memory.restore();
+                    let memory = Memory::part(&whole, done, extent.len);
+                    parts.add(async move { self.read_part(io, extent, offset, memory).await.1 }).await;
                     done += extent.len;
                 }
             }
         }
-        request.memory.leave();
-        (request.memory, result)
+        let result = result.and(parts.end().await);
+        // All parts have ended: nobody else has it.
+        let memory = Rc::into_inner(whole).unwrap_or(Memory::empty());
+        (memory, result)
     }
 
     /// Bytes of the guest's disk.

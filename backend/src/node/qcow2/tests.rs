@@ -5,6 +5,7 @@ mod broken;
 mod differential;
 mod machine;
 mod model;
+mod parts;
 mod random;
 mod reading;
 mod replay;

@@ -29,7 +29,7 @@ struct Pending {
     len: u64,
     started: u64,
     /// Of a changing request that went to the ring from here; a task ends its own.
-    stamp: Option<Stamp>,
+    stamp: Stamp,
     table: MemoryPin,
 }
 
@@ -165,11 +165,11 @@ impl Active {
         mut request: Request,
         section: &Section<'_>,
     ) -> u64 {
-        let map = section.map(&mut request);
+        let map = section.map(&request);
         let Request { kind, len, .. } = request;
         // A task stamps its request when it has all it needs; what fails at once changes nothing.
         let submitted = !matches!(map, Map::Task | Map::Ended(Err(_)));
-        let stamp = submitted.then(|| section.stamp(&request)).flatten();
+        let stamp = if submitted { section.stamp(&request) } else { Stamp::default() };
         let pending = Pending { head, status, kind, len, started: self.handle.now(), stamp, table };
         if let Map::Ended(_) | Map::Zeroes = map {
             if map == Map::Zeroes {
@@ -232,9 +232,7 @@ impl Active {
     fn settle(&mut self, pending: Pending, memory: Memory, result: Result<(), IoError>) {
         let Pending { head, status, kind, len, started, stamp, table } = pending;
         self.keep_spare(memory);
-        if let Some(stamp) = stamp {
-            self.root.end(stamp);
-        }
+        self.root.end(stamp);
         let now = self.handle.now();
         self.export.stats[usize::from(self.index)].count(kind, len, now.saturating_sub(started), result.is_ok());
         if let Err(error) = result {

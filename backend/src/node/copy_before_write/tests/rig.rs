@@ -223,7 +223,7 @@ pub fn bare(kind: Kind, offset: u64, len: u64) -> Request {
 }
 
 fn file_of(node: &Arc<Node>) -> Option<FileId> {
-    match node.map(&mut read(0, 512)) {
+    match node.map(&read(0, 512)) {
         Map::File { file, .. } => Some(file),
         _ => None,
     }

@@ -229,7 +229,7 @@ fn a_request_that_is_one_run_in_the_file_goes_straight_there_and_others_do_not()
     let view = View { tables: &tables, data: &data, backing: None, inflater: &inflater };
     let map = |kind, entry, len: u64, fua| {
         let memory = Memory::from(Buf::new(byte_count(len)));
-        view.map(&mut Request { kind, fua, offset: at(5, entry), len, memory })
+        view.map(&Request { kind, fua, offset: at(5, entry), len, memory }, at(5, entry))
     };
     assert_eq!(map(Kind::Read, 0, 512, false), Map::Task, "the table is not here");
     assert_eq!(disk.load(&tables, 5), Ok(true));

@@ -7,7 +7,7 @@ use crate::io::{FileId, Op, Wait};
 use crate::node::options::{Discard, DriverOptions, FileOptions, Locking};
 use crate::node::qcow2::image::Image;
 use crate::node::qcow2::open::{Files, OpenError, Options, read_header};
-use crate::node::{Driver, Map, Node, NodeOptions, Outcome, Request, Root};
+use crate::node::{Driver, Map, Node, NodeOptions, Outcome, Request, Root, Stamp};
 use crate::reactor::{Handle, Reactor};
 use std::cell::RefCell;
 use std::path::Path;
@@ -216,9 +216,9 @@ async fn through_queue(root: &Root, io: &Handle, mut request: Request) -> Outcom
     let len = request.len;
     let (map, stamp) = {
         let section = root.enter();
-        let map = section.map(&mut request);
+        let map = section.map(&request);
         let submitted = !matches!(map, Map::Task | Map::Ended(Err(_)));
-        let stamp = submitted.then(|| section.stamp(&request)).flatten();
+        let stamp = if submitted { section.stamp(&request) } else { Stamp::default() };
         (map, stamp)
     };
     let outcome = match map {
@@ -233,9 +233,7 @@ async fn through_queue(root: &Root, io: &Handle, mut request: Request) -> Outcom
         }
         Map::Task => return root.handle(io, request).await,
     };
-    if let Some(stamp) = stamp {
-        root.end(stamp);
-    }
+    root.end(stamp);
     outcome
 }
 

@@ -121,7 +121,7 @@ impl Rig {
         let read = Request { kind: Kind::Read, fua: false, offset, len: len as u64, memory: Memory::from(buf) };
         let (memory, result) = self.run(|io| async move {
             let mut request = read;
-            match if fast { node.map(&mut request) } else { Map::Task } {
+            match if fast { node.map(&request) } else { Map::Task } {
                 Map::File { file, offset, .. } => {
                     let (op, result) = io.run(Op::read(file, offset, request.memory)).await;
                     (op.memory, result)
