@@ -3,6 +3,7 @@
 //! Knows no wire format: whoever listens gives it one.
 
 use crate::error::IoError;
+use crate::node::qcow2::corruption::Corruption;
 use std::sync::Arc;
 
 /// Something operators and management want to know.
@@ -23,6 +24,13 @@ pub enum Event {
         write: bool,
         /// Why.
         error: IoError,
+    },
+    /// An image was found to be corrupt.
+    ImageCorrupted {
+        /// The node's name.
+        node: String,
+        /// What was found.
+        corruption: Corruption,
     },
 }
 

@@ -17,11 +17,12 @@ use crate::error::GraphError;
 use crate::io::{FileTable, Workers};
 use crate::node::copy_before_write::{CopyBeforeWrite, Filter, SnapshotAccess};
 use crate::node::options::{ChildRef, CopyBeforeWriteOptions, DriverOptions, NullOptions};
+use crate::node::qcow2::corruption;
 use crate::node::{BlkDebug, Driver, File, Node, NodeOptions, Null, Raw};
 use chain::Chain;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tidemark_cbt::Bitmap;
 
 type Names = BTreeMap<String, Arc<Node>>;
@@ -39,6 +40,7 @@ pub struct Graph {
     workers: Arc<Workers>,
     backing_dirs: Mutex<Vec<PathBuf>>,
     listeners: Mutex<Vec<ResizeListener>>,
+    corruption: Arc<OnceLock<corruption::Listener>>,
 }
 
 /// Nodes being opened.
@@ -59,6 +61,11 @@ impl Graph {
     /// The open files, for rings to look up.
     pub fn files(&self) -> &Arc<FileTable> {
         &self.files
+    }
+
+    /// Has `listener` told of corruption that is found in images, also in those that are open. Only the first one is.
+    pub fn on_corruption(&self, listener: corruption::Listener) {
+        let _ = self.corruption.set(listener);
     }
 
     /// Opens a root node and everything its options describe below it. On an error nothing stays open.

@@ -16,6 +16,7 @@ use job::{BlockJobCancelled, BlockJobCompleted, BlockJobError, BlockJobPending, 
 use serde_json::{Map, Value};
 use tidemark_backend::error::IoError;
 use tidemark_backend::event as backend;
+use tidemark_backend::node::qcow2::corruption::Corruption;
 
 use crate::schema::{Fields, Qapi, Schema, TypeId, qapi_enum, qapi_struct};
 
@@ -188,6 +189,18 @@ impl From<backend::Event> for Event {
                 nospace: Some(error == IoError::NoSpace),
                 reason: error.to_string(),
             }),
+            backend::Event::ImageCorrupted { node, corruption: Corruption { text, bytes, fatal } } => {
+                let number = |value: u64| i64::try_from(value).ok();
+                Self::BlockImageCorrupted(BlockImageCorrupted {
+                    // As from QEMU: images belong to no device.
+                    device: String::new(),
+                    node_name: Some(node),
+                    msg: text,
+                    offset: bytes.clone().and_then(|bytes| number(bytes.start)),
+                    size: bytes.and_then(|bytes| number(bytes.end - bytes.start)),
+                    fatal,
+                })
+            }
         }
     }
 }

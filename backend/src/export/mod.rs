@@ -49,6 +49,10 @@ pub struct Exports {
 impl Exports {
     /// No exports. Events go to `events`, from any thread.
     pub fn new(graph: Arc<Graph>, events: EventSink) -> Arc<Self> {
+        let sink = events.clone();
+        graph.on_corruption(Box::new(move |node, corruption| {
+            sink(Event::ImageCorrupted { node: node.to_owned(), corruption: corruption.clone() });
+        }));
         let exports = Arc::new(Self { graph, workers: Workers::new(), events, running: Mutex::default() });
         let weak = Arc::downgrade(&exports);
         exports.graph.on_resize(Box::new(move |node| {

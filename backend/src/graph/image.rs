@@ -55,6 +55,7 @@ impl Graph {
         let open = move |io| async move { Image::open(&io, &header, files, &settings).await };
         let mut image = run(opening.runner, open)?.map_err(|error| refusal(&file, error))?;
         image.keep(holds);
+        image.tell_corruption(name, self.corruption.clone());
         Ok(image)
     }
 
@@ -170,7 +171,7 @@ fn refusal(file: &Arc<Node>, error: OpenError) -> GraphError {
     let name = file_name(file).unwrap_or(file.name());
     GraphError::Options(match error {
         OpenError::Header(error) => error.to_string(),
-        OpenError::Dirty => format!("{error}: repair '{name}' with `qemu-img check -r all`, or open it read-only"),
+        OpenError::Repair(_) => format!("{error}: repair '{name}' with `qemu-img check -r all`, or open it read-only"),
         OpenError::Bitmaps(LoadError::Directory(error)) => error.to_string(),
         error => format!("Could not open '{name}': {error}"),
     })

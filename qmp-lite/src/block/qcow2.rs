@@ -31,7 +31,8 @@ qapi_struct! {
         "pass-discard-other" pass_discard_other: Option<bool>,
         /// Accepted without effect for images of version 3: what is discarded is always freed.
         "discard-no-unref" discard_no_unref: Option<bool>,
-        /// Accepted without effect: nothing is ever written into metadata of the image that is in use.
+        /// Accepted without effect: nothing is ever written into the header, active tables, reference counts, snapshot
+        /// table or bitmap directory, whatever it says.
         "overlap-check" overlap_check: Option<Qcow2OverlapChecks>,
         /// Most bytes of both caches together.
         "cache-size" cache_size: Option<i64>,

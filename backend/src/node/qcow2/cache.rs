@@ -174,6 +174,12 @@ impl Cache {
         })
     }
 
+    /// The tables that are here, in no order. Those that come meanwhile may be missing.
+    pub fn resident(&self) -> Vec<usize> {
+        let clock = self.clock();
+        (0..self.states.len()).filter_map(|slot| clock.table(slot)).collect()
+    }
+
     /// Slots.
     pub fn max_tables(&self) -> usize {
         self.clock().slots()

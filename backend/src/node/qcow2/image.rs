@@ -2,6 +2,7 @@
 
 use super::bitmaps::Bitmaps;
 use super::compressed::Inflater;
+use super::corruption::{Listener, Soundness};
 use super::entry::Geometry;
 use super::freed::Quarantine;
 use super::journal::Journal;
@@ -45,6 +46,7 @@ pub struct Image {
     /// Whether the file is told of clusters that a guest has discarded.
     pub(super) punches: bool,
     pub(super) read_only: bool,
+    pub(super) soundness: Soundness,
     pub(super) size: AtomicU64,
     pub(super) header: OwnHeader,
     pub(super) bitmaps: Bitmaps,
@@ -88,6 +90,11 @@ impl Image {
         self.holds = holds;
     }
 
+    /// Has `listener` told of corruption that is found, as of node `name`.
+    pub(crate) fn tell_corruption(&self, name: &str, listener: Arc<OnceLock<Listener>>) {
+        self.soundness.tell(name, listener);
+    }
+
     /// The node whose content shows where the image has none.
     pub fn backing(&self) -> Option<&Arc<Node>> {
         self.backing.as_ref()
@@ -107,6 +114,9 @@ impl Image {
     /// Where a request leads without waiting.
     #[inline(never)]
     pub(in crate::node) fn map(&self, request: &Request, offset: u64) -> Map {
+        if self.soundness.is_broken() {
+            return Map::Task;
+        }
         self.view().map(request, offset)
     }
 
@@ -128,6 +138,18 @@ impl Image {
 
     /// Runs a request to its end.
     pub(in crate::node) async fn handle(&self, io: &Handle, request: Request, points: &Points) -> Outcome {
+        let (kind, range) = (request.kind, request.offset..request.offset.saturating_add(request.len));
+        if kind != Kind::Read && self.is_broken() {
+            return (request.memory, Err(IoError::Io));
+        }
+        let outcome = self.run(io, request, points).await;
+        if outcome.1 == Err(IoError::Io) {
+            Box::pin(self.look_for_corruption(io, kind, range)).await;
+        }
+        outcome
+    }
+
+    async fn run(&self, io: &Handle, request: Request, points: &Points) -> Outcome {
         let (fua, offset, len) = (request.fua, request.offset, request.len);
         let (memory, result) = match request.kind {
             Kind::Read => return self.view().read(io, request).await,

@@ -4,6 +4,7 @@
 //! that leads outside the file or into metadata is *marked*, so that it never decodes to an offset, and unmarked when
 //! its table is written back.
 
+mod forbidden;
 mod mark;
 pub mod metadata;
 
@@ -15,10 +16,9 @@ use super::entry::{Entry, Geometry, InvalidEntry};
 use super::shortcut::Shortcut;
 use super::store::Store;
 use crate::error::IoError;
-use crate::node::Node;
 use crate::range_lock::RangeLock;
 use crate::reactor::Handle;
-use metadata::Metadata;
+use metadata::{Metadata, Structure};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,7 +37,6 @@ pub struct L1 {
 /// The L1 table and the L2 tables in memory of an open image.
 pub struct Tables {
     store: Store,
-    data: Arc<Node>,
     geometry: Geometry,
     shortcut: Shortcut,
     l1: Words,
@@ -50,7 +49,7 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Reads the L1 table. `data` is the node that guest clusters are in: the external data file, or the store's.
+    /// Reads the L1 table.
     /// `cache_bytes` bounds the L2 tables in memory. L2 tables become part of `metadata`, which has everything else
     /// already; those that are not inside the file, or on other metadata, are invalid.
     ///
@@ -59,7 +58,6 @@ impl Tables {
     pub async fn open(
         io: &Handle,
         store: Store,
-        data: Arc<Node>,
         geometry: Geometry,
         l1: L1,
         cache_bytes: u64,
@@ -70,7 +68,7 @@ impl Tables {
             if let Ok(Some((host, _))) = geometry.decode_l1(*word) {
                 let table = host..host + geometry.cluster();
                 let inside = table.end <= store.node().length();
-                if !inside || !metadata.add(table) {
+                if !inside || !metadata.add(Structure::ActiveL2, table) {
                     *word = mark::l1(*word);
                 }
             }
@@ -79,17 +77,7 @@ impl Tables {
         let cache = Cache::new(geometry.l2_entries(), max_tables, l1.entries).ok_or(IoError::NoMemory)?;
         let l1: Box<[AtomicU64]> = words.into_iter().map(AtomicU64::new).collect();
         let shortcut = Shortcut::new(geometry);
-        Ok(Self {
-            store,
-            data,
-            geometry,
-            shortcut,
-            l1: l1.into(),
-            cache,
-            max_tables,
-            metadata,
-            loads: RangeLock::default(),
-        })
+        Ok(Self { store, geometry, shortcut, l1: l1.into(), cache, max_tables, metadata, loads: RangeLock::default() })
     }
 
     /// The image's numbers.
@@ -175,8 +163,14 @@ impl Tables {
         if let Some(pin) = self.cache.pin(index) {
             return Ok(Some(pin));
         }
+        let additions = self.metadata.additions();
         let words = self.read_table(io, index).await?;
-        Ok(words.and_then(|words| self.cache.insert(index, &words).ok()))
+        let pin = words.and_then(|words| self.cache.insert(index, &words).ok());
+        if let Some(pin) = pin.as_ref().filter(|_| self.metadata.additions() != additions) {
+            // Who has made a table of a cluster meanwhile may not have seen this one.
+            self.forbid_in(pin, |host| self.metadata.overlaps(host));
+        }
+        Ok(pin)
     }
 
     /// An L2 table as it is in the file, checked, for a reader who finds no room in memory. If it is in memory, what it
@@ -188,7 +182,8 @@ impl Tables {
         let Some((host, _)) = self.table(index).map_err(|InvalidEntry| IoError::Io)? else { return Ok(None) };
         let mut words = self.store.read_words(io, host, self.geometry.l2_entries()).await?;
         for word in &mut words {
-            if !self.is_sound(*word) {
+            // What breaks the format decodes to nothing as it is, and stays as it is.
+            if self.geometry.decode(*word) != Entry::Invalid && !self.is_sound(*word) {
                 *word = mark::l2(*word);
             }
         }
@@ -225,18 +220,6 @@ impl Tables {
         let (pin, mut words) = self.cache.take_dirty(index)?;
         words.iter_mut().for_each(|word| *word = mark::without_l2(*word));
         Some((pin, words))
-    }
-
-    /// Whether an entry leads nowhere but to a guest's cluster inside the file. The last cluster may end past the end.
-    fn is_sound(&self, word: u64) -> bool {
-        let (host, len) = match self.geometry.decode(word) {
-            Entry::Data { host, .. } | Entry::Zero { host: Some(host), .. } => (host, self.geometry.cluster()),
-            Entry::Compressed { host, len } => (host, len),
-            Entry::Unallocated | Entry::Zero { host: None, .. } => return true,
-            Entry::Invalid => return false,
-        };
-        // No metadata is in an external data file, and the file grows with what is written.
-        self.geometry.external_data || (host < self.data.length() && !self.metadata.overlaps(host..host + len))
     }
 }
 

@@ -5,12 +5,13 @@
 
 use super::bitmaps::{self, LoadError};
 use super::compressed::{Inflater, Method};
+use super::corruption::Soundness;
 use super::entry::Geometry;
 use super::freed::Quarantine;
 use super::header::{Compression, Header, HeaderError, PREFIX, bits};
 use super::image::Image;
 use super::journal::{Journal, Place};
-use super::l2::metadata::Metadata;
+use super::l2::metadata::{Metadata, Structure};
 use super::l2::{L1, Tables};
 use super::own_header::{ChangeError, OwnHeader};
 use super::refcount::{self, Refcounts};
@@ -22,7 +23,6 @@ use crate::node::Node;
 use crate::node::points::Points;
 use crate::range_lock::RangeLock;
 use crate::reactor::Handle;
-use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
@@ -35,9 +35,9 @@ pub enum OpenError {
     /// The reference counts cannot.
     #[error(transparent)]
     Refcounts(#[from] refcount::OpenError),
-    /// It was not closed after somebody wrote to it who keeps reference counts until then.
-    #[error("Image was not closed in order: its reference counts have to be repaired before it may be written to")]
-    Dirty,
+    /// It was not closed after somebody wrote to it who keeps reference counts until then, and they cannot be repaired.
+    #[error("Could not repair dirty image: {0}")]
+    Repair(String),
     /// Its persistent bitmaps cannot be loaded.
     #[error(transparent)]
     Bitmaps(#[from] LoadError),
@@ -111,11 +111,12 @@ impl Image {
         let place = (header.reftable_offset, header.reftable_clusters);
         let refcounts = Refcounts::open(io, store.clone(), geometry, place.0, place.1).await?;
         refcounts.set_cache_size(options.refcount_cache_bytes);
-        let metadata = Arc::new(known_metadata(header, &refcounts));
+        let metadata = Arc::new(known_metadata(header, &refcounts, files.file.length()));
+        refcounts.tell(metadata.clone());
         let data = files.data.unwrap_or_else(|| files.file.clone());
         let l1 = L1 { offset: header.l1_offset, entries: header.l1_entries as usize };
         let cache = options.l2_cache_bytes;
-        let tables = Tables::open(io, store.clone(), data.clone(), geometry, l1, cache, metadata).await;
+        let tables = Tables::open(io, store.clone(), geometry, l1, cache, metadata).await;
         let tables = tables.map_err(|error| OpenError::Read("L1 table", error))?;
         protect(header, &refcounts, &tables);
         let bitmaps = bitmaps::load(io, &store, header, tables.metadata(), &refcounts).await?;
@@ -140,11 +141,15 @@ impl Image {
             journal: OnceLock::new(),
             punches: options.pass_discard,
             read_only: options.read_only,
+            soundness: Soundness::default(),
             size: AtomicU64::new(header.size),
             header: OwnHeader::new(header.clone()),
             bitmaps,
             holds: Vec::new(),
         };
+        if !options.read_only && header.incompatible & bits::INCOMPATIBLE_DIRTY != 0 {
+            Box::pin(image.repair(io)).await?;
+        }
         if !options.read_only {
             image.begin_writing(io, options.journal.as_ref()).await?;
             image.begin_recording(io).await?;
@@ -173,7 +178,7 @@ impl Image {
     /// # Errors
     /// The storage's; then the image leaks clusters or, after a failed flush, lacks what was not flushed before.
     pub async fn close(&self, io: &Handle, points: &Points) -> Result<(), IoError> {
-        if self.read_only {
+        if self.read_only || self.is_broken() {
             return Ok(());
         }
         for run in self.reserve.drain() {
@@ -188,24 +193,35 @@ impl Image {
 
 fn check_writable(header: &Header) -> Result<(), OpenError> {
     header.writable()?;
-    if header.incompatible & bits::INCOMPATIBLE_DIRTY != 0 {
-        return Err(OpenError::Dirty);
-    }
     Ok(())
 }
 
 /// All metadata but the L2 tables, which are added when the L1 table is read.
-fn known_metadata(header: &Header, refcounts: &Refcounts) -> Metadata {
-    let metadata = Metadata::default();
+fn known_metadata(header: &Header, refcounts: &Refcounts, length: u64) -> Metadata {
+    let metadata = Metadata::of_file(length);
     let Geometry { cluster_bits, .. } = header.geometry();
     let cluster = 1 << cluster_bits;
     let l1_end = header.l1_offset + u64::from(header.l1_entries) * 8;
     let table_end = header.reftable_offset + (u64::from(header.reftable_clusters) << cluster_bits);
-    let mut ranges: Vec<Range<u64>> = vec![0..cluster, header.l1_offset..l1_end, header.reftable_offset..table_end];
-    ranges.extend(refcounts.blocks().into_iter().map(|host| host..host.saturating_add(cluster)));
-    for range in ranges {
+    let mut ranges = vec![
+        (Structure::Header, 0..cluster),
+        (Structure::ActiveL1, header.l1_offset..l1_end),
+        (Structure::RefcountTable, header.reftable_offset..table_end),
+    ];
+    ranges.extend(header.bitmaps.map(|bitmaps| {
+        let end = bitmaps.offset.saturating_add(bitmaps.size);
+        (Structure::BitmapDirectory, bitmaps.offset..end)
+    }));
+    if header.snapshots > 0 {
+        // How long it is does not stand in the header.
+        ranges.push((Structure::SnapshotTable, header.snapshots_offset..header.snapshots_offset + cluster));
+    }
+    ranges.extend(
+        refcounts.blocks().into_iter().map(|host| (Structure::RefcountBlock, host..host.saturating_add(cluster))),
+    );
+    for (structure, range) in ranges {
         // The header's parser has looked that its tables are apart; of blocks that are not, the first counts.
-        metadata.add(range);
+        metadata.add(structure, range);
     }
     metadata
 }
@@ -213,13 +229,13 @@ fn known_metadata(header: &Header, refcounts: &Refcounts) -> Metadata {
 /// Whatever a broken image says of their counts, the clusters of its tables are not taken for anything else.
 fn protect(header: &Header, refcounts: &Refcounts, tables: &Tables) {
     let cluster = tables.geometry().cluster();
-    refcounts.reserve(header.l1_offset..header.l1_offset + u64::from(header.l1_entries) * 8);
+    refcounts.protect(header.l1_offset..header.l1_offset + u64::from(header.l1_entries) * 8);
     if header.snapshots > 0 {
-        refcounts.reserve(header.snapshots_offset..header.snapshots_offset + cluster);
+        refcounts.protect(header.snapshots_offset..header.snapshots_offset + cluster);
     }
     for index in 0..tables.l1_entries() {
         if let Ok(Some((host, _))) = tables.table(index) {
-            refcounts.reserve(host..host + cluster);
+            refcounts.protect(host..host + cluster);
         }
     }
 }

@@ -8,6 +8,7 @@
 mod blocks;
 pub mod check;
 mod claim;
+mod repair;
 mod reserved;
 mod search;
 mod state;
@@ -15,7 +16,10 @@ mod table;
 mod width;
 mod write_back;
 
+pub use state::Fault;
+
 use super::entry::Geometry;
+use super::l2::metadata::Metadata;
 use super::store::Store;
 use crate::error::IoError;
 use crate::range_lock::{Guard, RangeLock};
@@ -23,7 +27,7 @@ use crate::reactor::Handle;
 use search::{Plan, Search, Step, Want};
 use state::{Place, State, TableAt};
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of refcount blocks that are kept in memory if nobody says otherwise.
 const CACHE_SIZE: u64 = 1 << 20;
@@ -127,21 +131,46 @@ impl Refcounts {
         (0..state.table.len()).filter(is_block).map(|region| state.entry(region)).collect()
     }
 
-    /// Never hands these bytes' clusters out, whatever their count says: metadata of an image that may say anything. To
-    /// be called before the first clusters are taken, or for some that were.
+    /// Tells `metadata` of blocks and tables that are made, and how far the clusters reach that are taken.
+    pub fn tell(&self, metadata: Arc<Metadata>) {
+        self.state().metadata = metadata;
+    }
+
+    /// What was found to be wrong with the counts, once.
+    pub fn take_fault(&self) -> Option<Fault> {
+        self.state().fault.take()
+    }
+
+    /// These bytes are metadata: that their clusters are free is a [fault](Refcounts::take_fault), and none of them is
+    /// handed out.
+    pub fn protect(&self, bytes: Range<u64>) {
+        let clusters = self.clusters(&bytes);
+        self.state().protected.add(clusters);
+    }
+
+    /// Undoes [`Refcounts::protect`], before they are released.
+    pub fn unprotect(&self, bytes: Range<u64>) {
+        let clusters = self.clusters(&bytes);
+        self.state().protected.remove(clusters);
+    }
+
+    /// Never hands these bytes' clusters out, whatever their count says. To be called before the first clusters are
+    /// taken, or for some that were.
     pub fn reserve(&self, bytes: Range<u64>) {
-        let mut state = self.state();
-        let clusters = state.geometry.clusters(bytes.end);
-        let first = bytes.start >> state.geometry.cluster_bits;
-        state.reserved.add(first..clusters);
+        let clusters = self.clusters(&bytes);
+        self.state().reserved.add(clusters);
     }
 
     /// Undoes [`Refcounts::reserve`], before they are released.
     pub fn unreserve(&self, bytes: Range<u64>) {
-        let mut state = self.state();
-        let clusters = state.geometry.clusters(bytes.end);
-        let first = bytes.start >> state.geometry.cluster_bits;
-        state.reserved.remove(first..clusters);
+        let clusters = self.clusters(&bytes);
+        self.state().reserved.remove(clusters);
+    }
+
+    /// The numbers of the clusters that these bytes are in.
+    fn clusters(&self, bytes: &Range<u64>) -> Range<u64> {
+        let geometry = self.state().geometry;
+        bytes.start >> geometry.cluster_bits..geometry.clusters(bytes.end)
     }
 
     /// The reference count of the cluster at `host`.
@@ -254,7 +283,7 @@ impl Refcounts {
         let place = self.state().place(region);
         let offset = match place {
             Place::Nowhere | Place::Here => return Ok(()),
-            Place::Broken => return Err(IoError::Io),
+            Place::Broken => return Err(self.state().broken_block(region)),
             Place::File(offset) => offset,
         };
         let cluster = self.state().geometry.cluster();

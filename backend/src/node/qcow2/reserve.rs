@@ -56,6 +56,7 @@ impl Image {
             return Ok(run);
         }
         let all = self.refcounts.allocate(io, want.max(AHEAD / cluster)).await?;
+        self.tables.forbid_new_metadata();
         let end = all.host + all.clusters * cluster;
         if let Err(error) = self.store.grow(io, end).await {
             self.refcounts.release(io, all.host, all.clusters).await?;

@@ -3,6 +3,8 @@
 use super::freed::Freed;
 use super::image::Image;
 use super::l2::Pin;
+use super::l2::metadata::Structure;
+use super::refcount::Run;
 use crate::error::IoError;
 use crate::node::points::Points;
 use crate::reactor::Handle;
@@ -47,7 +49,12 @@ impl Image {
         let pin = self.tables.put_new(index, &words, self.geometry.l1_entry(host));
         match (&pin, shared) {
             (None, _) => self.drop_table(io, host).await?,
-            (Some(_), Some(host)) => self.freed.add(Freed { host, clusters: 1, punch: false }),
+            (Some(_), Some(host)) => {
+                let bytes = host..host + self.geometry.cluster();
+                self.refcounts.unprotect(bytes.clone());
+                self.tables.metadata().remove(bytes);
+                self.freed.add(Freed { host, clusters: 1, punch: false });
+            }
             (Some(_), None) => {}
         }
         Ok(pin)
@@ -55,9 +62,11 @@ impl Image {
 
     /// A cluster for a table, which the file reaches.
     async fn new_table(&self, io: &Handle) -> Result<u64, IoError> {
-        let host = self.refcounts.allocate_contiguous(io, 1).await?.host;
+        let Run { host, fresh, .. } = self.refcounts.allocate_contiguous(io, 1).await?;
         let range = host..host + self.geometry.cluster();
-        let result = match self.tables.metadata().add(range.clone()) {
+        let made = self.tables.metadata().make(Structure::ActiveL2, range.clone(), fresh);
+        self.tables.forbid_new_metadata();
+        let result = match made {
             true => self.store.grow(io, range.end).await,
             // The counts of a corrupt image call a table free.
             false => Err(IoError::Io),

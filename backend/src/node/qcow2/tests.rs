@@ -3,6 +3,8 @@
 mod bitmaps;
 mod broken;
 mod differential;
+mod dirty;
+mod full;
 mod machine;
 mod model;
 mod parts;

@@ -69,6 +69,7 @@ impl Image {
     /// # Errors
     /// The storage's; nothing that was not stable before can be relied on to be.
     pub(super) async fn flush(&self, io: &Handle, points: &Points) -> Result<(), IoError> {
+        self.writable()?;
         let arrived = self.writeback.begun.load(Ordering::Acquire);
         let _turn = self.writeback.pause().await;
         let begun = self.writeback.begun.load(Ordering::Acquire);
@@ -180,6 +181,14 @@ impl Image {
         Ok(())
     }
 
+    /// Writes an L1 entry that says something else of the same table.
+    pub(super) async fn correct_l1(&self, io: &Handle, index: usize) -> Result<(), IoError> {
+        if let Some(word) = self.writeback.l1_in_file().get_mut(index) {
+            *word = self.tables.l1(index);
+        }
+        self.write_l1_sector(io, index / ENTRIES_PER_SECTOR).await
+    }
+
     /// Writes a sector of the L1 table as the file is to have it.
     pub(super) async fn write_l1_sector(&self, io: &Handle, sector: usize) -> Result<(), IoError> {
         let start = sector * ENTRIES_PER_SECTOR;
@@ -202,6 +211,7 @@ impl Image {
             }
             if let Err(error) = self.refcounts.release(io, host, clusters).await {
                 tracing::warn!(%error, offset = host, clusters, "clusters of an image could not be freed: they leak");
+                Box::pin(self.look_at_counts(io)).await;
             }
         }
     }

@@ -167,7 +167,10 @@ impl Image {
             changes.push(longer.unwrap_or(Change { first: *cluster, count: 1, word: *word, step: 0 }));
         }
         let set = || changed.iter().for_each(|(_, index, _, word)| table.set(*index, *word));
+        let dropped = changed.iter().find(|(_, _, before, _)| *before == Entry::Invalid);
+        let dropped = dropped.map(|(_, index, _, _)| Self::dropped(table.word(*index)));
         self.note(io, &changes, points, set).await?;
+        dropped.into_iter().for_each(|dropped| self.found_harmless(&dropped));
         for (_, _, before, word) in changed {
             let kept = if let Entry::Zero { host, .. } = geometry.decode(word) { host } else { None };
             self.free_replaced(before, kept, fate != Fate::Keep);
@@ -180,7 +183,6 @@ impl Image {
         let geometry = self.geometry;
         let zero = if geometry.version < 3 { 0 } else { geometry.zero_entry(None) };
         match before {
-            Entry::Invalid => None,
             Entry::Unallocated if self.backing.is_none() => None,
             Entry::Zero { host: None, .. } => None,
             Entry::Zero { host: Some(_), .. } if fate == Fate::Keep => None,

@@ -3,6 +3,7 @@
 use super::extend;
 use crate::error::IoError;
 use crate::node::qcow2::image::Image;
+use crate::node::qcow2::l2::metadata::Structure;
 use crate::reactor::Handle;
 use std::ops::Range;
 
@@ -26,7 +27,7 @@ impl Image {
         let range = run.host..run.host + run.clusters * self.geometry.cluster();
         extend(&mut taken.0, range.clone());
         self.refcounts.reserve(range.clone());
-        self.tables.metadata().add(range.clone());
+        self.tables.metadata().add(Structure::BitmapDirectory, range.clone());
         self.store.grow(io, range.end).await?;
         Ok(range)
     }

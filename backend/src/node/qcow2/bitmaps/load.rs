@@ -9,7 +9,7 @@ use crate::error::IoError;
 use crate::node::qcow2::bitmap_directory::{self as directory, BitmapEntry, TableEntry};
 use crate::node::qcow2::entry::Geometry;
 use crate::node::qcow2::header::Header;
-use crate::node::qcow2::l2::metadata::Metadata;
+use crate::node::qcow2::l2::metadata::{Metadata, Structure};
 use crate::node::qcow2::refcount::Refcounts;
 use crate::node::qcow2::store::Store;
 use crate::reactor::Handle;
@@ -55,7 +55,7 @@ pub(in crate::node::qcow2) async fn load(
     let entries = directory::parse(bytes.as_slice(), extension.count, facts)?;
     let place = extension.offset..extension.offset + extension.size;
     // The header's parser has looked that it is apart from the tables that the header names.
-    metadata.add(place.clone());
+    metadata.add(Structure::BitmapDirectory, place.clone());
     refcounts.reserve(place.clone());
     let ones_left = file_length.saturating_add(ONES_MAX);
     let mut loader = Loader { io, store, metadata, refcounts, geometry, size: header.size, file_length, ones_left };
@@ -110,7 +110,7 @@ impl Loader<'_> {
         range: Range<u64>,
         places: &mut Vec<Range<u64>>,
     ) -> Result<(), LoadError> {
-        if !self.metadata.add(range.clone()) {
+        if !self.metadata.add(Structure::BitmapDirectory, range.clone()) {
             return Err(LoadError::Overlap { name: name.to_owned(), part, offset: range.start });
         }
         self.refcounts.reserve(range.clone());

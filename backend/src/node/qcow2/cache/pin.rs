@@ -36,6 +36,16 @@ impl<'a> Pin<'a> {
         self.mark_dirty();
     }
 
+    /// Changes a word that is still `before`, for readers here only: the table is no more dirty than it was.
+    ///
+    /// # Panics
+    /// If a table has no such word.
+    pub fn exchange(&self, index: usize, before: u64, after: u64) {
+        let word = &self.cache.slot(self.slot)[index];
+        // Where it has changed meanwhile, what it is now counts.
+        let _ = word.compare_exchange(before, after, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
     /// The table has changed, or what was taken of it could not be written.
     pub fn mark_dirty(&self) {
         // Release, after the store: who takes the mark away sees the word. Always, even where the mark is there: it

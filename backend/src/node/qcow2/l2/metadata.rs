@@ -2,32 +2,106 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+/// What metadata is; the names are those of QEMU's messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Structure {
+    /// The first cluster.
+    Header,
+    /// The table of the L2 tables that the guest's disk is mapped by.
+    ActiveL1,
+    /// One of these.
+    ActiveL2,
+    /// The table of the refcount blocks.
+    RefcountTable,
+    /// One of these.
+    RefcountBlock,
+    /// The table of the internal snapshots.
+    SnapshotTable,
+    /// The L1 table of one of these.
+    InactiveL1,
+    /// An L2 table that only snapshots have.
+    InactiveL2,
+    /// The table of the persistent bitmaps.
+    BitmapDirectory,
+}
+
+impl Structure {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Header => "qcow2_header",
+            Self::ActiveL1 => "active L1 table",
+            Self::ActiveL2 => "active L2 table",
+            Self::RefcountTable => "refcount table",
+            Self::RefcountBlock => "refcount block",
+            Self::SnapshotTable => "snapshot table",
+            Self::InactiveL1 => "inactive L1 table",
+            Self::InactiveL2 => "inactive L2 table",
+            Self::BitmapDirectory => "bitmap directory",
+        }
+    }
+}
+
+/// Ends and kinds by start; no range touches another of its kind or shares a byte with any.
+type Ranges = BTreeMap<u64, (u64, Structure)>;
 
 /// Ranges of the file, in bytes, that hold metadata.
 #[derive(Debug, Default)]
 pub struct Metadata {
-    /// Ends by start; none touches another.
-    ranges: RwLock<BTreeMap<u64, u64>>,
+    ranges: RwLock<Ranges>,
+    /// How many have been added.
+    added: AtomicU64,
+    /// Where the last cluster ends that was ever in use.
+    end: AtomicU64,
+    /// Made of clusters that were used before, and nobody has looked yet whether something leads there.
+    new: Mutex<Vec<Range<u64>>>,
 }
 
 impl Metadata {
+    /// Of a file of this length.
+    pub fn of_file(length: u64) -> Self {
+        Self { end: AtomicU64::new(length), ..Self::default() }
+    }
+
     /// Adds a range; false, and nothing added, if part of it is metadata already. An empty range is always added.
-    pub fn add(&self, range: Range<u64>) -> bool {
+    pub fn add(&self, structure: Structure, range: Range<u64>) -> bool {
         let mut ranges = self.ranges.write().unwrap_or_else(PoisonError::into_inner);
         if is_empty(&range) {
             return true;
         }
-        if overlaps(&ranges, &range) {
+        if overlapping(&ranges, &range).is_some() {
             return false;
         }
+        self.added.fetch_add(1, Ordering::SeqCst);
         // What touches becomes one: tables often stand side by side.
-        let end = ranges.remove(&range.end).unwrap_or(range.end);
-        match ranges.range_mut(..range.start).next_back().filter(|before| *before.1 == range.start) {
-            Some((_, before)) => *before = end,
-            None => drop(ranges.insert(range.start, end)),
+        let mut end = range.end;
+        if ranges.get(&range.end).is_some_and(|(_, kind)| *kind == structure) {
+            end = ranges.remove(&range.end).map_or(end, |(end, _)| end);
+        }
+        let before = ranges.range_mut(..range.start).next_back();
+        match before.filter(|(_, (before, kind))| *before == range.start && *kind == structure) {
+            Some((_, (before, _))) => *before = end,
+            None => drop(ranges.insert(range.start, (end, structure))),
         }
         true
+    }
+
+    /// Adds a range of clusters that have just been taken; `fresh`: for the first time, so that nothing leads there.
+    /// As [`Metadata::add`].
+    pub fn make(&self, structure: Structure, range: Range<u64>, fresh: bool) -> bool {
+        let added = self.add(structure, range.clone());
+        if added && !fresh {
+            self.new.lock().unwrap_or_else(PoisonError::into_inner).push(range);
+        }
+        added
+    }
+
+    /// What was made since this was asked last of clusters that were used before.
+    pub fn take_new(&self) -> Vec<Range<u64>> {
+        std::mem::take(&mut *self.new.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Takes a range out that is no metadata any more.
@@ -36,20 +110,41 @@ impl Metadata {
         if is_empty(&range) {
             return;
         }
-        while let Some((start, end)) = first_before(&ranges, range.end).filter(|(_, end)| *end > range.start) {
+        while let Some((start, end, kind)) = last_before(&ranges, range.end).filter(|(_, end, _)| *end > range.start) {
             ranges.remove(&start);
             if start < range.start {
-                ranges.insert(start, range.start);
+                ranges.insert(start, (range.start, kind));
             }
             if end > range.end {
-                ranges.insert(range.end, end);
+                ranges.insert(range.end, (end, kind));
             }
         }
     }
 
+    /// What metadata some byte of a range is, if any is.
+    pub fn overlapping(&self, range: Range<u64>) -> Option<Structure> {
+        let ranges = self.ranges.read().unwrap_or_else(PoisonError::into_inner);
+        if is_empty(&range) { None } else { overlapping(&ranges, &range) }
+    }
+
     /// Whether any byte of a range is metadata.
     pub fn overlaps(&self, range: Range<u64>) -> bool {
-        !is_empty(&range) && overlaps(&self.ranges.read().unwrap_or_else(PoisonError::into_inner), &range)
+        self.overlapping(range).is_some()
+    }
+
+    /// A number that changes with each range that is added.
+    pub fn additions(&self) -> u64 {
+        self.added.load(Ordering::SeqCst)
+    }
+
+    /// Where clusters end that entries can lead to: those in the file when it was opened, and those taken since.
+    pub fn end(&self) -> u64 {
+        self.end.load(Ordering::SeqCst)
+    }
+
+    /// Clusters up to here are being taken.
+    pub fn reach(&self, end: u64) {
+        self.end.fetch_max(end, Ordering::SeqCst);
     }
 }
 
@@ -58,12 +153,12 @@ fn is_empty(range: &Range<u64>) -> bool {
 }
 
 /// The last range that starts before `end`.
-fn first_before(ranges: &BTreeMap<u64, u64>, end: u64) -> Option<(u64, u64)> {
-    ranges.range(..end).next_back().map(|(start, end)| (*start, *end))
+fn last_before(ranges: &Ranges, end: u64) -> Option<(u64, u64, Structure)> {
+    ranges.range(..end).next_back().map(|(start, (end, kind))| (*start, *end, *kind))
 }
 
-fn overlaps(ranges: &BTreeMap<u64, u64>, range: &Range<u64>) -> bool {
-    first_before(ranges, range.end).is_some_and(|(_, end)| end > range.start)
+fn overlapping(ranges: &Ranges, range: &Range<u64>) -> Option<Structure> {
+    last_before(ranges, range.end).filter(|(_, end, _)| *end > range.start).map(|(_, _, kind)| kind)
 }
 
 #[cfg(test)]
@@ -74,24 +169,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ranges_are_where_they_were_put(steps in proptest::collection::vec((any::<bool>(), 0u64..40, 0u64..8), 1..60)) {
-            let (metadata, mut model) = (Metadata::default(), [false; 64]);
-            for (add, start, len) in steps {
+        fn ranges_are_where_they_were_put(steps in proptest::collection::vec((0u8..3, 0u64..40, 0u64..8), 1..60)) {
+            let (metadata, mut model) = (Metadata::default(), [None; 64]);
+            for (what, start, len) in steps {
                 let range = start..start + len;
                 let cells = byte_count(start)..byte_count(start + len);
-                let free = !model[cells.clone()].contains(&true);
+                let free = model[cells.clone()].iter().all(Option::is_none);
                 prop_assert_eq!(metadata.overlaps(range.clone()), !free);
-                if !add {
+                let structure = if what == 1 { Structure::ActiveL2 } else { Structure::RefcountBlock };
+                if what == 0 {
                     metadata.remove(range);
-                    model[cells].fill(false);
-                } else if metadata.add(range) {
+                    model[cells].fill(None);
+                } else if metadata.add(structure, range) {
                     prop_assert!(free);
-                    model[cells].fill(true);
+                    model[cells].fill(Some(structure));
                 } else {
                     prop_assert!(!free);
                 }
                 for (at, cell) in model.iter().enumerate() {
-                    prop_assert_eq!(metadata.overlaps(at as u64..at as u64 + 1), *cell, "{}", at);
+                    prop_assert_eq!(metadata.overlapping(at as u64..at as u64 + 1), *cell, "{}", at);
                 }
             }
         }

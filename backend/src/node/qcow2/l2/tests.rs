@@ -63,8 +63,8 @@ impl Disk {
         let store = Store::new(Graph::new().open(&options).unwrap());
         let io = world.io(16);
         let (port, reactor) = (io.port(), Reactor::new(Box::new(io)).unwrap());
-        let metadata = Arc::new(Metadata::default());
-        assert!(metadata.add(0..2 * CLUSTER));
+        let metadata = Arc::new(Metadata::of_file(store.node().length()));
+        assert!(metadata.add(Structure::Header, 0..2 * CLUSTER));
         Self { world, port, reactor, store, metadata, _image: image }
     }
 
@@ -89,10 +89,7 @@ impl Disk {
     fn open(&mut self) -> Rc<Tables> {
         let (store, metadata) = (self.store.clone(), self.metadata.clone());
         let l1 = L1 { offset: CLUSTER, entries: TABLES };
-        self.run(move |io| async move {
-            let data = store.node().clone();
-            Rc::new(Tables::open(&io, store, data, geometry(), l1, 0, metadata).await.unwrap())
-        })
+        self.run(move |io| async move { Rc::new(Tables::open(&io, store, geometry(), l1, 0, metadata).await.unwrap()) })
     }
 
     /// Whether the table is in memory after an attempt to bring it there.

@@ -12,7 +12,7 @@ use crate::error::IoError;
 use crate::node::qcow2::entry::Geometry;
 use crate::node::qcow2::store::Store;
 use crate::reactor::Handle;
-use references::References;
+pub(super) use references::References;
 
 /// Messages that are kept; what they are about is counted in any case.
 const MOST_MESSAGES: usize = 10_000;
@@ -95,6 +95,8 @@ struct Check<'a> {
     refcounts: Refcounts,
     references: References,
     report: CheckReport,
+    /// L2 tables looked at.
+    tables: u64,
 }
 
 /// Checks the image in `store`, to which nobody writes meanwhile.
@@ -106,21 +108,69 @@ pub async fn check(io: &Handle, store: Store, parts: Parts) -> Result<CheckRepor
     let refcounts = Refcounts::open(io, store.clone(), parts.geometry, at.0, at.1).await?;
     let references = References::new(parts.geometry, store.node().length());
     let report = CheckReport { total_clusters: parts.geometry.clusters(parts.size), ..CheckReport::default() };
-    let mut check = Check { io, store, parts, refcounts, references, report };
+    let mut check = Check { io, store, parts, refcounts, references, report, tables: 0 };
     check.run().await?;
     Ok(check.report)
 }
 
+/// Counts the references to all clusters of an image, without a look at the counts that it has.
+///
+/// # Errors
+/// As [`check`]; [`IoError::Io`] if not all of it could be looked at.
+pub(in crate::node::qcow2) async fn count(io: &Handle, store: Store, parts: Parts) -> Result<Counted, OpenError> {
+    let at = (parts.reftable_offset, parts.reftable_clusters);
+    let refcounts = Refcounts::open(io, store.clone(), parts.geometry, at.0, at.1).await?;
+    let references = References::new(parts.geometry, store.node().length());
+    let mut check = Check { io, store, parts, refcounts, references, report: CheckReport::default(), tables: 0 };
+    check.walk().await?;
+    match check.report.check_errors {
+        0 => Ok(Counted { references: check.references, wrong: check.report.errors.into_iter().next() }),
+        _ => Err(OpenError::Io(IoError::Io)),
+    }
+}
+
+/// What was counted.
+pub(in crate::node::qcow2) struct Counted {
+    /// References by cluster.
+    pub(in crate::node::qcow2::refcount) references: References,
+    /// The first thing that is wrong with the image, counts left aside.
+    pub(in crate::node::qcow2) wrong: Option<String>,
+}
+
+impl Counted {
+    /// References to the cluster at this offset.
+    pub(in crate::node::qcow2) fn of(&self, geometry: Geometry, host: u64) -> u64 {
+        self.references.get(host >> geometry.cluster_bits)
+    }
+}
+
 impl Check<'_> {
     async fn run(&mut self) -> Result<(), IoError> {
+        self.walk().await?;
+        self.compare().await?;
+        self.check_copied(self.parts.l1_offset, self.parts.l1_entries).await
+    }
+
+    /// Counts all references.
+    async fn walk(&mut self) -> Result<(), IoError> {
         self.refer(0, self.parts.geometry.cluster());
-        let (offset, entries) = (self.parts.l1_offset, self.parts.l1_entries);
-        self.walk_l1(offset, entries, true).await?;
+        self.walk_l1(self.parts.l1_offset, self.parts.l1_entries, true).await?;
         self.walk_snapshots().await?;
         self.walk_bitmaps().await?;
-        self.walk_refcount_table().await?;
-        self.compare().await?;
-        self.check_copied(offset, entries).await
+        self.walk_refcount_table().await
+    }
+
+    /// Whether one more L2 table may be looked at: entries of a broken image may lead to one again and again, those of
+    /// a sound one to as many as the file has room for, once from the disk and once from each snapshot.
+    fn may_walk_table(&mut self) -> bool {
+        let clusters = self.parts.geometry.clusters(self.store.node().length());
+        let most = clusters.saturating_mul(1 + u64::from(self.parts.snapshots).min(clusters));
+        self.tables += 1;
+        if self.tables == most.saturating_add(1) {
+            self.report.check_errors += 1;
+            self.report.say(|| "ERROR more L2 tables are referred to than the file has room for".to_owned());
+        }
+        self.tables <= most
     }
 
     /// Counts a reference to each cluster that these bytes are in.

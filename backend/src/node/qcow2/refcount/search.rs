@@ -3,7 +3,7 @@
 //! Does no I/O: says what it has to see next. Regions without a block are free as a whole, but the block they need then
 //! takes a cluster; new blocks come right before the clusters they were needed for, so every plan describes itself.
 
-use super::state::{Place, State};
+use super::state::{Fault, Place, State};
 use crate::error::IoError;
 use std::ops::Range;
 
@@ -85,25 +85,25 @@ impl Search {
                 return Ok(Step::PastTable(region));
             }
             match state.place(region) {
-                Place::Broken => return Err(IoError::Io),
+                Place::Broken => return Err(state.broken_block(region)),
                 Place::File(_) => return Ok(Step::Load(region)),
-                Place::Nowhere | Place::Here => self.look(state, region),
+                Place::Nowhere | Place::Here => self.look(state, region)?,
             }
         }
     }
 
     /// Looks at one region up to where its next free clusters end, or the region itself.
-    fn look(&mut self, state: &mut State, region: usize) {
+    fn look(&mut self, state: &mut State, region: usize) -> Result<(), IoError> {
         let base = region as u64 * state.per_region();
         let end = base + state.per_region();
         let lowest = base + state.lowest(region);
         let from = self.at.max(lowest);
-        let Some(start) = first_free(state, region, from..end) else {
+        let Some(start) = first_free(state, region, from..end)? else {
             if self.at <= lowest {
                 state.set_lowest(region, state.per_region());
             }
             self.at = end;
-            return;
+            return Ok(());
         };
         if self.at <= lowest {
             state.set_lowest(region, start - base);
@@ -114,6 +114,7 @@ impl Search {
         let begin = if self.span.end == start { self.span.start } else { start };
         self.span = begin..stop;
         self.at = stop;
+        Ok(())
     }
 
     /// What to take of the free clusters, if they are enough.
@@ -137,11 +138,15 @@ impl Search {
 }
 
 /// The first of these clusters of one region that can be taken.
-fn first_free(state: &mut State, region: usize, mut clusters: Range<u64>) -> Option<u64> {
+fn first_free(state: &mut State, region: usize, mut clusters: Range<u64>) -> Result<Option<u64>, IoError> {
     loop {
-        let free = state.find(region, clusters.clone(), |count| count == 0)?;
+        let Some(free) = state.find(region, clusters.clone(), |count| count == 0) else { return Ok(None) };
         match state.reserved.end_of(free) {
-            None => return Some(free),
+            None if state.protected.end_of(free).is_some() => {
+                state.fault = Some(Fault::MetadataFree(free << state.geometry.cluster_bits));
+                return Err(IoError::Io);
+            }
+            None => return Ok(Some(free)),
             Some(end) => clusters.start = end.min(clusters.end),
         }
     }
@@ -149,6 +154,7 @@ fn first_free(state: &mut State, region: usize, mut clusters: Range<u64>) -> Opt
 
 /// The first of these clusters of one region that cannot be taken, or their end.
 fn first_taken(state: &mut State, region: usize, clusters: Range<u64>) -> u64 {
-    let reserved = state.reserved.first_from(clusters.start).map_or(clusters.end, |first| first.min(clusters.end));
+    let held = [&state.reserved, &state.protected].map(|held| held.first_from(clusters.start).unwrap_or(clusters.end));
+    let reserved = clusters.end.min(held[0]).min(held[1]);
     state.find(region, clusters.start..reserved, |count| count != 0).unwrap_or(reserved)
 }

@@ -9,8 +9,10 @@ use super::width::Width;
 use crate::error::IoError;
 use crate::io::byte_count;
 use crate::node::qcow2::entry::Geometry;
+use crate::node::qcow2::l2::metadata::{Metadata, Structure};
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Bits 9 to 63 of a table entry: an offset. The others mean nothing, and are left as they are.
 pub(super) const OFFSET: u64 = !511;
@@ -20,6 +22,22 @@ pub(super) const OFFSET: u64 = !511;
 pub(super) struct TableAt {
     pub(super) offset: u64,
     pub(super) clusters: u64,
+}
+
+/// What is wrong with reference counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The metadata at this offset is free, they say.
+    MetadataFree(u64),
+    /// The cluster at this offset was in use and is to be freed, but it is free, they say.
+    NotCounted(u64),
+    /// An entry of the table does not lead to where a block can be.
+    Block {
+        /// The entry's number.
+        index: usize,
+        /// What it says.
+        offset: u64,
+    },
 }
 
 /// What a table entry leads to.
@@ -46,6 +64,12 @@ pub(super) struct State {
     pub(super) changed: BTreeSet<usize>,
     pub(super) blocks: Blocks,
     pub(super) reserved: Reserved,
+    /// Clusters of metadata: that one is free is a contradiction.
+    pub(super) protected: Reserved,
+    /// Told of blocks and tables that are made.
+    pub(super) metadata: Arc<Metadata>,
+    /// What was found to be wrong with the image.
+    pub(super) fault: Option<Fault>,
     /// By region, a number below which no count of it is zero.
     lowest: Vec<u32>,
     /// A region before which no count is zero.
@@ -68,13 +92,16 @@ impl State {
             changed: BTreeSet::new(),
             blocks: Blocks::new(limit),
             reserved: Reserved::default(),
+            protected: Reserved::default(),
+            metadata: Arc::default(),
+            fault: None,
             first: 0,
             fresh_from: geometry.clusters(file_length),
             broken: HashSet::new(),
         };
-        state.reserved.add(0..1);
+        state.protected.add(0..1);
         let first = at.offset >> geometry.cluster_bits;
-        state.reserved.add(first..first + at.clusters);
+        state.protected.add(first..first + at.clusters);
         state.reserve_blocks(&table, file_length);
         state.table = table;
         state
@@ -86,10 +113,10 @@ impl State {
             let cluster = entry >> self.geometry.cluster_bits;
             let aligned = self.geometry.in_cluster(entry) == 0;
             let inside = entry.checked_add(self.geometry.cluster()).is_some_and(|end| end <= file_length);
-            if !aligned || !inside || self.reserved.end_of(cluster).is_some() {
+            if !aligned || !inside || self.protected.end_of(cluster).is_some() {
                 self.broken.insert(region);
             } else {
-                self.reserved.add(cluster..cluster + 1);
+                self.protected.add(cluster..cluster + 1);
             }
         }
     }
@@ -122,6 +149,12 @@ impl State {
             _ if self.blocks.has(region) => Place::Here,
             offset => Place::File(offset),
         }
+    }
+
+    /// Remembers that the entry of a region does not lead to a block.
+    pub(super) fn broken_block(&mut self, region: usize) -> IoError {
+        self.fault = Some(Fault::Block { index: region, offset: self.entry(region) });
+        IoError::Io
     }
 
     /// The offset in a table entry; 0 where there is none.
@@ -196,11 +229,13 @@ impl State {
     /// Makes a block of zeroes at `cluster` that the file does not have.
     pub(super) fn add_block(&mut self, region: usize, cluster: u64) {
         let offset = cluster << self.geometry.cluster_bits;
+        let fresh = cluster >= self.fresh_from;
+        self.metadata.make(Structure::RefcountBlock, offset..offset + self.geometry.cluster(), fresh);
         if let Some(entry) = self.table.get_mut(region) {
             *entry = offset;
             self.changed.insert(region);
             self.blocks.add_new(region, byte_count(self.geometry.cluster()));
-            self.reserved.add(cluster..cluster + 1);
+            self.protected.add(cluster..cluster + 1);
         }
     }
 
@@ -208,6 +243,7 @@ impl State {
     pub(super) fn take_fresh(&mut self, clusters: &Range<u64>) -> bool {
         let fresh = clusters.start >= self.fresh_from;
         self.fresh_from = self.fresh_from.max(clusters.end);
+        self.metadata.reach(clusters.end << self.geometry.cluster_bits);
         fresh
     }
 
@@ -216,7 +252,8 @@ impl State {
     pub(super) fn lower(&mut self, clusters: Range<u64>) -> Result<Vec<u64>, IoError> {
         let counts: Option<Vec<u64>> = clusters.clone().map(|cluster| self.count(cluster)).collect();
         let counts = counts.ok_or(IoError::Io)?;
-        if counts.contains(&0) {
+        if let Some((cluster, _)) = clusters.clone().zip(&counts).find(|(_, count)| **count == 0) {
+            self.fault = Some(Fault::NotCounted(cluster << self.geometry.cluster_bits));
             return Err(IoError::Io);
         }
         for (cluster, count) in clusters.clone().zip(&counts) {

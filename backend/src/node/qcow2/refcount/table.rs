@@ -8,6 +8,7 @@ use super::state::TableAt;
 use super::{MOST_TABLE_BYTES, Refcounts};
 use crate::error::IoError;
 use crate::io::byte_count;
+use crate::node::qcow2::l2::metadata::Structure;
 use crate::reactor::Handle;
 
 impl Refcounts {
@@ -26,7 +27,9 @@ impl Refcounts {
         state.extend(regions);
         let run = state.commit(plan);
         let first = plan.for_caller().start;
-        state.reserved.add(first..first + clusters);
+        state.protected.add(first..first + clusters);
+        let end = run.host + clusters * state.geometry.cluster();
+        state.metadata.make(Structure::RefcountTable, run.host..end, run.fresh);
         state.tables.push(TableAt { offset: run.host, clusters });
         Ok(())
     }

@@ -58,7 +58,9 @@ impl Refcounts {
     /// Frees the place of a table that nothing leads to any more.
     async fn free_table(&self, io: &Handle, offset: u64, clusters: u64) {
         let cluster = self.state().geometry.cluster();
-        self.unreserve(offset..offset + clusters * cluster);
+        let bytes = offset..offset + clusters * cluster;
+        self.unprotect(bytes.clone());
+        self.state().metadata.remove(bytes);
         if let Err(error) = self.lower(io, offset, clusters).await {
             tracing::warn!(%error, offset, clusters, "the old refcount table of an image could not be freed: it leaks");
         }

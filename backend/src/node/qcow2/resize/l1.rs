@@ -4,6 +4,7 @@ use super::{ResizeError, step};
 use crate::error::IoError;
 use crate::node::qcow2::freed::Freed;
 use crate::node::qcow2::image::Image;
+use crate::node::qcow2::l2::metadata::Structure;
 use crate::node::qcow2::own_header::ChangeError;
 use crate::node::qcow2::writeback::ENTRIES_PER_SECTOR;
 use crate::reactor::Handle;
@@ -49,7 +50,7 @@ impl Image {
         *self.writeback.l1_in_file() = words;
         if !old.is_empty() {
             self.tables.metadata().remove(old.clone());
-            self.refcounts.unreserve(old.clone());
+            self.refcounts.unprotect(old.clone());
             let clusters = self.geometry.clusters(old.end - old.start);
             self.freed.add(Freed { host: old.start, clusters, punch: false });
         }
@@ -76,7 +77,7 @@ impl Image {
             let Ok(Some((host, _))) = self.tables.table(index) else { continue };
             self.tables.set_l1(index, 0);
             self.tables.metadata().remove(host..host + self.geometry.cluster());
-            self.refcounts.unreserve(host..host + self.geometry.cluster());
+            self.refcounts.unprotect(host..host + self.geometry.cluster());
             self.freed.add(Freed { host, clusters: 1, punch: false });
         }
         Ok(())
@@ -93,7 +94,7 @@ impl Image {
     async fn take_l1(&self, io: &Handle, entries: u64) -> Result<Range<u64>, IoError> {
         let run = self.refcounts.allocate_contiguous(io, self.geometry.clusters(entries * 8)).await?;
         let place = run.host..run.host + run.clusters * self.geometry.cluster();
-        if !self.tables.metadata().add(place.clone()) {
+        if !self.tables.metadata().add(Structure::ActiveL1, place.clone()) {
             // The counts of a corrupt image call a table free.
             self.refcounts.release(io, run.host, run.clusters).await?;
             return Err(IoError::Io);

@@ -8,8 +8,11 @@ use std::collections::BTreeMap;
 /// Clusters whose counts are kept together.
 const PAGE: u64 = 4096;
 
+/// Pages of counts at most: half a GiB. An image in use by guests that takes more has 8 TiB, in clusters of 64 KiB.
+const MOST_PAGES: usize = 32768;
+
 /// How many references there are to each cluster of a file.
-pub(super) struct References {
+pub(in crate::node::qcow2::refcount) struct References {
     geometry: Geometry,
     file_length: u64,
     pages: BTreeMap<u64, Box<[u32]>>,
@@ -21,9 +24,15 @@ impl References {
     }
 
     /// References to a cluster.
-    pub(super) fn get(&self, cluster: u64) -> u64 {
+    pub(in crate::node::qcow2::refcount) fn get(&self, cluster: u64) -> u64 {
         let page = self.pages.get(&(cluster / PAGE));
         page.and_then(|page| page.get(byte_count(cluster % PAGE))).copied().map_or(0, u64::from)
+    }
+
+    /// All clusters that something refers to, in order, and how often.
+    pub(in crate::node::qcow2::refcount) fn all(&self) -> impl Iterator<Item = (u64, u64)> {
+        let counts = self.pages.iter().flat_map(|(page, counts)| (page * PAGE..).zip(counts.iter()));
+        counts.filter(|(_, count)| **count > 0).map(|(cluster, count)| (cluster, u64::from(*count)))
     }
 
     /// Clusters of this range that something refers to, in order.
@@ -50,6 +59,11 @@ impl References {
         let bits = self.geometry.cluster_bits;
         let most = u64::MAX >> (64 - (1u32 << self.geometry.refcount_order));
         for number in offset >> bits..=(end - 1) >> bits {
+            if self.pages.len() >= MOST_PAGES && !self.pages.contains_key(&(number / PAGE)) {
+                report.check_errors += 1;
+                return report
+                    .say(|| "ERROR there is not enough memory for the references of so large an image".to_owned());
+            }
             let page = self.pages.entry(number / PAGE).or_insert_with(|| vec![0; byte_count(PAGE)].into());
             let Some(count) = page.get_mut(byte_count(number % PAGE)) else { continue };
             if u64::from(*count) >= most {

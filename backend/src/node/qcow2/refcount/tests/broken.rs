@@ -4,7 +4,7 @@ use super::counts::number;
 use super::machine::{Machine, image};
 use crate::error::IoError;
 use crate::node::qcow2::entry::Geometry;
-use crate::node::qcow2::refcount::{OpenError, Refcounts, Run};
+use crate::node::qcow2::refcount::{Fault, OpenError, Refcounts, Run};
 use std::sync::Arc;
 
 const CLUSTER: u64 = 65536;
@@ -86,7 +86,11 @@ fn metadata_that_is_not_counted_is_not_given_away() {
     let refcounts = machine.open();
     // Header, table and block are known; of the L1 table somebody has to tell.
     let l1 = number(&machine.content(), 40, 8);
-    refcounts.reserve(l1..l1 + 8);
+    refcounts.protect(l1..l1 + 8);
+    assert_eq!(allocate(&mut machine, &refcounts), Err(IoError::Io));
+    assert_eq!(refcounts.take_fault(), Some(Fault::MetadataFree(0)));
+    // Once they are held back by whoever repairs them, nothing is wrong.
+    refcounts.reserve(0..l1 + CLUSTER);
     let taken: Vec<u64> = (0..3).map(|_| allocate(&mut machine, &refcounts).unwrap().host / CLUSTER).collect();
     assert_eq!(taken, [4, 5, 6]);
 }
