@@ -8,6 +8,7 @@
 #   make qcow2-oracle  random requests to qcow2 images beside a model, imago and QEMU: SEEDS=n sequences (10000), from
 #                    START=s on (1)
 #   make qcow2-kill  the daemon of qcow2 images killed under load ROUNDS=n times (200)
+#   make fuzz        bytes that libFuzzer makes up, to what reads untrusted bytes: SECONDS_EACH=n for each (60)
 #   make bench       measurements beside qemu-storage-daemon and fio; about three quarters of an hour
 #   make lint        formatting, clippy, licences and sources of dependencies
 #   make docs        the API documentation
@@ -111,6 +112,27 @@ qcow2-kill:
 	@.ci/install 'qemu-utils: qemu-img and qemu-io make and check the images'
 	TMPDIR=$(SCRATCH) ROUNDS=$(ROUNDS) cargo test --locked -p tidemark --test it \
 	  when_daemons_are_killed_at_any_moment -- --nocapture
+
+FUZZERS := qcow2_open
+SECONDS_EACH ?= 60
+# What `cargo fuzz` passes on, but for the address sanitizer, which needs a nightly compiler; the code below has no
+# `unsafe`. The target is named so that build scripts go without.
+FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+  -Cllvm-args=-sanitizer-coverage-trace-compares
+FUZZ_TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+
+# What is found stays in the directory, with the input that shows it: run the program on that file alone.
+.PHONY: fuzz
+fuzz:
+	@.ci/install 'build-essential: compiles libFuzzer'
+	RUSTFLAGS='$(FUZZ_FLAGS)' cargo build --locked -p tidemark-fuzz --target $(FUZZ_TARGET) --target-dir $(OUT)/fuzz
+	@for fuzzer in $(FUZZERS); do \
+	  mkdir -p $(OUT)/fuzz/found/$$fuzzer $(OUT)/fuzz/corpus/$$fuzzer; \
+	  $(OUT)/fuzz/$(FUZZ_TARGET)/debug/$$fuzzer -max_total_time=$(SECONDS_EACH) -max_len=512 -timeout=20 \
+	    -rss_limit_mb=1024 -malloc_limit_mb=256 -artifact_prefix=$(OUT)/fuzz/found/$$fuzzer/ \
+	    $(OUT)/fuzz/corpus/$$fuzzer; \
+	done
 
 .PHONY: test-docs
 test-docs:

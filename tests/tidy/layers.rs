@@ -5,7 +5,7 @@ use crate::source::{code, find_words, leading_name, line_of};
 use crate::tree::{File, manifests, sources};
 
 /// Each crate of the product, and the crates of this workspace it may depend on.
-const CRATES: [(&str, &[&str]); 7] = [
+const CRATES: [(&str, &[&str]); 8] = [
     ("tidemark", &["qmp-lite", "tidemark-jobs", "tidemark-backend", "tidemark-frontend"]),
     ("qmp-lite", &["tidemark-jobs", "tidemark-backend"]),
     ("tidemark-jobs", &["tidemark-backend", "tidemark-cbt"]),
@@ -13,6 +13,7 @@ const CRATES: [(&str, &[&str]); 7] = [
     ("tidemark-cbt", &[]),
     ("tidemark-frontend", &[]),
     ("tidemark-benches", &["tidemark-frontend"]),
+    ("tidemark-fuzz", &["tidemark-backend"]),
 ];
 
 /// The modules of the backend from bottom to top; none uses one that stands after it. Their tests may: what is
