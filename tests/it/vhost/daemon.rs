@@ -135,6 +135,11 @@ impl Daemon {
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.process)
+    }
+
     /// Ends it as a crash would.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
@@ -154,7 +159,7 @@ impl Daemon {
     /// Ends it as an administrator would, which has to be a success.
     pub fn terminate(&mut self) {
         assert!(self.is_running(), "it ended by itself: {}", self.log());
-        kill_process(Pid::from_child(&self.process), Signal::TERM).unwrap();
+        kill_process(self.pid(), Signal::TERM).unwrap();
         let mut status = None;
         wait_until("the end of the daemon", || {
             status = self.process.try_wait().unwrap();

@@ -2,6 +2,10 @@
 //!
 //! What was flushed survives whatever happens to the daemon; what was not may be lost with it, as with the power.
 
+mod guest;
+mod kill;
+mod sectors;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
