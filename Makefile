@@ -9,6 +9,10 @@
 #                    START=s on (1)
 #   make qcow2-kill  the daemon of qcow2 images killed under load ROUNDS=n times (200)
 #   make fuzz        bytes that libFuzzer makes up, to what reads untrusted bytes: SECONDS_EACH=n for each (60)
+#   make qcow2-cuts  power cuts at any write of recorded loads of qcow2 images: CUTS=n cuts (10000), from recording
+#                    START=s on (0)
+#   make qcow2-mutations
+#                    shows that these cuts see each barrier of the qcow2 code that is taken away in a copy of it
 #   make bench       measurements beside qemu-storage-daemon and fio; about three quarters of an hour
 #   make lint        formatting, clippy, licences and sources of dependencies
 #   make docs        the API documentation
@@ -112,6 +116,19 @@ qcow2-kill:
 	@.ci/install 'qemu-utils: qemu-img and qemu-io make and check the images'
 	TMPDIR=$(SCRATCH) ROUNDS=$(ROUNDS) cargo test --locked -p tidemark --test it \
 	  when_daemons_are_killed_at_any_moment -- --nocapture
+CUTS ?= 10000
+
+# Recordings begin at 0, seeds of the simulator at 1.
+.PHONY: qcow2-cuts
+qcow2-cuts:
+	@.ci/install 'qemu-utils: qemu-img and qemu-io make and check images'
+	CUTS=$(CUTS) START=$(if $(filter file,$(origin START)),0,$(START)) cargo test --locked -p tidemark-backend \
+	  --features sim --lib qcow2::tests::replay -- --nocapture
+
+.PHONY: qcow2-mutations
+qcow2-mutations:
+	@.ci/install 'qemu-utils: qemu-img and qemu-io make and check images' 'perl-base: puts the mutations in place'
+	@tests/mutations/run qcow2
 
 FUZZERS := qcow2_open
 SECONDS_EACH ?= 60

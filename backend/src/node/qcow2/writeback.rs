@@ -19,6 +19,7 @@ use crate::node::points::Points;
 use crate::node::{Kind, Request};
 use crate::range_lock::{Guard, RangeLock};
 use crate::reactor::Handle;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -31,6 +32,8 @@ pub struct WriteBack {
     begun: AtomicU64,
     ended_well: AtomicU64,
     l1_in_file: Mutex<Vec<u64>>,
+    /// Sectors of it that the file may not have: writing them has failed, which may have changed them all the same.
+    l1_unsure: Mutex<BTreeSet<usize>>,
 }
 
 /// A changed table as it was when it was copied; in memory until the file has it.
@@ -49,6 +52,7 @@ impl WriteBack {
             begun: AtomicU64::new(0),
             ended_well: AtomicU64::new(0),
             l1_in_file: Mutex::new(l1),
+            l1_unsure: Mutex::default(),
         }
     }
 
@@ -57,7 +61,11 @@ impl WriteBack {
         self.turn.lock(0..1).await
     }
 
-    /// The L1 table as the file has it.
+    fn l1_unsure(&self) -> MutexGuard<'_, BTreeSet<usize>> {
+        self.l1_unsure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The L1 table as the file has it, or may have it.
     pub(super) fn l1_in_file(&self) -> MutexGuard<'_, Vec<u64>> {
         self.l1_in_file.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -136,7 +144,7 @@ impl Image {
         }
         tracing::trace!("write-back: first flush");
         self.flush_files(io).await?;
-        if tables.is_empty() {
+        if tables.is_empty() && self.writeback.l1_unsure().is_empty() {
             return Ok(());
         }
         tracing::trace!("write-back: tables");
@@ -158,25 +166,19 @@ impl Image {
         self.store.flush(io).await
     }
 
-    /// Writes the L1 entries of these tables, and no others: what has changed meanwhile leads to what is not stable.
+    /// Writes the L1 entries of these tables, and no others: what has changed meanwhile leads to what is not stable. A
+    /// write that fails may have been done: the file counts as naming these tables from now on, and is told again.
     async fn write_l1(&self, io: &Handle, tables: &[&Copied<'_>]) -> Result<(), IoError> {
-        let mut before = Vec::new();
-        let mut sectors: Vec<usize> = Vec::new();
-        {
-            let mut l1 = self.writeback.l1_in_file();
-            for Copied { index, host, .. } in tables.iter().copied() {
-                let Some(word) = l1.get_mut(*index) else { continue };
-                before.push((*index, std::mem::replace(word, self.geometry.l1_entry(*host))));
-                sectors.push(index / ENTRIES_PER_SECTOR);
+        for Copied { index, host, .. } in tables.iter().copied() {
+            if let Some(word) = self.writeback.l1_in_file().get_mut(*index) {
+                *word = self.geometry.l1_entry(*host);
+                self.writeback.l1_unsure().insert(index / ENTRIES_PER_SECTOR);
             }
         }
-        sectors.dedup();
+        let sectors = self.writeback.l1_unsure().clone();
         for sector in sectors {
-            if let Err(error) = self.write_l1_sector(io, sector).await {
-                let mut l1 = self.writeback.l1_in_file();
-                before.into_iter().for_each(|(index, word)| l1[index] = word);
-                return Err(error);
-            }
+            self.write_l1_sector(io, sector).await?;
+            self.writeback.l1_unsure().remove(&sector);
         }
         Ok(())
     }

@@ -84,8 +84,8 @@ impl Disks {
 
     /// As they are when the first `events` of these have happened.
     pub fn advance(&mut self, all: &[Event], events: usize) {
-        for number in self.next..events {
-            match &all[number] {
+        for (number, event) in all.iter().enumerate().take(events).skip(self.next) {
+            match event {
                 Event::Change { file, change } => {
                     let pending = Pending { number, change: change.clone(), open: Vec::new(), given_up: false };
                     let open = vec![true; pending.sectors().len()];

@@ -62,19 +62,22 @@ impl Guest {
     pub fn begin_faults(&mut self) {
         let rate = |random: &mut fastrand::Rng, most: u16| random.u16(1..=most);
         let random = &mut self.random;
+        // Of other kinds, some have errors too.
+        let errors = self.kind == ImageKind::WriteErrors || random.u8(0..4) == 0;
+        let reliable = matches!(self.kind, ImageKind::Slow | ImageKind::Resized);
         let quiet = Faults { short: rate(random, 100), no_zero: random.bool(), ..Faults::default() };
         let faults = match self.kind {
-            ImageKind::WriteErrors => Faults {
-                write_error: rate(random, 40),
+            ImageKind::FlushErrors => Faults { flush_error: rate(random, 60), ..quiet },
+            ImageKind::Slow => Faults { long_delay: rate(random, 300), ..quiet },
+            _ if errors && !reliable => Faults {
+                write_error: rate(random, 60),
                 no_space: rate(random, 20),
                 read_error: rate(random, 5),
                 ..quiet
             },
-            ImageKind::FlushErrors => Faults { flush_error: rate(random, 60), ..quiet },
-            ImageKind::Slow => Faults { long_delay: rate(random, 300), ..quiet },
             _ => quiet,
         };
-        self.faulty = matches!(self.kind, ImageKind::WriteErrors | ImageKind::FlushErrors);
+        self.faulty = self.kind == ImageKind::FlushErrors || (errors && !reliable);
         self.machine.set_faults(faults);
     }
 
@@ -103,7 +106,8 @@ impl Guest {
         let sectors = start..start + self.random.usize(1..=most.min(all - start));
         let kind = self.draw();
         // Guests seldom send two requests to one place; what they find there then is theirs all the same.
-        if kind == Kind::Flush || self.past.is_idle(sectors.clone()) || self.random.u8(0..4) == 0 {
+        let crowded = self.kind == ImageKind::Slow || self.random.u8(0..4) == 0;
+        if kind == Kind::Flush || crowded || self.past.is_idle(sectors.clone()) {
             self.begin(kind, sectors);
         }
     }
@@ -175,6 +179,21 @@ impl Guest {
         }
     }
 
+    /// The disk is made longer while requests are under way.
+    pub fn grow(&mut self) {
+        let sectors = self.past.len() + self.random.usize(1..2000);
+        let node = self.machine.node.clone().unwrap();
+        self.past.begin_growth(sectors, self.event());
+        let size = (sectors * SECTOR) as u64;
+        let slot = self.machine.begin_task(|io, graph| async move { graph.resize(&io, &node, size).await });
+        while slot.borrow().is_none() {
+            assert!(self.machine.step() || slot.borrow().is_some(), "a hang");
+            self.settle();
+        }
+        slot.take().unwrap().unwrap();
+        self.past.end_growth(self.event());
+    }
+
     /// Waits for all that is under way.
     pub fn finish(&mut self) {
         while !self.flights.is_empty() {
@@ -185,7 +204,7 @@ impl Guest {
 
     /// The whole disk, as a guest reads it.
     pub fn content(&mut self) -> Vec<u8> {
-        let len = self.past.len() * SECTOR;
+        let len = usize::try_from(self.machine.node.as_ref().unwrap().length()).unwrap();
         let memory = Memory::from(Buf::new(len));
         let request = Request { kind: Kind::Read, fua: false, offset: 0, len: len as u64, memory };
         let slot = self.machine.begin(0, request);

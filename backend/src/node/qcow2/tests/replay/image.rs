@@ -24,6 +24,8 @@ pub enum Kind {
     Discards,
     /// It has more tables than there is memory for.
     ManyTables,
+    /// It becomes longer meanwhile.
+    Resized,
     /// Clusters that it begins with are compressed.
     Compressed,
     /// Storage is slow at times, so that requests overtake each other.
@@ -35,7 +37,7 @@ pub enum Kind {
 }
 
 /// All of them.
-pub const KINDS: [Kind; 12] = [
+pub const KINDS: [Kind; 13] = [
     Kind::Plain,
     Kind::Growing,
     Kind::Snapshot,
@@ -44,6 +46,7 @@ pub const KINDS: [Kind; 12] = [
     Kind::Old,
     Kind::Discards,
     Kind::ManyTables,
+    Kind::Resized,
     Kind::Compressed,
     Kind::Slow,
     Kind::WriteErrors,
@@ -71,11 +74,13 @@ struct Shape {
 
 fn shape(kind: Kind, random: &mut fastrand::Rng) -> Shape {
     let cluster_bits = match kind {
-        Kind::Growing | Kind::ManyTables => 9,
+        Kind::Growing | Kind::ManyTables | Kind::Resized => 9,
+        // What is taken ahead is soon used up then, and freed clusters are used again.
+        Kind::Slow => 16,
         _ => random.choice([9, 10, 12, 12, 16]).unwrap(),
     };
     let clusters = match (kind, cluster_bits) {
-        (Kind::Growing, _) => random.usize(2000..3000),
+        (Kind::Growing, _) => 5000,
         // Sixteen tables of sixty-four clusters are in memory; the L1 table may have more than a sector.
         (Kind::ManyTables, _) => random.usize(1500..6000),
         (_, 16) => random.usize(2..20),
@@ -145,12 +150,20 @@ fn prepare(kind: Kind, directory: &TempDir, content: &mut [u64], cluster_bits: u
     let per_cluster = 1 << (cluster_bits - 9);
     let pieces = match kind {
         Kind::Growing => 1,
+        // QEMU does not write a compressed cluster where there is one already.
+        Kind::Compressed => random.usize(0..2),
         _ => random.usize(0..4),
     };
     let most = content.len() / per_cluster;
     for piece in 0..pieces {
-        let first = if kind == Kind::Growing { 0 } else { random.usize(0..most) };
-        let count = random.usize(1..=most - first);
+        let (first, count) = match kind {
+            // A table of one cluster counts 4096: with the image's own there is room for few more.
+            Kind::Growing => (0, random.usize(3600..3850)),
+            _ => {
+                let first = random.usize(0..most);
+                (first, random.usize(1..=most - first))
+            }
+        };
         let sectors = first * per_cluster..(first + count) * per_cluster;
         let name = format!("piece{piece}");
         fill(directory, &name, &mut content[sectors.clone()], random);

@@ -21,7 +21,11 @@ struct Sector {
 
 /// A disk's past.
 #[derive(Clone, Debug)]
-pub struct Past(Vec<Sector>);
+pub struct Past {
+    sectors: Vec<Sector>,
+    /// From which event on it has at least so many sectors.
+    lengths: Vec<(usize, usize)>,
+}
 
 impl Past {
     /// A disk with this content.
@@ -33,22 +37,33 @@ impl Past {
             changes: 0,
             contested: false,
         };
-        Self(content.iter().map(sector).collect())
+        Self { sectors: content.iter().map(sector).collect(), lengths: vec![(0, content.len())] }
     }
 
     /// Sectors.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.sectors.len()
+    }
+
+    /// The disk is being made longer, by zeroes.
+    pub fn begin_growth(&mut self, sectors: usize, event: usize) {
+        let zero = Sector { sent: vec![(event, 0)], sure: 0, stable: vec![(event, 0)], changes: 0, contested: false };
+        self.sectors.resize(sectors, zero);
+    }
+
+    /// It is longer, for ever.
+    pub fn end_growth(&mut self, event: usize) {
+        self.lengths.push((event, self.sectors.len()));
     }
 
     /// Whether no change of any of these is under way.
     pub fn is_idle(&self, sectors: Range<usize>) -> bool {
-        self.0[sectors].iter().all(|sector| sector.changes == 0)
+        self.sectors[sectors].iter().all(|sector| sector.changes == 0)
     }
 
     /// A change of these sectors begins.
     pub fn begin(&mut self, sectors: Range<usize>, value: u64, event: usize) {
-        for sector in &mut self.0[sectors] {
+        for sector in &mut self.sectors[sectors] {
             sector.sent.push((event, value));
             sector.contested |= sector.changes > 0;
             sector.changes += 1;
@@ -57,7 +72,7 @@ impl Past {
 
     /// It has ended; `sure`: what it sent is there now, unless others were under way.
     pub fn end(&mut self, sectors: Range<usize>, sure: bool) {
-        for sector in &mut self.0[sectors] {
+        for sector in &mut self.sectors[sectors] {
             if sure && !sector.contested {
                 sector.sure = sector.sent.len() - 1;
             }
@@ -68,12 +83,12 @@ impl Past {
 
     /// What a flush of these that begins now covers, and what a read that begins now may find.
     pub fn covered(&self, sectors: Range<usize>) -> Vec<usize> {
-        self.0[sectors].iter().map(|sector| sector.sure).collect()
+        self.sectors[sectors].iter().map(|sector| sector.sure).collect()
     }
 
     /// A flush that covers this has ended well.
     pub fn flushed(&mut self, first: usize, covered: &[usize], event: usize) {
-        for (sector, covered) in self.0[first..].iter_mut().zip(covered) {
+        for (sector, covered) in self.sectors[first..].iter_mut().zip(covered) {
             if sector.stable.last().is_some_and(|(_, before)| before < covered) {
                 sector.stable.push((event, *covered));
             }
@@ -88,6 +103,10 @@ impl Past {
 
     /// What is wrong with the whole disk after the power was cut before this event.
     pub fn judge_cut(&self, data: &[u8], event: usize) -> Option<String> {
+        let length = self.lengths.iter().rev().find(|(since, _)| *since <= event).map_or(0, |(_, length)| *length);
+        if data.len() < length * SECTOR {
+            return Some(format!("{} bytes of {length} sectors are there", data.len()));
+        }
         let legal = |sector: &Sector, _| {
             let stable = sector.stable.partition_point(|(since, _)| *since <= event);
             let from = stable.checked_sub(1).map_or(0, |last| sector.stable[last].1);
@@ -97,7 +116,7 @@ impl Past {
     }
 
     fn judge(&self, first: usize, data: &[u8], legal: impl Fn(&Sector, usize) -> Vec<(usize, u64)>) -> Option<String> {
-        data.chunks(SECTOR).zip(&self.0[first..]).enumerate().find_map(|(number, (found, sector))| {
+        data.chunks(SECTOR).zip(&self.sectors[first..]).enumerate().find_map(|(number, (found, sector))| {
             let legal = legal(sector, number);
             let fits = legal.iter().any(|(_, value)| bytes(*value, 1) == found);
             let head = found.first_chunk().copied().map(u64::from_le_bytes);

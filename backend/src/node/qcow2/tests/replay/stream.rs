@@ -4,6 +4,7 @@ use super::guest::Guest;
 use super::image::{KINDS, Kind, Made, make};
 use super::past::Past;
 use super::phases::{OUTSIDE, Phases, listen};
+use crate::io::FileId;
 use crate::io::sim::recorded::Event;
 
 /// What was recorded.
@@ -14,6 +15,26 @@ pub struct Stream {
     pub events: Vec<Event>,
     pub phases: Phases,
     pub past: Past,
+    pub midway: Midway,
+}
+
+/// The disks as the simulator has them at some moment of the recording.
+pub struct Midway {
+    pub events: usize,
+    /// What programs read.
+    pub live: Vec<Vec<u8>>,
+    /// What the worst power cut leaves.
+    pub stable: Vec<Vec<u8>>,
+}
+
+impl Midway {
+    fn of(guest: &Guest) -> Self {
+        let world = &guest.machine.world;
+        let live = guest.machine.contents();
+        let files = (0..).map(FileId).take(live.len());
+        let stable = files.map(|file| world.stable_content(file)).collect();
+        Self { events: world.recorded(), live, stable }
+    }
 }
 
 impl Stream {
@@ -25,15 +46,25 @@ impl Stream {
         let mut guest = Guest::new(seed, kind, &made, 0);
         let world = guest.machine.world.clone();
         world.record();
+        let mut midway = Midway::of(&guest);
         let phases = listen(&world, || {
             guest.begin_faults();
-            let count = if kind == Kind::ManyTables { 120 } else { 70 };
-            guest.load(count);
+            let count = match kind {
+                Kind::ManyTables => 120,
+                Kind::Slow => 200,
+                _ => 70,
+            };
+            guest.load(count / 2);
+            midway = Midway::of(&guest);
+            if kind == Kind::Resized {
+                guest.grow();
+            }
+            guest.load(count / 2);
             guest.verify();
             guest.close();
         });
         let events = world.end_record();
-        Self { seed, kind, made, events, phases, past: guest.past }
+        Self { seed, kind, made, events, phases, past: guest.past, midway }
     }
 
     /// What the image was doing when the first so many events had happened.
