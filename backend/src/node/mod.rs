@@ -8,6 +8,7 @@ mod blkdebug;
 mod claims;
 pub mod copy_before_write;
 pub mod file;
+mod map;
 mod null;
 pub mod options;
 pub mod points;
@@ -20,7 +21,7 @@ mod view;
 pub use options::NodeOptions;
 
 use crate::error::IoError;
-use crate::io::{FileId, Memory, OpKind};
+use crate::io::Memory;
 use crate::reactor::Handle;
 use copy_before_write::{Filter, SnapshotAccess};
 use options::{DetectZeroes, Discard};
@@ -32,6 +33,7 @@ use std::sync::{Arc, Mutex};
 pub use blkdebug::{BlkDebug, EVENTS as BLKDEBUG_EVENTS};
 pub use claims::Hold;
 pub use file::File;
+pub use map::Map;
 pub use null::Null;
 pub use raw::Raw;
 pub use root::{Root, Section, Stamp};
@@ -90,26 +92,6 @@ pub type Running<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
 
 /// A look for zeroes under way: bytes, and whether they may be data.
 pub type Extent<'a> = Pin<Box<dyn Future<Output = Result<(u64, bool), IoError>> + 'a>>;
-
-/// Where a request leads without waiting for anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Map {
-    /// One operation on one file.
-    File {
-        /// The file.
-        file: FileId,
-        /// Bytes into it.
-        offset: u64,
-        /// What to do with it.
-        kind: OpKind,
-    },
-    /// Nothing to do: the request has ended like this.
-    Ended(Result<(), IoError>),
-    /// Reads as zeroes.
-    Zeroes,
-    /// Needs a task: [`Node::handle`].
-    Task,
-}
 
 /// What stands behind the door.
 pub enum Driver {
@@ -298,51 +280,6 @@ impl Node {
         // A flush has no range.
         let inside = request.kind == Kind::Flush || end <= self.length();
         if inside { Ok(()) } else { Err(IoError::Invalid) }
-    }
-
-    /// Where a request leads if it needs no waiting.
-    #[inline]
-    pub fn map(&self, request: &Request) -> Map {
-        self.map_at(request, request.offset)
-    }
-
-    /// Where a request leads from `offset` of this node on.
-    #[inline]
-    fn map_at(&self, request: &Request, offset: u64) -> Map {
-        match self.check_at(request, offset) {
-            Ok(()) => self.lead(request, offset),
-            Err(error) => Map::Ended(Err(error)),
-        }
-    }
-
-    /// The same for a format above, whose tables may lead past this node's end: that is no matter of one operation.
-    #[inline]
-    fn map_below(&self, request: &Request, offset: u64) -> Map {
-        match (self.check_at(request, offset), &self.driver) {
-            // A shorter way to what is most often below.
-            (Ok(()), Driver::File(file)) if self.detect_zeroes == DetectZeroes::Off && request.kind.moves() => {
-                file.map(request, offset)
-            }
-            (Ok(()), _) => self.lead(request, offset),
-            (Err(_), _) => Map::Task,
-        }
-    }
-
-    /// Where a request leads that has been checked.
-    fn lead(&self, request: &Request, offset: u64) -> Map {
-        match request.kind {
-            Kind::Write if self.detect_zeroes != DetectZeroes::Off => Map::Task,
-            Kind::Discard if self.discard == Discard::Ignore => Map::Ended(Ok(())),
-            Kind::Flush if self.ends_flushes() => Map::Ended(Ok(())),
-            _ => match &self.driver {
-                Driver::File(file) => file.map(request, offset),
-                Driver::Raw(raw) => raw.map(request, offset),
-                Driver::Null(null) => null.map(request),
-                Driver::CopyBeforeWrite(filter) => filter.map(request, offset),
-                Driver::Qcow2(image) => image.map(request, offset),
-                Driver::BlkDebug(_) | Driver::SnapshotAccess(_) => Map::Task,
-            },
-        }
     }
 
     /// Runs a request to its end.

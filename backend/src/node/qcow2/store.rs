@@ -6,8 +6,10 @@ use crate::node::{Kind, Node, Request};
 use crate::reactor::Handle;
 use std::sync::Arc;
 
-/// Bytes by which a file grows.
+/// Bytes by which a file grows, at least.
 const GROWTH: u64 = 1 << 20;
+/// And at most; in between it is an eighth of what it has. What is ahead is a hole.
+const GROWTH_MOST: u64 = 64 << 20;
 
 /// The node that holds an image's metadata.
 #[derive(Clone)]
@@ -60,7 +62,8 @@ impl Store {
         if end <= self.0.length() {
             return Ok(());
         }
-        let ahead = end.checked_next_multiple_of(GROWTH).ok_or(IoError::NoSpace)?;
+        let step = (self.0.length() / 8).clamp(GROWTH, GROWTH_MOST).next_power_of_two();
+        let ahead = end.checked_next_multiple_of(step).ok_or(IoError::NoSpace)?;
         match self.0.grow(io, ahead).await {
             // A whole step may be too much where what is needed is not.
             Err(_) => self.0.grow(io, end).await,
