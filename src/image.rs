@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tidemark_backend::error::{GraphError, errno_text};
 use tidemark_backend::export::ExportError;
-use tidemark_backend::graph::Graph;
+use tidemark_backend::graph::{Graph, ImageFormat};
 use tidemark_backend::node::options::{
     ChildRef, Discard, DriverOptions, FileOptions, Locking, Qcow2Options, RawOptions,
 };
@@ -31,6 +31,16 @@ pub enum Format {
     Raw,
     /// QEMU's image format.
     Qcow2,
+}
+
+impl Format {
+    /// What headers of images call it.
+    pub fn in_headers(self) -> ImageFormat {
+        match self {
+            Self::Raw => ImageFormat::Raw,
+            Self::Qcow2 => ImageFormat::Qcow2,
+        }
+    }
 }
 
 /// Whether the host's page cache takes part.

@@ -1,15 +1,18 @@
 //! `tidemark`: one program that serves disks, controls the process that serves them, and shows that it works.
 //!
 //! Puts the parts together and knows the command line; knows no ring, no image format and no JSON. With a subcommand it
-//! is for people ([`serve`], [`ctl`], [`demo`]); with options alone it is a daemon in the manner of `qemu-storage-daemon`
+//! is for people ([`serve`], [`ctl`], [`demo`], [`info`], [`check`]); with options alone it is a daemon in the manner of `qemu-storage-daemon`
 //! ([`daemon`]). Whatever fails before it runs is one message on standard error and exit status 1.
 
+mod check;
 mod cli;
 mod ctl;
 mod daemon;
 mod demo;
 mod grown;
 mod image;
+mod info;
+mod inspect;
 mod lifetime;
 mod logging;
 mod serve;
@@ -23,13 +26,15 @@ fn main() -> ExitCode {
         Some(Command::Serve(options)) => serve::run(&options),
         Some(Command::Ctl(options)) => ctl::run(&options),
         Some(Command::Demo(options)) => demo::run(options),
+        Some(Command::Info(options)) => info::run(&options),
+        Some(Command::Check(options)) => return check::run(&options).unwrap_or_else(failed),
         None => return daemon::run(&arguments),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("tidemark: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome.map_or_else(failed, |()| ExitCode::SUCCESS)
+}
+
+/// Says why.
+fn failed(error: anyhow::Error) -> ExitCode {
+    eprintln!("tidemark: {error:#}");
+    ExitCode::FAILURE
 }

@@ -7,10 +7,12 @@ mod chain;
 pub mod create;
 mod errand;
 mod image;
+mod inspect;
 mod resize;
 
 pub use apart::check_apart;
 pub use errand::{Errand, KernelRing, Runner};
+pub use inspect::{ImageCheckError, ImageFormat, InspectError, Inspected};
 
 use crate::bitmaps::BitmapError;
 use crate::error::GraphError;

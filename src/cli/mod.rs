@@ -4,8 +4,10 @@
 
 pub mod scan;
 
+use crate::check::CheckOptions;
 use crate::ctl::CtlOptions;
 use crate::demo::DemoOptions;
+use crate::info::InfoOptions;
 use crate::serve::ServeOptions;
 use clap::{CommandFactory, Parser};
 use std::ffi::OsString;
@@ -22,6 +24,10 @@ pub enum Command {
     Ctl(CtlOptions),
     /// Show on temporary disks that it works: load, a crash in the middle, backups all the while, every byte verified.
     Demo(DemoOptions),
+    /// Tell what an image is: its sizes, its format, its snapshots and bitmaps, the images below it.
+    Info(InfoOptions),
+    /// Check whether a qcow2 image is sound, without changing it.
+    Check(CheckOptions),
 }
 
 /// The subcommand, if there is one. Its errors and help end the process, as clap does it, with status 1 for errors.

@@ -2,8 +2,11 @@
 
 mod background;
 mod backup;
+mod check;
 mod control;
 mod grown;
+mod images;
+mod info;
 mod options;
 pub mod process;
 mod serve;

@@ -59,6 +59,14 @@ impl Chain {
         Ok(path)
     }
 
+    /// Whether the image at `path` is part of it.
+    ///
+    /// # Errors
+    /// The file is not there.
+    pub(super) fn has(&self, path: &Path) -> Result<bool, GraphError> {
+        Ok(self.images.contains(&resolved(path)?))
+    }
+
     /// The chain with the image at `path` below.
     ///
     /// # Errors

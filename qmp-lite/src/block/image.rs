@@ -1,15 +1,30 @@
 //! What queries tell about images.
 //!
-//! Knows nodes from outside, and of an image what it said of itself when it was opened.
+//! Knows nodes from outside, and of an image what it says of itself.
+
+mod check;
+mod inspected;
+mod snapshot;
+mod specific;
+
+pub use check::ImageCheck;
+pub use inspected::{BlockChildInfo, BlockGraphInfo};
+pub use snapshot::SnapshotInfo;
+pub use specific::{
+    ImageInfoSpecific, ImageInfoSpecificData, ImageInfoSpecificQCow2, Qcow2BitmapInfo, Qcow2BitmapInfoFlags,
+    Qcow2CompressionType,
+};
 
 use std::path::Path;
 use std::sync::Arc;
 
-use tidemark_backend::node::qcow2::header::{Compression, Header, bits};
+use tidemark_backend::node::qcow2::bitmaps::StoredBitmap;
+use tidemark_backend::node::qcow2::header::{Header, bits};
+use tidemark_backend::node::qcow2::snapshot::Snapshot;
 use tidemark_backend::node::{Driver, Node};
 
 use super::info::filename;
-use crate::schema::{qapi_enum, qapi_struct, qapi_union};
+use crate::schema::qapi_struct;
 
 qapi_struct! {
     /// An image.
@@ -32,6 +47,8 @@ qapi_struct! {
         "full-backing-filename" full_backing_filename: Option<String>,
         /// Its format, as the header names it.
         "backing-filename-format" backing_filename_format: Option<String>,
+        /// Its internal snapshots, if there are any.
+        "snapshots" snapshots: Option<Vec<SnapshotInfo>>,
         /// The image that shows where this one has nothing, or the one below a filter.
         "backing-image" backing_image: Option<Box<ImageInfo>>,
         /// What only this format has.
@@ -39,101 +56,61 @@ qapi_struct! {
     }
 }
 
-qapi_union! {
-    /// What only one format has.
-    pub struct ImageInfoSpecific "ImageInfoSpecific" {
-        /// The format.
-        "type" kind: ImageInfoSpecificKind,
-    }
-    /// The members of the format.
-    pub enum ImageInfoSpecificData by "type" kind: ImageInfoSpecificKind {
-        /// `file`
-        File(ImageInfoSpecificFileWrapper),
-        /// `qcow2`
-        Qcow2(ImageInfoSpecificQCow2Wrapper),
-    }
-}
-
-qapi_enum! {
-    /// Formats with something to tell.
-    pub enum ImageInfoSpecificKind "ImageInfoSpecificKind" {
-        /// Plain files.
-        File = "file",
-        /// qcow2 images.
-        Qcow2 = "qcow2",
-    }
-}
-
-qapi_struct! {
-    /// Of a plain file.
-    pub struct ImageInfoSpecificFileWrapper "ImageInfoSpecificFileWrapper" {
-        /// What there is to tell.
-        "data" data: ImageInfoSpecificFile,
-    }
-}
-
-qapi_struct! {
-    /// Of a plain file; nothing.
-    pub struct ImageInfoSpecificFile "ImageInfoSpecificFile" {}
-}
-
-qapi_struct! {
-    /// Of a qcow2 image.
-    pub struct ImageInfoSpecificQCow2Wrapper "ImageInfoSpecificQCow2Wrapper" {
-        /// What there is to tell.
-        "data" data: ImageInfoSpecificQCow2,
-    }
-}
-
-qapi_struct! {
-    /// What a qcow2 image says of itself.
-    pub struct ImageInfoSpecificQCow2 "ImageInfoSpecificQCow2" {
-        /// The oldest QEMU that can read it: `0.10` for version 2, `1.1` for version 3.
-        "compat" compat: String,
-        /// The file with the guest's data, if the image keeps it apart.
-        "data-file" data_file: Option<String>,
-        /// Whether that file is a raw image of the disk.
-        "data-file-raw" data_file_raw: Option<bool>,
-        /// Whether clusters have subclusters. Always false. Version 3 only.
-        "extended-l2" extended_l2: Option<bool>,
-        /// Whether reference counts may be written late. Version 3 only.
-        "lazy-refcounts" lazy_refcounts: Option<bool>,
-        /// Whether somebody found the image corrupt. Version 3 only.
-        "corrupt" corrupt: Option<bool>,
-        /// Bits of a reference count.
-        "refcount-bits" refcount_bits: i64,
-        /// How compressed clusters are compressed.
-        "compression-type" compression_type: Qcow2CompressionType,
-    }
-}
-
-qapi_enum! {
-    /// Methods of compression.
-    pub enum Qcow2CompressionType "Qcow2CompressionType" {
-        /// Deflate.
-        Zlib = "zlib",
-        /// Zstandard.
-        Zstd = "zstd",
-    }
-}
-
 /// What is to be told of a node's image; with `flat`, not what is below it.
 pub(super) fn image(node: &Node, flat: bool) -> ImageInfo {
     let below = below(node).filter(|_| !flat);
-    let header = header(node);
-    let backing = header.as_ref().and_then(|header| header.backing.as_ref());
+    let info = match node.driver() {
+        Driver::Qcow2(image) => {
+            ImageInfo::of_qcow2(filename(node), &image.header(), image.snapshots(), &image.stored_bitmaps())
+        }
+        Driver::File(file) => ImageInfo {
+            format_specific: (!file.is_device()).then(ImageInfoSpecific::file),
+            ..ImageInfo::new(filename(node), node.driver_name())
+        },
+        _ => ImageInfo::new(filename(node), node.driver_name()),
+    };
     ImageInfo {
-        filename: filename(node),
-        format: node.driver_name().to_owned(),
         dirty_flag: dirty_flag(node),
         actual_size: actual_size(node),
         virtual_size: node.length(),
-        cluster_size: header.as_ref().map(|header| 1 << header.cluster_bits),
-        backing_filename: backing.map(|backing| backing.file.clone()),
-        full_backing_filename: backing.map(|backing| full_path(&filename(node), &backing.file)),
-        backing_filename_format: backing.and_then(|backing| backing.format.clone()),
+        snapshots: snapshots(node),
         backing_image: below.map(|below| Box::new(image(below, flat))),
-        format_specific: specific(node),
+        ..info
+    }
+}
+
+impl ImageInfo {
+    fn new(filename: String, format: &str) -> Self {
+        Self {
+            filename,
+            format: format.to_owned(),
+            dirty_flag: None,
+            actual_size: None,
+            virtual_size: 0,
+            cluster_size: None,
+            backing_filename: None,
+            full_backing_filename: None,
+            backing_filename_format: None,
+            snapshots: None,
+            backing_image: None,
+            format_specific: None,
+        }
+    }
+
+    /// What a qcow2 image says of itself.
+    fn of_qcow2(filename: String, header: &Header, snapshots: &[Snapshot], bitmaps: &[StoredBitmap]) -> Self {
+        let backing = header.backing.as_ref();
+        Self {
+            dirty_flag: Some(header.incompatible & bits::INCOMPATIBLE_DIRTY != 0),
+            virtual_size: header.size,
+            cluster_size: Some(1 << header.cluster_bits),
+            backing_filename: backing.map(|backing| backing.file.clone()),
+            full_backing_filename: backing.map(|backing| full_path(&filename, &backing.file)),
+            backing_filename_format: backing.and_then(|backing| backing.format.clone()),
+            snapshots: SnapshotInfo::list(snapshots),
+            format_specific: Some(ImageInfoSpecific::qcow2(header, bitmaps)),
+            ..Self::new(filename, "qcow2")
+        }
     }
 }
 
@@ -146,9 +123,11 @@ pub(super) fn below(node: &Node) -> Option<&Arc<Node>> {
     }
 }
 
-fn header(node: &Node) -> Option<Arc<Header>> {
+/// The internal snapshots of a node's image, or of the one below.
+fn snapshots(node: &Node) -> Option<Vec<SnapshotInfo>> {
     match node.driver() {
-        Driver::Qcow2(image) => Some(image.header()),
+        Driver::Qcow2(image) => SnapshotInfo::list(image.snapshots()),
+        Driver::Raw(_) | Driver::BlkDebug(_) => snapshots(node.child()?),
         _ => None,
     }
 }
@@ -181,43 +160,11 @@ fn actual_size(node: &Node) -> Option<u64> {
     }
 }
 
-/// A name in the header of the image at `image`, as a path from where that one is.
+/// A name in the header of the image at `image`, as a path from where that one is; what is no path stays as it is.
 fn full_path(image: &str, name: &str) -> String {
-    match Path::new(image).parent() {
+    let is_path = name.find([':', '/']).is_none_or(|at| name.as_bytes().get(at) != Some(&b':'));
+    match Path::new(image).parent().filter(|_| is_path) {
         Some(directory) => directory.join(name).display().to_string(),
         None => name.to_owned(),
-    }
-}
-
-fn specific(node: &Node) -> Option<ImageInfoSpecific> {
-    let (kind, branch) = match node.driver() {
-        Driver::File(file) if !file.is_device() => {
-            let data = ImageInfoSpecificFile {};
-            (ImageInfoSpecificKind::File, ImageInfoSpecificData::File(ImageInfoSpecificFileWrapper { data }))
-        }
-        Driver::Qcow2(image) => {
-            let data = qcow2(&image.header());
-            (ImageInfoSpecificKind::Qcow2, ImageInfoSpecificData::Qcow2(ImageInfoSpecificQCow2Wrapper { data }))
-        }
-        _ => return None,
-    };
-    Some(ImageInfoSpecific { kind, branch })
-}
-
-fn qcow2(header: &Header) -> ImageInfoSpecificQCow2 {
-    let since_3 = |value: bool| Some(value).filter(|_| header.version >= 3);
-    let apart = header.incompatible & bits::INCOMPATIBLE_DATA_FILE != 0;
-    ImageInfoSpecificQCow2 {
-        compat: if header.version >= 3 { "1.1" } else { "0.10" }.to_owned(),
-        data_file: header.data_file.clone(),
-        data_file_raw: Some(header.autoclear & bits::AUTOCLEAR_RAW_DATA != 0).filter(|_| apart),
-        extended_l2: since_3(false),
-        lazy_refcounts: since_3(header.compatible & bits::COMPATIBLE_LAZY_REFCOUNTS != 0),
-        corrupt: since_3(header.incompatible & bits::INCOMPATIBLE_CORRUPT != 0),
-        refcount_bits: 1 << header.refcount_order,
-        compression_type: match header.compression {
-            Compression::Zlib => Qcow2CompressionType::Zlib,
-            Compression::Zstd => Qcow2CompressionType::Zstd,
-        },
     }
 }

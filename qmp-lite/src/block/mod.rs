@@ -6,7 +6,7 @@ mod blkdebug;
 mod blkdebug_event;
 mod copy_before_write;
 mod create;
-mod image;
+pub mod image;
 pub mod info;
 mod options;
 mod qcow2;

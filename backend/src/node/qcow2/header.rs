@@ -16,7 +16,8 @@ mod write;
 
 pub use error::{HeaderError, TableFault};
 pub use features::{bits, names};
-pub(super) use fields::{Fields, Writer};
+pub(crate) use fields::Fields;
+pub(super) use fields::Writer;
 
 use super::entry::Geometry;
 

@@ -11,6 +11,7 @@ use super::map::{Extent, Found, View};
 use super::own_header::OwnHeader;
 use super::refcount::{Refcounts, Run};
 use super::reserve::Reserve;
+use super::snapshot::{Snapshot, SnapshotTable};
 use super::store::Store;
 use super::writeback::WriteBack;
 use crate::bitmaps::Persistent;
@@ -49,6 +50,7 @@ pub struct Image {
     pub(super) soundness: Soundness,
     pub(super) size: AtomicU64,
     pub(super) header: OwnHeader,
+    pub(super) snapshot_table: SnapshotTable,
     pub(super) bitmaps: Bitmaps,
     /// Its files, kept from others.
     pub(super) holds: Vec<Hold>,
@@ -83,6 +85,11 @@ impl Image {
     /// The bitmaps that were loaded, for the image's node; nothing the second time.
     pub(in crate::node) fn take_loaded_bitmaps(&self) -> Vec<Persistent> {
         self.bitmaps.take_loaded()
+    }
+
+    /// Its internal snapshots.
+    pub fn snapshots(&self) -> &[Snapshot] {
+        &self.snapshot_table.snapshots
     }
 
     /// Keeps others from its files as long as the image is there.

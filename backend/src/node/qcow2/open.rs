@@ -16,6 +16,7 @@ use super::l2::{L1, Tables};
 use super::own_header::{ChangeError, OwnHeader};
 use super::refcount::{self, Refcounts};
 use super::reserve::Reserve;
+use super::snapshot::{SnapshotTable, TableError};
 use super::store::Store;
 use super::writeback::WriteBack;
 use crate::error::IoError;
@@ -41,6 +42,9 @@ pub enum OpenError {
     /// Its persistent bitmaps cannot be loaded.
     #[error(transparent)]
     Bitmaps(#[from] LoadError),
+    /// Its snapshots cannot be read.
+    #[error(transparent)]
+    Snapshots(#[from] TableError),
     /// Part of it cannot be read.
     #[error("Could not read {0}: {1}")]
     Read(&'static str, IoError),
@@ -111,6 +115,7 @@ impl Image {
         let place = (header.reftable_offset, header.reftable_clusters);
         let refcounts = Refcounts::open(io, store.clone(), geometry, place.0, place.1).await?;
         refcounts.set_cache_size(options.refcount_cache_bytes);
+        let snapshot_table = SnapshotTable::of(io, &store, header).await?;
         let metadata = Arc::new(known_metadata(header, &refcounts, files.file.length()));
         refcounts.tell(metadata.clone());
         let data = files.data.unwrap_or_else(|| files.file.clone());
@@ -144,6 +149,7 @@ impl Image {
             soundness: Soundness::default(),
             size: AtomicU64::new(header.size),
             header: OwnHeader::new(header.clone()),
+            snapshot_table,
             bitmaps,
             holds: Vec::new(),
         };

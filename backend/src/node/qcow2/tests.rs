@@ -13,3 +13,4 @@ mod reading;
 mod replay;
 mod resize;
 mod rig;
+mod snapshots;

@@ -1,5 +1,6 @@
 //! What an image says of its bitmaps, for whoever asks.
 
+use crate::node::qcow2::bitmap_directory::BitmapEntry;
 use crate::node::qcow2::image::Image;
 
 /// A bitmap of the file.
@@ -19,13 +20,17 @@ impl Image {
     /// The bitmaps that the file has as it is now, in its order.
     pub fn stored_bitmaps(&self) -> Vec<StoredBitmap> {
         let in_file = self.bitmaps.in_file();
-        let entries = in_file.held.iter().map(|held| &held.entry);
-        let stored = entries.map(|entry| StoredBitmap {
+        in_file.held.iter().map(|held| (&held.entry).into()).collect()
+    }
+}
+
+impl From<&BitmapEntry> for StoredBitmap {
+    fn from(entry: &BitmapEntry) -> Self {
+        Self {
             name: entry.name.clone(),
             granularity: 1_u32.checked_shl(entry.granularity_bits.into()).unwrap_or(u32::MAX),
             in_use: entry.in_use,
             auto: entry.auto,
-        });
-        stored.collect()
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 /// Bytes to read from. What is past their end reads as zero.
 #[derive(Clone, Copy)]
-pub(in crate::node::qcow2) struct Fields<'a>(pub(in crate::node::qcow2) &'a [u8]);
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl Fields<'_> {
     fn bytes<const N: usize>(self, at: usize) -> [u8; N] {
@@ -12,19 +12,19 @@ impl Fields<'_> {
         bytes
     }
 
-    pub(in crate::node::qcow2) fn u8(self, at: usize) -> u8 {
+    pub(crate) fn u8(self, at: usize) -> u8 {
         u8::from_be_bytes(self.bytes(at))
     }
 
-    pub(in crate::node::qcow2) fn u16(self, at: usize) -> u16 {
+    pub(crate) fn u16(self, at: usize) -> u16 {
         u16::from_be_bytes(self.bytes(at))
     }
 
-    pub(in crate::node::qcow2) fn u32(self, at: usize) -> u32 {
+    pub(crate) fn u32(self, at: usize) -> u32 {
         u32::from_be_bytes(self.bytes(at))
     }
 
-    pub(in crate::node::qcow2) fn u64(self, at: usize) -> u64 {
+    pub(crate) fn u64(self, at: usize) -> u64 {
         u64::from_be_bytes(self.bytes(at))
     }
 }

@@ -10,6 +10,8 @@ mod walk;
 use super::{OpenError, Refcounts};
 use crate::error::IoError;
 use crate::node::qcow2::entry::Geometry;
+use crate::node::qcow2::header::{BitmapsExtension, Header};
+use crate::node::qcow2::snapshot::TableError;
 use crate::node::qcow2::store::Store;
 use crate::reactor::Handle;
 pub(super) use references::References;
@@ -38,6 +40,36 @@ pub struct Parts {
     pub snapshots: u32,
     /// The bitmap directory, if the image has one that counts.
     pub bitmaps: Option<Directory>,
+}
+
+impl From<&Header> for Parts {
+    fn from(header: &Header) -> Self {
+        Self {
+            geometry: header.geometry(),
+            size: header.size,
+            l1_offset: header.l1_offset,
+            l1_entries: header.l1_entries,
+            reftable_offset: header.reftable_offset,
+            reftable_clusters: header.reftable_clusters,
+            snapshots_offset: header.snapshots_offset,
+            snapshots: header.snapshots,
+            bitmaps: header.bitmaps.map(|BitmapsExtension { count, size, offset }| Directory { count, offset, size }),
+        }
+    }
+}
+
+/// Why an image cannot be checked to its end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    /// The refcount table is not what one can be.
+    #[error(transparent)]
+    Refcounts(#[from] OpenError),
+    /// There are snapshots, but who knows which.
+    #[error("ERROR failed to read the snapshot table: {0}")]
+    Snapshots(#[from] TableError),
+    /// The storage's.
+    #[error(transparent)]
+    Io(#[from] IoError),
 }
 
 /// The bitmap directory.
@@ -102,8 +134,8 @@ struct Check<'a> {
 /// Checks the image in `store`, to which nobody writes meanwhile.
 ///
 /// # Errors
-/// Where the refcount table is not what one can be, or the storage fails.
-pub async fn check(io: &Handle, store: Store, parts: Parts) -> Result<CheckReport, OpenError> {
+/// See [`CheckError`].
+pub async fn check(io: &Handle, store: Store, parts: Parts) -> Result<CheckReport, CheckError> {
     let at = (parts.reftable_offset, parts.reftable_clusters);
     let refcounts = Refcounts::open(io, store.clone(), parts.geometry, at.0, at.1).await?;
     let references = References::new(parts.geometry, store.node().length());
@@ -117,7 +149,7 @@ pub async fn check(io: &Handle, store: Store, parts: Parts) -> Result<CheckRepor
 ///
 /// # Errors
 /// As [`check`]; [`IoError::Io`] if not all of it could be looked at.
-pub(in crate::node::qcow2) async fn count(io: &Handle, store: Store, parts: Parts) -> Result<Counted, OpenError> {
+pub(in crate::node::qcow2) async fn count(io: &Handle, store: Store, parts: Parts) -> Result<Counted, CheckError> {
     let at = (parts.reftable_offset, parts.reftable_clusters);
     let refcounts = Refcounts::open(io, store.clone(), parts.geometry, at.0, at.1).await?;
     let references = References::new(parts.geometry, store.node().length());
@@ -125,7 +157,7 @@ pub(in crate::node::qcow2) async fn count(io: &Handle, store: Store, parts: Part
     check.walk().await?;
     match check.report.check_errors {
         0 => Ok(Counted { references: check.references, wrong: check.report.errors.into_iter().next() }),
-        _ => Err(OpenError::Io(IoError::Io)),
+        _ => Err(CheckError::Io(IoError::Io)),
     }
 }
 
@@ -145,19 +177,20 @@ impl Counted {
 }
 
 impl Check<'_> {
-    async fn run(&mut self) -> Result<(), IoError> {
+    async fn run(&mut self) -> Result<(), CheckError> {
         self.walk().await?;
         self.compare().await?;
-        self.check_copied(self.parts.l1_offset, self.parts.l1_entries).await
+        Ok(self.check_copied(self.parts.l1_offset, self.parts.l1_entries).await?)
     }
 
     /// Counts all references.
-    async fn walk(&mut self) -> Result<(), IoError> {
+    async fn walk(&mut self) -> Result<(), CheckError> {
+        let snapshots = self.read_snapshots().await?;
         self.refer(0, self.parts.geometry.cluster());
         self.walk_l1(self.parts.l1_offset, self.parts.l1_entries, true).await?;
-        self.walk_snapshots().await?;
+        self.walk_snapshots(&snapshots).await?;
         self.walk_bitmaps().await?;
-        self.walk_refcount_table().await
+        Ok(self.walk_refcount_table().await?)
     }
 
     /// Whether one more L2 table may be looked at: entries of a broken image may lead to one again and again, those of

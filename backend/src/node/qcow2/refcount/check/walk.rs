@@ -1,19 +1,16 @@
 //! Everything that refers to clusters, from the header down.
 
-use super::{Check, Directory};
+use super::{Check, CheckError, Directory};
 use crate::error::IoError;
-use crate::io::byte_count;
+use crate::node::qcow2::header::MAX_L1_BYTES;
+use crate::node::qcow2::snapshot::{Snapshot, SnapshotTable};
 
 /// Bits 9 to 55 of an entry: an offset.
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 const COPIED: u64 = 1 << 63;
 const COMPRESSED: u64 = 1 << 62;
 
-/// QEMU's limit for an L1 table, in bytes.
-const MOST_L1_BYTES: u64 = 32 << 20;
-
-/// Of a snapshot table's entry, and of a bitmap directory's, before what varies in length.
-const SNAPSHOT_HEADER: u64 = 40;
+/// Of an entry of a bitmap directory, before what varies in length.
 const BITMAP_HEADER: u64 = 24;
 
 impl Check<'_> {
@@ -98,44 +95,43 @@ impl Check<'_> {
         }
     }
 
-    /// Counts the snapshot table and what the snapshots' L1 tables lead to.
-    pub(super) async fn walk_snapshots(&mut self) -> Result<(), IoError> {
-        let mut at = self.parts.snapshots_offset;
-        for _ in 0..self.parts.snapshots {
-            let Some(header) = self.read_inside(at, SNAPSHOT_HEADER).await? else {
-                self.report.corruption(|| format!("ERROR snapshot table entry at {at:#x} is outside image"));
-                return Ok(());
-            };
-            let (id_len, name_len) = (number(&header, 12, 2), number(&header, 14, 2));
-            let names_at = at + SNAPSHOT_HEADER + number(&header, 36, 4);
-            let Some(names) = self.read_inside(names_at, id_len + name_len).await? else {
-                self.report.corruption(|| format!("ERROR snapshot table entry at {at:#x} is outside image"));
-                return Ok(());
-            };
-            let (id, name) = names.split_at(byte_count(id_len).min(names.len()));
-            let who = format!("{} ({})", String::from_utf8_lossy(id), String::from_utf8_lossy(name));
-            self.walk_snapshot(&who, number(&header, 0, 8), number(&header, 8, 4)).await?;
-            at = (names_at + id_len + name_len).next_multiple_of(8);
+    /// Reads the snapshot table, which has to be what version 3 asks for.
+    pub(super) async fn read_snapshots(&mut self) -> Result<SnapshotTable, CheckError> {
+        let at = (self.parts.snapshots_offset, self.parts.snapshots);
+        let table = SnapshotTable::read(self.io, &self.store, at.0, at.1).await?;
+        let incomplete =
+            |(_, snapshot): &(usize, &Snapshot)| self.parts.geometry.version >= 3 && !snapshot.is_complete();
+        for (index, _) in table.snapshots.iter().enumerate().filter(incomplete) {
+            self.report.corruption(|| format!("ERROR snapshot table entry {index} is incomplete"));
         }
-        let len = at - self.parts.snapshots_offset;
-        self.refer(self.parts.snapshots_offset, len);
+        Ok(table)
+    }
+
+    /// Counts the snapshot table and what the snapshots' L1 tables lead to.
+    pub(super) async fn walk_snapshots(&mut self, table: &SnapshotTable) -> Result<(), IoError> {
+        for snapshot in &table.snapshots {
+            self.walk_snapshot(snapshot).await?;
+        }
+        self.refer(table.offset, table.len);
         Ok(())
     }
 
-    async fn walk_snapshot(&mut self, who: &str, offset: u64, entries: u64) -> Result<(), IoError> {
+    async fn walk_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), IoError> {
+        let Snapshot { id, name, l1_offset, l1_entries, .. } = snapshot;
         let wrong = "; snapshot table entry corrupted";
-        if self.parts.geometry.in_cluster(offset) != 0 {
+        if self.parts.geometry.in_cluster(*l1_offset) != 0 {
             self.report.corruption(|| {
-                format!("ERROR snapshot {who} l1_offset={offset:#x}: L1 table is not cluster aligned{wrong}")
+                format!("ERROR snapshot {id} ({name}) l1_offset={l1_offset:#x}: L1 table is not cluster aligned{wrong}")
             });
             return Ok(());
         }
-        if entries * 8 > MOST_L1_BYTES {
-            self.report
-                .corruption(|| format!("ERROR snapshot {who} l1_size={entries:#x}: L1 table is too large{wrong}"));
+        if u64::from(*l1_entries) * 8 > MAX_L1_BYTES {
+            self.report.corruption(|| {
+                format!("ERROR snapshot {id} ({name}) l1_size={l1_entries:#x}: L1 table is too large{wrong}")
+            });
             return Ok(());
         }
-        self.walk_l1(offset, u32::try_from(entries).unwrap_or(0), false).await
+        self.walk_l1(*l1_offset, *l1_entries, false).await
     }
 
     /// Counts the bitmap directory, the bitmaps' tables and their data.

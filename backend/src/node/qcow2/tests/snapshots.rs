@@ -1,0 +1,120 @@
+//! Internal snapshots: read as QEMU took them, whatever a broken table says.
+
+use super::rig::Rig;
+use crate::io::byte_count;
+use crate::node::qcow2::description::Description;
+use crate::node::qcow2::open::OpenError;
+use crate::node::qcow2::snapshot::{SnapshotTable, TableError};
+use crate::node::qcow2::store::Store;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Bits 9 to 55 of an entry.
+const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+
+/// An image of 16 MiB with two snapshots, and data that only these have.
+fn image(rig: &Rig) -> Vec<u8> {
+    rig.tool("qemu-img", &["create", "-q", "-f", "qcow2", "image", "16M"]);
+    rig.tool("qemu-io", &["-f", "qcow2", "-c", "write -P 1 0 1M", "image"]);
+    rig.tool("qemu-img", &["snapshot", "-c", "first one", "image"]);
+    rig.tool("qemu-io", &["-f", "qcow2", "-c", "write -P 2 0 64k", "image"]);
+    rig.tool("qemu-img", &["snapshot", "-c", "", "image"]);
+    rig.tool("qemu-io", &["-f", "qcow2", "-c", "write -P 3 0 1M", "image"]);
+    std::fs::read(rig.path("image")).unwrap()
+}
+
+fn describe(rig: &mut Rig, name: &str) -> Result<Description, OpenError> {
+    let file = rig.file(name);
+    rig.run(|io| async move { Description::read(&io, &file).await })
+}
+
+fn number(content: &[u8], at: usize) -> u64 {
+    u64::from_be_bytes(content[at..at + 8].try_into().unwrap())
+}
+
+fn put(content: &mut [u8], at: usize, bytes: &[u8]) {
+    content[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+/// Where the snapshot table is.
+fn table(content: &[u8]) -> usize {
+    byte_count(number(content, 64))
+}
+
+#[test]
+fn snapshots_are_told_as_qemu_took_them() {
+    let mut rig = Rig::new();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let content = image(&rig);
+    let Description { header, snapshots, .. } = describe(&mut rig, "image").unwrap();
+    let names: Vec<_> = snapshots.snapshots.iter().map(|one| (one.id.as_str(), one.name.as_str())).collect();
+    assert_eq!(names, [("1", "first one"), ("2", "")]);
+    for snapshot in &snapshots.snapshots {
+        assert!(u64::from(snapshot.date_sec) >= now && u64::from(snapshot.date_sec) < now + 600);
+        assert_eq!((snapshot.vm_clock_nsec, snapshot.vm_state_bytes, snapshot.icount), (0, 0, Some(0)));
+        let range = snapshot.l1_range(header.geometry(), content.len() as u64).unwrap();
+        assert_eq!(range.end - range.start, 8, "an L2 table maps 512 MiB");
+        assert_ne!(number(&content, byte_count(range.start)) & OFFSET, 0);
+    }
+    assert_eq!(snapshots.metadata(header.geometry(), content.len() as u64).len(), 3);
+}
+
+#[test]
+fn a_table_beyond_qemus_limits_is_refused() {
+    let mut rig = Rig::new();
+    let sound = image(&rig);
+    let mut check = |at: usize, bytes: &[u8]| {
+        let mut content = sound.clone();
+        let at = table(&content) + at;
+        put(&mut content, at, bytes);
+        std::fs::write(rig.path("broken"), content).unwrap();
+        describe(&mut rig, "broken")
+    };
+    assert!(check(36, &1024u32.to_be_bytes()).is_ok());
+    assert_eq!(check(36, &1025u32.to_be_bytes()), Err(OpenError::Snapshots(TableError::ExtraData(0))));
+}
+
+#[test]
+fn a_table_of_more_than_64_mib_is_refused() {
+    let mut rig = Rig::new();
+    // Names as long as they may be, in a file that is mostly hole.
+    let entry = [&[0; 12][..], &u16::MAX.to_be_bytes(), &u16::MAX.to_be_bytes(), &[0; 24]].concat();
+    let len = (40 + 2 * 65535u64).next_multiple_of(8);
+    let file = File::create(rig.path("names")).unwrap();
+    for number in 0..513 {
+        file.write_all_at(&entry, number * len).unwrap();
+    }
+    let mut read = |count| {
+        let file = rig.file("names");
+        let table = rig.run(move |io| async move { SnapshotTable::read(&io, &Store::new(file), 0, count).await });
+        table.map(|table| table.snapshots.len())
+    };
+    assert_eq!((read(511), read(512)), (Ok(511), Err(TableError::TooBig)));
+}
+
+#[test]
+fn whatever_a_table_says_is_an_answer() {
+    let mut rig = Rig::new();
+    let sound = image(&rig);
+    let mut random = fastrand::Rng::with_seed(5);
+    let (mut told, mut refused) = (0, 0);
+    for _ in 0..200 {
+        let mut content = sound.clone();
+        let at = table(&content) + random.usize(0..112);
+        let broken: [u8; 8] = std::array::from_fn(|_| if random.bool() { 0xff } else { random.u8(..) });
+        put(&mut content, at, &broken);
+        content.truncate(if random.bool() { content.len() } else { at + random.usize(8..64) });
+        std::fs::write(rig.path("broken"), &content).unwrap();
+        match describe(&mut rig, "broken") {
+            Ok(found) => {
+                told += 1;
+                let ranges = found.snapshots.metadata(found.header.geometry(), content.len() as u64);
+                assert!(ranges.iter().all(|range| range.end <= content.len() as u64 + 511));
+                assert!(ranges.is_sorted_by(|one, next| one.end < next.start), "{ranges:?}");
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(told > 50 && refused > 10, "{told} {refused}");
+}
