@@ -12,6 +12,7 @@ pub mod create;
 pub mod description;
 pub mod entry;
 pub mod freed;
+mod guarded;
 pub mod header;
 pub mod image;
 pub mod journal;

@@ -6,12 +6,11 @@
 use super::bitmaps::{self, LoadError};
 use super::compressed::{Inflater, Method};
 use super::corruption::Soundness;
-use super::entry::Geometry;
 use super::freed::Quarantine;
+use super::guarded;
 use super::header::{Compression, Header, HeaderError, PREFIX, bits};
 use super::image::Image;
 use super::journal::{Journal, Place};
-use super::l2::metadata::{Metadata, Structure};
 use super::l2::{L1, Tables};
 use super::own_header::{ChangeError, OwnHeader};
 use super::refcount::{self, Refcounts};
@@ -116,14 +115,16 @@ impl Image {
         let refcounts = Refcounts::open(io, store.clone(), geometry, place.0, place.1).await?;
         refcounts.set_cache_size(options.refcount_cache_bytes);
         let snapshot_table = SnapshotTable::of(io, &store, header).await?;
-        let metadata = Arc::new(known_metadata(header, &refcounts, files.file.length()));
+        let snapshots = guarded::snapshots(io, &store, header).await;
+        let snapshots = snapshots.map_err(|error| OpenError::Read("snapshot table", error))?;
+        let metadata = Arc::new(guarded::known(header, &refcounts, &snapshots, files.file.length()));
         refcounts.tell(metadata.clone());
         let data = files.data.unwrap_or_else(|| files.file.clone());
         let l1 = L1 { offset: header.l1_offset, entries: header.l1_entries as usize };
         let cache = options.l2_cache_bytes;
         let tables = Tables::open(io, store.clone(), geometry, l1, cache, metadata).await;
         let tables = tables.map_err(|error| OpenError::Read("L1 table", error))?;
-        protect(header, &refcounts, &tables);
+        guarded::protect(header, &refcounts, &snapshots, &tables);
         let bitmaps = bitmaps::load(io, &store, header, tables.metadata(), &refcounts).await?;
         let l1_in_file = (0..tables.l1_entries()).map(|index| tables.l1(index)).collect();
         let image = Self {
@@ -200,48 +201,4 @@ impl Image {
 fn check_writable(header: &Header) -> Result<(), OpenError> {
     header.writable()?;
     Ok(())
-}
-
-/// All metadata but the L2 tables, which are added when the L1 table is read.
-fn known_metadata(header: &Header, refcounts: &Refcounts, length: u64) -> Metadata {
-    let metadata = Metadata::of_file(length);
-    let Geometry { cluster_bits, .. } = header.geometry();
-    let cluster = 1 << cluster_bits;
-    let l1_end = header.l1_offset + u64::from(header.l1_entries) * 8;
-    let table_end = header.reftable_offset + (u64::from(header.reftable_clusters) << cluster_bits);
-    let mut ranges = vec![
-        (Structure::Header, 0..cluster),
-        (Structure::ActiveL1, header.l1_offset..l1_end),
-        (Structure::RefcountTable, header.reftable_offset..table_end),
-    ];
-    ranges.extend(header.bitmaps.map(|bitmaps| {
-        let end = bitmaps.offset.saturating_add(bitmaps.size);
-        (Structure::BitmapDirectory, bitmaps.offset..end)
-    }));
-    if header.snapshots > 0 {
-        // How long it is does not stand in the header.
-        ranges.push((Structure::SnapshotTable, header.snapshots_offset..header.snapshots_offset + cluster));
-    }
-    ranges.extend(
-        refcounts.blocks().into_iter().map(|host| (Structure::RefcountBlock, host..host.saturating_add(cluster))),
-    );
-    for (structure, range) in ranges {
-        // The header's parser has looked that its tables are apart; of blocks that are not, the first counts.
-        metadata.add(structure, range);
-    }
-    metadata
-}
-
-/// Whatever a broken image says of their counts, the clusters of its tables are not taken for anything else.
-fn protect(header: &Header, refcounts: &Refcounts, tables: &Tables) {
-    let cluster = tables.geometry().cluster();
-    refcounts.protect(header.l1_offset..header.l1_offset + u64::from(header.l1_entries) * 8);
-    if header.snapshots > 0 {
-        refcounts.protect(header.snapshots_offset..header.snapshots_offset + cluster);
-    }
-    for index in 0..tables.l1_entries() {
-        if let Ok(Some((host, _))) = tables.table(index) {
-            refcounts.protect(host..host + cluster);
-        }
-    }
 }

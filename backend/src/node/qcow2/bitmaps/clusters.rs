@@ -27,7 +27,8 @@ impl Image {
         let range = run.host..run.host + run.clusters * self.geometry.cluster();
         extend(&mut taken.0, range.clone());
         self.refcounts.reserve(range.clone());
-        self.tables.metadata().add(Structure::BitmapDirectory, range.clone());
+        self.tables.metadata().make(Structure::BitmapDirectory, range.clone(), run.fresh);
+        self.tables.forbid_new_metadata();
         self.store.grow(io, range.end).await?;
         Ok(range)
     }

@@ -94,7 +94,9 @@ impl Image {
     async fn take_l1(&self, io: &Handle, entries: u64) -> Result<Range<u64>, IoError> {
         let run = self.refcounts.allocate_contiguous(io, self.geometry.clusters(entries * 8)).await?;
         let place = run.host..run.host + run.clusters * self.geometry.cluster();
-        if !self.tables.metadata().add(Structure::ActiveL1, place.clone()) {
+        let made = self.tables.metadata().make(Structure::ActiveL1, place.clone(), run.fresh);
+        self.tables.forbid_new_metadata();
+        if !made {
             // The counts of a corrupt image call a table free.
             self.refcounts.release(io, run.host, run.clusters).await?;
             return Err(IoError::Io);

@@ -1,0 +1,91 @@
+//! Where an image has metadata when it is opened, so that nothing else is put there.
+//!
+//! L2 tables are added when the L1 table is read, what is made later by who makes it. The L2 tables that only snapshots
+//! have are left out: to find them all L1 tables would have to be read.
+
+use super::entry::Geometry;
+use super::header::{Header, MAX_L1_BYTES};
+use super::l2::Tables;
+use super::l2::metadata::{Metadata, Structure};
+use super::refcount::Refcounts;
+use super::store::Store;
+use crate::error::IoError;
+use crate::reactor::Handle;
+use std::ops::Range;
+
+/// Bytes of an entry of a snapshot table before what varies in length.
+const SNAPSHOT_HEADER: u64 = 40;
+
+/// A piece of metadata.
+pub(super) type Piece = (Structure, Range<u64>);
+
+/// All metadata but L2 tables.
+pub(super) fn known(header: &Header, refcounts: &Refcounts, snapshots: &[Piece], length: u64) -> Metadata {
+    let metadata = Metadata::of_file(length);
+    let Geometry { cluster_bits, .. } = header.geometry();
+    let cluster = 1 << cluster_bits;
+    let table_end = header.reftable_offset + (u64::from(header.reftable_clusters) << cluster_bits);
+    let mut ranges = vec![
+        (Structure::Header, 0..cluster),
+        (Structure::ActiveL1, l1(header)),
+        (Structure::RefcountTable, header.reftable_offset..table_end),
+    ];
+    ranges.extend(header.bitmaps.map(|bitmaps| {
+        let end = bitmaps.offset.saturating_add(bitmaps.size);
+        (Structure::BitmapDirectory, bitmaps.offset..end)
+    }));
+    ranges.extend_from_slice(snapshots);
+    ranges.extend(
+        refcounts.blocks().into_iter().map(|host| (Structure::RefcountBlock, host..host.saturating_add(cluster))),
+    );
+    for (structure, range) in ranges {
+        // The header's parser has looked that its tables are apart; of others that are not, the first counts.
+        metadata.add(structure, range);
+    }
+    metadata
+}
+
+/// Whatever a broken image says of their counts, the clusters of its tables are not taken for anything else.
+pub(super) fn protect(header: &Header, refcounts: &Refcounts, snapshots: &[Piece], tables: &Tables) {
+    let cluster = tables.geometry().cluster();
+    refcounts.protect(l1(header));
+    snapshots.iter().for_each(|(_, range)| refcounts.protect(range.clone()));
+    for index in 0..tables.l1_entries() {
+        if let Ok(Some((host, _))) = tables.table(index) {
+            refcounts.protect(host..host + cluster);
+        }
+    }
+}
+
+fn l1(header: &Header) -> Range<u64> {
+    header.l1_offset..header.l1_offset + u64::from(header.l1_entries) * 8
+}
+
+/// The snapshot table and the L1 tables that it names, as far as they are in the file.
+///
+/// # Errors
+/// The storage's.
+pub(super) async fn snapshots(io: &Handle, store: &Store, header: &Header) -> Result<Vec<Piece>, IoError> {
+    let (length, start) = (store.node().length(), header.snapshots_offset);
+    let (mut at, mut found) = (start, Vec::new());
+    for _ in 0..header.snapshots {
+        if at.checked_add(SNAPSHOT_HEADER).is_none_or(|end| end > length) {
+            break;
+        }
+        let entry = store.read(io, at, SNAPSHOT_HEADER).await?;
+        let number = |at: usize, len: usize| {
+            let bytes = entry.as_slice().get(at..at + len).unwrap_or_default();
+            bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+        };
+        let (offset, bytes) = (number(0, 8), number(8, 4) * 8);
+        let inside = offset.checked_add(bytes).is_some_and(|end| end <= length);
+        if inside && bytes <= MAX_L1_BYTES && header.geometry().in_cluster(offset) == 0 {
+            found.push((Structure::InactiveL1, offset..offset + bytes));
+        }
+        // Four numbers of 16 and 32 bits: no overflow.
+        at = (at + SNAPSHOT_HEADER + number(12, 2) + number(14, 2) + number(36, 4)).next_multiple_of(8);
+    }
+    found.push((Structure::SnapshotTable, start..at.min(length).max(start)));
+    found.retain(|(_, range)| !range.is_empty());
+    Ok(found)
+}
