@@ -85,6 +85,7 @@ impl Life {
             self.judge_copy(&load, total);
         }
         load.run(&mut self.random, operations - before, &mut total.coverage);
+        load.zero_some(&mut self.random, &mut total.coverage);
         load.finish();
         load.content();
         load.machine.close().unwrap();
@@ -127,7 +128,7 @@ impl Life {
                 let (name, _) = self.snapshots.swap_remove(self.random.usize(0..self.snapshots.len()));
                 self.origin.qemu.img(&["snapshot", "-d", &name, "disk"]);
             }
-            9 | 10 if self.snapshots.is_empty() => self.resize(),
+            9 | 10 if self.may_grow() => self.resize(),
             11 => self.origin.scribble(&mut self.random, false),
             _ => {}
         }
@@ -143,6 +144,11 @@ impl Life {
             _ => 2,
         };
         data == Data::Inside && self.snapshots.len() < most
+    }
+
+    /// Version 2 cannot say that what a longer backing file has is not shown, nor of snapshots how long they are.
+    fn may_grow(&self) -> bool {
+        self.snapshots.is_empty() && (self.origin.version > 2 || self.origin.layers.is_empty())
     }
 
     /// What comes to the disk is zero, even where the backing file has something.

@@ -63,9 +63,6 @@ impl Load {
     /// Sends one request, if what it is for is not busy.
     fn request(&mut self, random: &mut fastrand::Rng, coverage: &mut Coverage) -> bool {
         let sectors = self.place(random);
-        if !self.model.is_idle(sectors.clone()) {
-            return false;
-        }
         let kind = match random.u8(0..16) {
             0..=5 => Kind::Write,
             6..=7 => Kind::Read,
@@ -74,6 +71,22 @@ impl Load {
             13..=14 => Kind::Discard,
             _ => Kind::Flush,
         };
+        self.model.is_idle(sectors.clone()) && self.send(random, kind, sectors, coverage)
+    }
+
+    /// Zeroes some clusters that keep their space, which few others do.
+    pub fn zero_some(&mut self, random: &mut fastrand::Rng, coverage: &mut Coverage) {
+        let unit = 1 << self.unit_bits;
+        for _ in 0..6 {
+            let first = random.usize(0..self.model.len()) / unit * unit;
+            let sectors = first..(first + random.usize(1..=4) * unit).min(self.model.len());
+            if self.model.is_idle(sectors.clone()) {
+                self.send(random, Kind::Zero { unmap: false }, sectors, coverage);
+            }
+        }
+    }
+
+    fn send(&mut self, random: &mut fastrand::Rng, kind: Kind, sectors: Range<usize>, coverage: &mut Coverage) -> bool {
         let fua = kind == Kind::Write && random.u8(0..5) == 0;
         let offsets = (sectors.start * SECTOR) as u64..(sectors.end * SECTOR) as u64;
         self.note(coverage, (kind, fua), &offsets);

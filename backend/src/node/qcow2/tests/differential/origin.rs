@@ -54,6 +54,8 @@ fn shape(random: &mut fastrand::Rng) -> (u32, usize) {
         _ => random.choice([10, 11, 13, 14, 15, 17, 18, 19, 20, 21]).unwrap_or_default(),
     };
     let most = match bits {
+        // Their refcount table has to grow.
+        9 if random.u8(0..10) == 0 => 7000,
         9 => 600,
         10..=14 => 60,
         15..=17 => 12,
