@@ -16,9 +16,10 @@ pub const VERSION: &str = concat!("tidemark version ", env!("CARGO_PKG_VERSION")
 pub const USAGE: &str = "\
 Usage: tidemark serve DISK[:SOCKET]... [options]
        tidemark ctl SOCKET [COMMAND [ARGUMENT=VALUE]...]
+       tidemark info IMAGE, tidemark check IMAGE
        tidemark [options]
 
-The first two are for people; 'tidemark help' says more. With options alone
+All but the last are for people; 'tidemark help' says more. With options alone
 tidemark is a daemon like qemu-storage-daemon:
 
   -h, --help             display this help and exit
