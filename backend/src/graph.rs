@@ -8,6 +8,7 @@ pub mod create;
 mod errand;
 mod image;
 mod inspect;
+pub mod reopen;
 mod resize;
 
 pub use apart::check_apart;

@@ -2,7 +2,7 @@
 //!
 //! All jobs live on one thread ([`Engine`]); others reach them by mail ([`EngineHandle`]). Modules from bottom to top:
 //! `state`, `error`, `event`, `signal`, `rate`, `job`, `group`, `context`, `query`, `registry`, `lifecycle`, `command`,
-//! `engine`, `points`, `copy`, `backup`, `transaction`, `resize`, `create`.
+//! `engine`, `points`, `copy`, `backup`, `transaction`, `resize`, `reopen`, `create`.
 #![forbid(unsafe_code)]
 
 pub mod action;
@@ -21,6 +21,7 @@ mod points;
 pub mod query;
 mod rate;
 pub mod registry;
+pub mod reopen;
 pub mod resize;
 mod signal;
 pub mod state;

@@ -119,6 +119,11 @@ impl Hold {
         Self::take(node, User::Root(Access::Read))
     }
 
+    /// The node.
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
     fn take(node: &Arc<Node>, user: User) -> Result<Self, GraphError> {
         node.lock(&user)?;
         Ok(Self { node: node.clone(), user })
@@ -134,6 +139,12 @@ impl Drop for Hold {
 impl Node {
     pub(super) fn claims(&self) -> MutexGuard<'_, Claims> {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody writes to it.
+    pub(crate) fn has_writers(&self) -> bool {
+        let claims = self.claims();
+        claims.writers > 0 || claims.formats.iter().any(|format| format.access().writes())
     }
 
     /// Refuses to give the node another length while a format relies on it.

@@ -49,7 +49,7 @@ impl Node {
     pub(super) fn map_below(&self, request: &Request, offset: u64) -> Map {
         match (self.check_at(request, offset), &self.driver) {
             // A shorter way to what is most often below.
-            (Ok(()), Driver::File(file)) if self.detect_zeroes == DetectZeroes::Off && request.kind.moves() => {
+            (Ok(()), Driver::File(file)) if self.detect_zeroes() == DetectZeroes::Off && request.kind.moves() => {
                 file.map(request, offset)
             }
             (Ok(()), _) => self.lead(request, offset),
@@ -60,8 +60,8 @@ impl Node {
     /// Where a request leads that has been checked.
     fn lead(&self, request: &Request, offset: u64) -> Map {
         match request.kind {
-            Kind::Write if self.detect_zeroes != DetectZeroes::Off => Map::Task,
-            Kind::Discard if self.discard == Discard::Ignore => Map::Ended(Ok(())),
+            Kind::Write if self.detect_zeroes() != DetectZeroes::Off => Map::Task,
+            Kind::Discard if self.discard() == Discard::Ignore => Map::Ended(Ok(())),
             Kind::Flush if self.ends_flushes() => Map::Ended(Ok(())),
             _ => match &self.driver {
                 Driver::File(file) => file.map(request, offset),

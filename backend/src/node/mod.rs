@@ -15,6 +15,7 @@ pub mod points;
 pub mod qcow2;
 mod raw;
 mod root;
+mod settings;
 mod users;
 mod view;
 
@@ -26,9 +27,10 @@ use crate::reactor::Handle;
 use copy_before_write::{Filter, SnapshotAccess};
 use options::{DetectZeroes, Discard};
 use points::Points;
+use settings::Settings;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use blkdebug::{BlkDebug, EVENTS as BLKDEBUG_EVENTS};
 pub use claims::Hold;
@@ -116,11 +118,10 @@ pub struct Node {
     name: String,
     /// Created by `blockdev-add` itself, not as part of a parent.
     root: bool,
-    read_only: bool,
-    discard: Discard,
-    detect_zeroes: DetectZeroes,
+    settings: Settings,
+    /// As opened, or reopened last.
+    options: Mutex<Arc<NodeOptions>>,
     cache_direct: bool,
-    no_flush: bool,
     length: AtomicU64,
     users: AtomicUsize,
     /// Why nothing else may be done with the node as a whole.
@@ -152,11 +153,9 @@ impl Node {
         Self {
             name,
             root,
-            read_only,
-            discard: options.discard,
-            detect_zeroes: options.detect_zeroes,
+            settings: Settings::new(options, read_only),
+            options: Mutex::new(Arc::new(options.clone())),
             cache_direct: options.cache_direct.unwrap_or(false),
-            no_flush: options.cache_no_flush.unwrap_or(false),
             length: AtomicU64::new(length),
             users: AtomicUsize::new(0),
             busy: Mutex::default(),
@@ -178,17 +177,28 @@ impl Node {
 
     /// Whether it refuses writes.
     pub fn is_read_only(&self) -> bool {
-        self.read_only
+        self.settings.is_read_only()
     }
 
-    /// `discard` as opened.
+    /// What it was opened with, or reopened last.
+    pub fn options(&self) -> Arc<NodeOptions> {
+        self.options.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes what may change of an open node; inside [`points::hold`].
+    pub(crate) fn change_settings(&self, options: &NodeOptions, read_only: bool) {
+        self.settings.change(options, read_only);
+        *self.options.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(options.clone());
+    }
+
+    /// `discard` in effect.
     pub fn discard(&self) -> Discard {
-        self.discard
+        self.settings.discard()
     }
 
-    /// `detect-zeroes` as opened.
+    /// `detect-zeroes` in effect.
     pub fn detect_zeroes(&self) -> DetectZeroes {
-        self.detect_zeroes
+        self.settings.detect_zeroes()
     }
 
     /// `cache.direct` in effect.
@@ -198,7 +208,7 @@ impl Node {
 
     /// `cache.no-flush` in effect.
     pub fn cache_no_flush(&self) -> bool {
-        self.no_flush
+        self.settings.no_flush()
     }
 
     /// Length in bytes, a multiple of 512.
@@ -243,7 +253,7 @@ impl Node {
 
     /// Whether what a request finds here may be given back and used anew while it is under way.
     pub(crate) fn gives_space_back(&self) -> bool {
-        !self.read_only && matches!(&self.driver, Driver::Qcow2(_))
+        matches!(&self.driver, Driver::Qcow2(image) if !image.is_read_only())
     }
 
     /// What hangs on its requests.
@@ -263,7 +273,7 @@ impl Node {
     /// Whether a flush ends here. An image writes its tables all the same: what has no promise to outlive the machine
     /// is not to be lost with the process.
     fn ends_flushes(&self) -> bool {
-        self.no_flush && !matches!(&self.driver, Driver::Qcow2(_))
+        self.cache_no_flush() && !matches!(&self.driver, Driver::Qcow2(_))
     }
 
     fn check(&self, request: &Request) -> Result<(), IoError> {
@@ -273,7 +283,7 @@ impl Node {
     /// Whether a request could be done here at `offset`, whatever its own is.
     #[inline]
     fn check_at(&self, request: &Request, offset: u64) -> Result<(), IoError> {
-        if request.kind.changes() && self.read_only {
+        if request.kind.changes() && self.is_read_only() {
             return Err(IoError::Permission);
         }
         let end = offset.checked_add(request.len).ok_or(IoError::Invalid)?;
@@ -289,10 +299,10 @@ impl Node {
                 return (request.memory, Err(error));
             }
             match request.kind {
-                Kind::Write if self.detect_zeroes != DetectZeroes::Off && request.memory.is_zero() => {
+                Kind::Write if self.detect_zeroes() != DetectZeroes::Off && request.memory.is_zero() => {
                     self.zero_instead(io, request).await
                 }
-                Kind::Discard if self.discard == Discard::Ignore => (request.memory, Ok(())),
+                Kind::Discard if self.discard() == Discard::Ignore => (request.memory, Ok(())),
                 Kind::Flush if self.ends_flushes() => (request.memory, Ok(())),
                 _ => self.drive(io, request).await,
             }
@@ -344,7 +354,7 @@ impl Node {
     }
 
     async fn zero_instead(&self, io: &Handle, request: Request) -> Outcome {
-        let unmap = self.detect_zeroes == DetectZeroes::Unmap && self.discard == Discard::Unmap;
+        let unmap = self.detect_zeroes() == DetectZeroes::Unmap && self.discard() == Discard::Unmap;
         let zero = Request { kind: Kind::Zero { unmap }, memory: Memory::empty(), ..request };
         let (_, result) = self.drive(io, zero).await;
         (request.memory, result)

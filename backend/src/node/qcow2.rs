@@ -3,6 +3,7 @@
 //! It answers where a guest's bytes are; it moves data only where the format asks for it (copy on write, compressed
 //! clusters). Sources: the qcow2 specification of QEMU (docs/interop/qcow2), version 3.
 
+pub mod backing;
 pub mod bitmap_directory;
 pub mod bitmaps;
 pub mod cache;

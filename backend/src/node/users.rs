@@ -19,7 +19,7 @@ impl Node {
     /// [`GraphError::Locked`] when another process has the image, [`GraphError::ReadOnly`] for `writable` on a
     /// read-only node.
     pub fn acquire(&self, writable: bool) -> Result<(), GraphError> {
-        if writable && self.read_only {
+        if writable && self.is_read_only() {
             return Err(GraphError::ReadOnly);
         }
         self.acquire_for(Access::of_export(writable))
@@ -36,7 +36,7 @@ impl Node {
     /// [`GraphError::Locked`] when another process has the image, [`GraphError::NotWritable`] if it is to be written
     /// and read-only.
     pub fn acquire_for(&self, access: Access) -> Result<(), GraphError> {
-        if access.writes() && self.read_only {
+        if access.writes() && self.is_read_only() {
             return Err(GraphError::NotWritable);
         }
         self.lock(&User::Root(access))?;
@@ -63,6 +63,11 @@ impl Node {
     /// Counts a parent.
     pub(crate) fn adopt(&self) {
         self.users.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Counts one less.
+    pub(crate) fn abandon(&self) {
+        self.users.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// The nodes below that this one has adopted.

@@ -37,6 +37,8 @@ declare_commands! {
     "blockdev-del" => blockdev_del: (BlockdevDel) -> Empty;
     /// Makes a file or an image. Starts a job, which stays until it is dismissed.
     "blockdev-create" => blockdev_create: (BlockdevCreate) -> Empty;
+    /// Gives nodes that are open other options, all of them or none. Options that are left out have their defaults then.
+    "blockdev-reopen" => blockdev_reopen: (BlockdevReopen) -> Empty;
     /// Changes the size of a node, down to its file. Guests that use it are told.
     "block_resize" => block_resize: (BlockResize) -> Empty;
     /// Lists the nodes, newest first.
@@ -52,6 +54,15 @@ qapi_struct! {
     pub struct BlockdevDel "blockdev-del-arg" {
         /// The node to close.
         "node-name" node_name: String,
+    }
+}
+
+qapi_struct! {
+    /// Arguments of `blockdev-reopen`.
+    pub struct BlockdevReopen "blockdev-reopen-arg" {
+        /// The nodes by their names, each with all its options. What may change is whether it is written to (unless its
+        /// file was opened read-only), `discard`, `detect-zeroes`, `cache.no-flush`, and the `backing` of an image.
+        "options" options: Vec<BlockdevOptions>,
     }
 }
 
@@ -155,6 +166,12 @@ fn blockdev_del(context: &Context, arguments: BlockdevDel) -> Result<Empty, QmpE
 fn blockdev_create(context: &Context, arguments: BlockdevCreate) -> Result<Empty, QmpError> {
     let creation = arguments.options.try_into()?;
     tidemark_jobs::create::create(&context.jobs, &context.graph, arguments.job_id, creation)?;
+    Ok(Empty {})
+}
+
+fn blockdev_reopen(context: &Context, arguments: BlockdevReopen) -> Result<Empty, QmpError> {
+    let options = arguments.options.into_iter().map(NodeOptions::try_from).collect::<Result<_, _>>()?;
+    tidemark_jobs::reopen::reopen(&context.jobs, &context.graph, options)?;
     Ok(Empty {})
 }
 

@@ -116,6 +116,11 @@ fn daemons_end_with_jobs_running_as_qemu_storage_daemon_does() {
 }
 
 #[test]
+fn nodes_are_reopened_as_by_qemu_storage_daemon() {
+    compare("reopens");
+}
+
+#[test]
 fn filters_that_copy_before_writes_are_those_of_qemu_storage_daemon() {
     compare("filters");
 }

@@ -1,5 +1,6 @@
 //! An open image: its tables, its counts, its files, and the one way in for requests.
 
+use super::backing::BackingNodes;
 use super::bitmaps::Bitmaps;
 use super::compressed::Inflater;
 use super::corruption::{Listener, Soundness};
@@ -21,14 +22,14 @@ use crate::node::{Hold, Kind, Map, Node, Outcome, Request};
 use crate::range_lock::RangeLock;
 use crate::reactor::Handle;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// An open image.
 pub struct Image {
     pub(super) store: Store,
     /// Where guest clusters are: the same file, or one of their own.
     pub(super) data: Arc<Node>,
-    pub(super) backing: Option<Arc<Node>>,
+    pub(super) backing: BackingNodes,
     pub(super) geometry: Geometry,
     /// Where the file has the L1 table; changed while no write-back cycle runs.
     pub(super) l1_offset: AtomicU64,
@@ -53,7 +54,7 @@ pub struct Image {
     pub(super) snapshot_table: SnapshotTable,
     pub(super) bitmaps: Bitmaps,
     /// Its files, kept from others.
-    pub(super) holds: Vec<Hold>,
+    pub(super) holds: Mutex<Vec<Hold>>,
 }
 
 impl Image {
@@ -94,7 +95,7 @@ impl Image {
 
     /// Keeps others from its files as long as the image is there.
     pub(crate) fn keep(&mut self, holds: Vec<Hold>) {
-        self.holds = holds;
+        *self.holds.get_mut().unwrap_or_else(PoisonError::into_inner) = holds;
     }
 
     /// Has `listener` told of corruption that is found, as of node `name`.
@@ -104,13 +105,35 @@ impl Image {
 
     /// The node whose content shows where the image has none.
     pub fn backing(&self) -> Option<&Arc<Node>> {
-        self.backing.as_ref()
+        self.backing.get()
+    }
+
+    /// Whether the node below can be changed once more.
+    pub(crate) fn can_change_backing(&self) -> bool {
+        self.backing.can_change()
+    }
+
+    /// Puts the image over another node, or none; inside [`crate::node::points::hold`].
+    pub(crate) fn change_backing(&self, node: Option<Arc<Node>>) {
+        self.backing.change(node);
+    }
+
+    /// Nobody reads through the node that was below before any more. Returns it; `hold` keeps others from the new one.
+    pub(crate) fn let_go_of_backing(&self, hold: Option<Hold>) -> Option<Arc<Node>> {
+        let last = self.backing.last().cloned();
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        // The reader's is the last one of a node that the image may use for more.
+        let old = last.as_ref().and_then(|last| holds.iter().rposition(|hold| Arc::ptr_eq(hold.node(), last)));
+        old.into_iter().for_each(|old| drop(holds.remove(old)));
+        holds.extend(hold);
+        last.iter().for_each(|last| last.abandon());
+        last
     }
 
     /// What reading takes.
     #[inline]
     pub(super) fn view(&self) -> View<'_> {
-        View { tables: &self.tables, data: &self.data, backing: self.backing.as_ref(), inflater: &self.inflater }
+        View { tables: &self.tables, data: &self.data, backing: self.backing(), inflater: &self.inflater }
     }
 
     /// What is at a guest's offset, for at most `len` bytes.
@@ -131,7 +154,7 @@ impl Image {
     pub(in crate::node) async fn extent(&self, io: &Handle, offset: u64, len: u64) -> Result<(u64, bool), IoError> {
         let extent = self.locate(io, offset, len).await?;
         let below = |node: &Arc<Node>, at: u64| (node.clone(), at);
-        let (node, at) = match (extent.found, &self.backing) {
+        let (node, at) = match (extent.found, self.backing()) {
             (Found::Zero { .. }, _) | (Found::Unallocated, None) => return Ok((extent.len, false)),
             (Found::Unallocated, Some(backing)) => below(backing, offset),
             (Found::Data { host, .. }, _) => below(&self.data, host),

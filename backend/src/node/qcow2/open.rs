@@ -3,6 +3,7 @@
 //! Nothing is believed that was not checked: the header by its parser, tables when they are read. What a program may
 //! not know of the image is cleared before the first write, and what says that the image is whole is set last.
 
+use super::backing::BackingNodes;
 use super::bitmaps::{self, LoadError};
 use super::compressed::{Inflater, Method};
 use super::corruption::Soundness;
@@ -24,7 +25,7 @@ use crate::node::points::Points;
 use crate::range_lock::RangeLock;
 use crate::reactor::Handle;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Why an image cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,7 +131,7 @@ impl Image {
         let image = Self {
             store,
             data,
-            backing: files.backing,
+            backing: BackingNodes::new(files.backing),
             geometry,
             l1_offset: AtomicU64::new(header.l1_offset),
             tables,
@@ -152,7 +153,7 @@ impl Image {
             header: OwnHeader::new(header.clone()),
             snapshot_table,
             bitmaps,
-            holds: Vec::new(),
+            holds: Mutex::default(),
         };
         if !options.read_only && header.incompatible & bits::INCOMPATIBLE_DIRTY != 0 {
             Box::pin(image.repair(io)).await?;

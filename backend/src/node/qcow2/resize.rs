@@ -81,7 +81,7 @@ impl Image {
         let zeroing = step("Failed to zero out new clusters");
         self.zero_tail(io, old, first.min(size), points).await.map_err(step("Failed to zero out the new area"))?;
         let end = self.geometry.clusters(size) * cluster;
-        let shown = self.backing.as_ref().map_or(0, |backing| backing.length());
+        let shown = self.backing().map_or(0, |backing| backing.length());
         let hidden = first.max((self.geometry.clusters(shown) * cluster).min(end));
         self.hide(io, first..hidden, points).await.map_err(&zeroing)?;
         self.drop_entries(io, hidden..end, points).await.map_err(&zeroing)?;
@@ -106,7 +106,7 @@ impl Image {
 
     /// Whether the backing file has something where the image ends.
     fn shows_past_its_end(&self) -> bool {
-        self.backing.as_ref().is_some_and(|backing| backing.length() > self.length())
+        self.backing().is_some_and(|backing| backing.length() > self.length())
     }
 
     /// Makes the rest of the last cluster read as zeroes, where a part of it only has been the disk's.

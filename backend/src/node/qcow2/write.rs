@@ -186,7 +186,7 @@ impl Image {
     pub(super) fn reads_as_zeroes(&self, extent: &Extent) -> bool {
         match extent.found {
             Found::Zero { .. } => true,
-            Found::Unallocated => self.backing.is_none(),
+            Found::Unallocated => self.backing().is_none(),
             _ => false,
         }
     }

@@ -71,7 +71,7 @@ impl Image {
 
     /// Version 2 has no zero clusters: one without an entry shows the backing file's content.
     fn keeps_backing_content(&self) -> bool {
-        self.geometry.version < 3 && self.backing.is_some()
+        self.geometry.version < 3 && self.backing().is_some()
     }
 
     /// The first cluster that is whole from `offset` on.
@@ -125,7 +125,7 @@ impl Image {
     ) -> Result<(), IoError> {
         let geometry = self.geometry;
         let index = geometry.l1_index(first);
-        let without_table = self.backing.is_none() && self.tables.l1(index) == 0;
+        let without_table = self.backing().is_none() && self.tables.l1(index) == 0;
         if without_table {
             return Ok(());
         }
@@ -183,7 +183,7 @@ impl Image {
         let geometry = self.geometry;
         let zero = if geometry.version < 3 { 0 } else { geometry.zero_entry(None) };
         match before {
-            Entry::Unallocated if self.backing.is_none() => None,
+            Entry::Unallocated if self.backing().is_none() => None,
             Entry::Zero { host: None, .. } => None,
             Entry::Zero { host: Some(_), .. } if fate == Fate::Keep => None,
             Entry::Data { host, copied: true } if fate == Fate::Keep || geometry.external_data => {
@@ -195,7 +195,7 @@ impl Image {
 
     /// Version 2: clusters without a backing file lose their entries, others are written.
     async fn zero_old(&self, io: &Handle, first: u64, last: u64, points: &Points) -> Result<(), IoError> {
-        if self.backing.is_some() {
+        if self.backing().is_some() {
             let mut at = first;
             while at < last {
                 let end = (at + self.geometry.cluster()).min(last).min(self.length());
