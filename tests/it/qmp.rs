@@ -2,10 +2,13 @@
 
 mod arguments;
 mod commands;
+mod creation;
 pub mod daemon;
 mod errors;
 mod images;
+mod locks;
 mod options;
 mod python;
+mod resize;
 mod schema;
 mod scripts;

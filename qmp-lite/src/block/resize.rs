@@ -1,6 +1,6 @@
 //! What keeps a node from being resized: a point in time is as long as its source and its target are.
 //!
-//! Knows jobs by the filters that are listed for them.
+//! Knows jobs by the filters that are listed for them. An image below another is as long as that one found it.
 
 use std::sync::Arc;
 
@@ -14,13 +14,22 @@ use crate::error::QmpError;
 /// The nodes below change with it.
 pub(super) fn check(context: &Context, node: &Arc<Node>) -> Result<(), QmpError> {
     let nodes = context.graph.resized_with(node, node.length());
-    nodes.iter().try_for_each(|(node, _)| check_one(context, node))
+    // What is below an image is the image's own.
+    let own = nodes.iter().position(|(node, _)| matches!(node.driver(), Driver::Qcow2(_)));
+    nodes.iter().take(own.map_or(nodes.len(), |own| own + 1)).try_for_each(|(node, _)| check_one(context, node))
 }
 
 fn check_one(context: &Context, node: &Arc<Node>) -> Result<(), QmpError> {
     node.check_resizable()?;
     if let Some(reason) = node.busy() {
         return Err(GraphError::Busy { name: node.name().to_owned(), reason }.into());
+    }
+    for other in context.graph.nodes() {
+        let Driver::Qcow2(image) = other.driver() else { continue };
+        if image.backing().is_some_and(|backing| Arc::ptr_eq(backing, node)) {
+            let (name, other) = (node.name(), other.name());
+            return Err(QmpError::generic(format!("Node '{name}' is busy: node is used as backing hd of '{other}'")));
+        }
     }
     for filter in context.graph.nodes() {
         let Driver::CopyBeforeWrite(copying) = filter.driver() else { continue };

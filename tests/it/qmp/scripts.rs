@@ -121,6 +121,11 @@ fn nodes_are_reopened_as_by_qemu_storage_daemon() {
 }
 
 #[test]
+fn files_and_images_are_made_as_by_qemu_storage_daemon() {
+    compare("creations");
+}
+
+#[test]
 fn filters_that_copy_before_writes_are_those_of_qemu_storage_daemon() {
     compare("filters");
 }

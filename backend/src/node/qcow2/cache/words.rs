@@ -112,7 +112,7 @@ mod tests {
             let words = Words::zeroed(start).unwrap();
             let mut places = Vec::new();
             for count in [1, 2, 3, 7, 40, 41, 1000] {
-                assert!(words.grow(count) && words.len() >= count && words.len() <= count.max(2 * count));
+                assert!(words.grow(count) && words.len() >= count && words.len() <= 2 * count.max(start));
                 for index in places.len()..words.len() {
                     assert_eq!(words[index].load(Ordering::Relaxed), 0);
                     words[index].store(index as u64 + 1, Ordering::Relaxed);

@@ -141,11 +141,20 @@ impl Disk {
     /// Another size, with a write of the guest's on its way; with `steps`, the power goes after that many.
     fn resize(&mut self, steps: Option<usize>) {
         let old = self.sectors();
-        let new = match self.random.u8(0..3) {
+        let new = self.other_size(old);
+        self.resize_to(new, steps);
+    }
+
+    fn other_size(&mut self, old: usize) -> usize {
+        match self.random.u8(0..3) {
             0 => old + self.random.usize(0..1 + (2 << self.shift)),
             1 => old.saturating_sub(self.random.usize(0..1 + (2 << self.shift))),
             _ => self.random.usize(0..6000),
-        };
+        }
+    }
+
+    fn resize_to(&mut self, new: usize, steps: Option<usize>) {
+        let old = self.sectors();
         if self.faulty {
             let faults = Faults { flush_error: 0, ..Faults::random(&mut self.random) };
             self.machine.set_faults(faults);
@@ -281,12 +290,19 @@ fn disks_keep_what_both_sizes_have_and_grow_by_zeroes() {
 }
 
 #[test]
-fn a_disk_that_grows_while_the_power_goes_has_one_size_or_the_other() {
-    // Every step from the first one that writes to the last.
-    for steps in 0..120 {
-        let mut disk = Disk::new(77);
+fn a_power_cut_at_any_step_leaves_one_size_or_the_other() {
+    // Clusters of one sector: an L1 table is soon too short, and each step of its replacement is met.
+    let is_such = |disk: &Disk| disk.shift == 0 && !disk.old && !disk.faulty;
+    let seeds = (1..).filter(|seed| is_such(&Disk::new(*seed))).take(3);
+    for (seed, steps) in seeds.flat_map(|seed| (0..100).map(move |steps| (seed, steps))) {
+        let mut disk = Disk::new(seed);
         disk.load();
-        disk.resize(Some(steps));
+        let (small, large) = (disk.sectors(), disk.sectors() + 5000);
+        disk.resize_to(large, Some(steps));
+        disk.resize_to(large, None);
+        disk.load();
+        disk.flush();
+        disk.resize_to(small / 2, Some(steps));
         disk.verify();
         disk.close(false);
     }
