@@ -11,6 +11,7 @@ use crate::io::Memory;
 use crate::node::options::{Backing, ChildRef, DriverOptions};
 use crate::node::{Driver, Hold, Kind, Node, NodeOptions, Request};
 use crate::reactor::Handle;
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// A node with the options it is to have.
@@ -22,6 +23,29 @@ pub struct Reopen {
     backing: Option<Option<Arc<Node>>>,
     /// What keeps others from that one.
     hold: Option<Hold>,
+    /// As long as it is not below the image yet: nobody closes it.
+    claim: Option<Claim>,
+}
+
+/// A node that is about to have one more parent.
+struct Claim {
+    node: Arc<Node>,
+    kept: Cell<bool>,
+}
+
+impl Claim {
+    fn of(node: &Arc<Node>) -> Self {
+        node.adopt();
+        Self { node: node.clone(), kept: Cell::new(false) }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.kept.get() {
+            self.node.abandon();
+        }
+    }
 }
 
 impl Graph {
@@ -42,6 +66,7 @@ impl Graph {
         }
         for reopen in &mut staged {
             if let Some(Some(backing)) = &reopen.backing {
+                reopen.claim = Some(Claim::of(backing));
                 reopen.hold = Some(Hold::of_reader(backing)?);
             }
         }
@@ -96,7 +121,14 @@ impl Graph {
         let read_only = options::read_only(node, options)?;
         // Of a node that is named twice the last counts.
         staged.retain(|other| !Arc::ptr_eq(&other.node, node));
-        staged.push(Reopen { node: node.clone(), options: options.clone(), read_only, backing, hold: None });
+        staged.push(Reopen {
+            node: node.clone(),
+            options: options.clone(),
+            read_only,
+            backing,
+            hold: None,
+            claim: None,
+        });
         Ok(())
     }
 
@@ -153,8 +185,8 @@ impl Reopen {
     pub fn commit(&self) {
         self.node.change_settings(&self.options, self.read_only);
         if let (Some(backing), Driver::Qcow2(image)) = (&self.backing, self.node.driver()) {
-            backing.iter().for_each(|node| node.adopt());
             image.change_backing(backing.clone());
+            self.claim.iter().for_each(|claim| claim.kept.set(true));
         }
     }
 }

@@ -142,8 +142,9 @@ pub const BASES: [Base; 45] = [
     Base { command: "query-commands", members: &[], setup: &[] },
 ];
 
-/// Commands without arguments whose result is the daemon's end or is compared elsewhere.
-pub const ELSEWHERE: [&str; 2] = ["quit", "query-qmp-schema"];
+/// Commands whose result is the daemon's end or is compared elsewhere: all of `blockdev-create` and `blockdev-reopen` in
+/// scripts of their own.
+pub const ELSEWHERE: [&str; 4] = ["quit", "query-qmp-schema", "blockdev-create", "blockdev-reopen"];
 
 /// What undoes any of the requests; what there is nothing of is an error.
 pub const CLEANUP: &str = "{'execute': 'block-export-del', 'arguments': {'id': 'e', 'mode': 'hard'}}\
