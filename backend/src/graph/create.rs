@@ -44,6 +44,7 @@ impl Graph {
             ChildRef::Inline(options) => (self.open_unnamed(options)?, true),
         };
         let mut borrowed = Borrowed { graph: self, node: node.clone(), own, acquired: false };
+        node.check_replaceable()?;
         node.acquire_for(Access::Write)?;
         borrowed.acquired = true;
         Ok(borrowed)

@@ -141,6 +141,17 @@ impl Node {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Refuses to make something else of the node's content while a format relies on it.
+    ///
+    /// # Errors
+    /// A permission conflict.
+    pub(crate) fn check_replaceable(&self) -> Result<(), GraphError> {
+        match self.claims().formats.first() {
+            Some(format) => Err(conflict(&self.name, "write, resize", &User::Root(Access::Write), format)),
+            None => Ok(()),
+        }
+    }
+
     /// Whether somebody writes to it.
     pub(crate) fn has_writers(&self) -> bool {
         let claims = self.claims();

@@ -9,7 +9,7 @@ use tidemark_backend::node::qcow2::header::Compression;
 use super::options::{BlockdevDriver, BlockdevRef};
 use super::qcow2::BlockdevQcow2Encryption;
 use crate::error::QmpError;
-use crate::schema::{Empty, qapi_enum, qapi_struct, qapi_union};
+use crate::schema::{Empty, Size, qapi_enum, qapi_struct, qapi_union};
 
 qapi_struct! {
     /// Arguments of `blockdev-create`.
@@ -54,13 +54,13 @@ qapi_struct! {
         /// The path.
         "filename" filename: String,
         /// The length in bytes.
-        "size" size: i64,
+        "size" size: Size,
         /// What space it takes from the start; off if absent. `metadata` is not for files.
         "preallocation" preallocation: Option<PreallocMode>,
         /// Accepted without effect: a file system that copies on write is told nothing.
         "nocow" nocow: Option<bool>,
         /// Accepted without effect.
-        "extent-size-hint" extent_size_hint: Option<i64>,
+        "extent-size-hint" extent_size_hint: Option<Size>,
     }
 }
 
@@ -76,7 +76,7 @@ qapi_struct! {
         /// Only false is supported. Off if absent.
         "extended-l2" extended_l2: Option<bool>,
         /// The size of the disk in bytes.
-        "size" size: i64,
+        "size" size: Size,
         /// The version of the format; v3 if absent.
         "version" version: Option<BlockdevQcow2Version>,
         /// The name of the file that shows where the image has nothing.
@@ -86,7 +86,7 @@ qapi_struct! {
         /// Encrypted images are not supported.
         "encrypt" encrypt: Option<BlockdevQcow2Encryption>,
         /// Bytes of a cluster; 65536 if absent.
-        "cluster-size" cluster_size: Option<i64>,
+        "cluster-size" cluster_size: Option<Size>,
         /// What there is before a guest writes; off if absent.
         "preallocation" preallocation: Option<PreallocMode>,
         /// Whether programs may write reference counts late. Off if absent.
@@ -152,7 +152,7 @@ impl From<BlockdevCreateOptionsFile> for CreateFile {
             Some(PreallocMode::Falloc) => FilePreallocation::Falloc,
             Some(PreallocMode::Full) => FilePreallocation::Full,
         };
-        Self { filename: file.filename.into(), size: file.size, preallocation }
+        Self { filename: file.filename.into(), size: file.size.0.cast_signed(), preallocation }
     }
 }
 
@@ -168,13 +168,12 @@ impl TryFrom<BlockdevCreateOptionsQcow2> for CreateImage {
         }
         let defaults = CreateOptions::default();
         // What is less than nothing is out of range as what is too much.
-        let number =
-            |value: Option<i64>, default| value.map_or(default, |value| u64::try_from(value).unwrap_or(u64::MAX));
+        let bits = image.refcount_bits.map(|bits| u64::try_from(bits).unwrap_or(u64::MAX));
         let options = CreateOptions {
-            size: image.size.cast_unsigned(),
-            cluster_size: number(image.cluster_size, defaults.cluster_size),
+            size: image.size.0,
+            cluster_size: image.cluster_size.map_or(defaults.cluster_size, |Size(bytes)| bytes),
             version: if image.version == Some(BlockdevQcow2Version::V2) { 2 } else { 3 },
-            refcount_bits: number(image.refcount_bits, defaults.refcount_bits),
+            refcount_bits: bits.unwrap_or(defaults.refcount_bits),
             lazy_refcounts: image.lazy_refcounts.unwrap_or(false),
             backing: image.backing_file,
             backing_format: image.backing_fmt.map(|format| format.text().to_owned()),

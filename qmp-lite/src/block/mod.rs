@@ -18,7 +18,7 @@ pub use options::{BlockdevOptions, BlockdevRef};
 use std::sync::Arc;
 
 use tidemark_backend::error::GraphError;
-use tidemark_backend::node::options::{ChildRef, DriverOptions};
+use tidemark_backend::node::options::{ChildRef, Discard, DriverOptions};
 use tidemark_backend::node::{Node, NodeOptions};
 
 use crate::command::declare_commands;
@@ -28,6 +28,7 @@ use crate::object::is_identifier;
 use crate::schema::{Empty, qapi_struct};
 use create::BlockdevCreate;
 use info::{BlockDeviceInfo, BlockInfo};
+use options::BlockdevDiscardOptions;
 use stats::BlockStats;
 
 declare_commands! {
@@ -37,7 +38,8 @@ declare_commands! {
     "blockdev-del" => blockdev_del: (BlockdevDel) -> Empty;
     /// Makes a file or an image. Starts a job, which stays until it is dismissed.
     "blockdev-create" => blockdev_create: (BlockdevCreate) -> Empty;
-    /// Gives nodes that are open other options, all of them or none. Options that are left out have their defaults then.
+    /// Gives nodes that are open other options, all of them or none. Options that are left out have their defaults then, but
+    /// for `discard`, which stays.
     "blockdev-reopen" => blockdev_reopen: (BlockdevReopen) -> Empty;
     /// Changes the size of a node, down to its file. Guests that use it are told.
     "block_resize" => block_resize: (BlockResize) -> Empty;
@@ -170,7 +172,15 @@ fn blockdev_create(context: &Context, arguments: BlockdevCreate) -> Result<Empty
 }
 
 fn blockdev_reopen(context: &Context, arguments: BlockdevReopen) -> Result<Empty, QmpError> {
-    let options = arguments.options.into_iter().map(NodeOptions::try_from).collect::<Result<_, _>>()?;
+    let options = arguments.options.into_iter().map(|mut options| {
+        // As with QEMU, this one stays as it is if nothing is said.
+        let node = options.node_name.as_ref().and_then(|name| context.graph.find(name));
+        if options.discard.is_none() && node.is_some_and(|node| node.discard() == Discard::Unmap) {
+            options.discard = Some(BlockdevDiscardOptions::Unmap);
+        }
+        NodeOptions::try_from(options)
+    });
+    let options = options.collect::<Result<_, _>>()?;
     tidemark_jobs::reopen::reopen(&context.jobs, &context.graph, options)?;
     Ok(Empty {})
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use qmp_lite::wire::{self, Value};
 
-use super::daemon::{Client, Daemon, QEMU, TIDEMARK};
+use super::daemon::{Client, Daemon, QEMU, TIDEMARK, displace};
 
 fn tool(daemon: &Daemon, script: &str) -> String {
     let output = Command::new("bash").args(["-c", script]).current_dir(daemon.dir()).output().unwrap();
@@ -29,7 +29,8 @@ fn create(client: &mut Client, options: &str) -> Value {
 
 /// What is to be said of an image: all but how much space it takes.
 fn described(daemon: &Daemon, path: &str) -> Value {
-    let mut info = wire::parse(&tool(daemon, &format!("qemu-img info -U --output json {path}"))).unwrap();
+    let text = tool(daemon, &format!("qemu-img info -U --output json {path}"));
+    let mut info = wire::parse(&displace(&text, daemon.dir())).unwrap();
     let members = info.as_object_mut().unwrap();
     ["actual-size", "children", "dirty-flag"].iter().for_each(|name| drop(members.remove(*name)));
     info
@@ -60,7 +61,7 @@ fn play(program: &str) -> Vec<String> {
     .enumerate()
     {
         tool(&daemon, &format!("rm -f data; touch file{number} data"));
-        for node in [format!("'f', 'filename': 'DIR/file{number}'"), "'d', 'filename': 'data'".to_owned()] {
+        for node in [format!("'f', 'filename': 'DIR/file{number}'"), "'d', 'filename': 'DIR/data'".to_owned()] {
             let add = format!("{{'driver': 'file', 'node-name': {node}}}");
             client.succeed(&format!("{{'execute': 'blockdev-add', 'arguments': {add}}}"));
         }

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use super::daemon::{Client, Daemon, QEMU, TIDEMARK, displace};
 
-/// The files of what is opened.
-const FILES: [&str; 4] = ["base", "top", "apart", "data"];
+/// The images that are opened. A data file is kept for its image from when it is opened, by QEMU only while it is used.
+const FILES: [&str; 3] = ["base", "top", "apart"];
 
 fn prepare(daemon: &Daemon) {
     let script = "
