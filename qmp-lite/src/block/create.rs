@@ -7,7 +7,6 @@ use tidemark_backend::node::qcow2::create::CreateOptions;
 use tidemark_backend::node::qcow2::header::Compression;
 
 use super::options::{BlockdevDriver, BlockdevRef};
-use super::qcow2::BlockdevQcow2Encryption;
 use crate::error::QmpError;
 use crate::schema::{Empty, Size, qapi_enum, qapi_struct, qapi_union};
 
@@ -83,8 +82,6 @@ qapi_struct! {
         "backing-file" backing_file: Option<String>,
         /// The format of that.
         "backing-fmt" backing_fmt: Option<BlockdevDriver>,
-        /// Encrypted images are not supported.
-        "encrypt" encrypt: Option<BlockdevQcow2Encryption>,
         /// Bytes of a cluster; 65536 if absent.
         "cluster-size" cluster_size: Option<Size>,
         /// What there is before a guest writes; off if absent.
@@ -160,9 +157,6 @@ impl TryFrom<BlockdevCreateOptionsQcow2> for CreateImage {
     type Error = QmpError;
 
     fn try_from(image: BlockdevCreateOptionsQcow2) -> Result<Self, QmpError> {
-        if image.encrypt.is_some() {
-            return Err(QmpError::generic("Encrypted images are not supported"));
-        }
         if image.extended_l2 == Some(true) {
             return Err(QmpError::generic("Images with extended L2 entries are not supported"));
         }

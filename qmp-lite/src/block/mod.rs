@@ -159,6 +159,9 @@ fn blockdev_del(context: &Context, arguments: BlockdevDel) -> Result<Empty, QmpE
     if context.export_of(&name).is_some() {
         return Err(GraphError::InUse(name).into());
     }
+    if let Some(node) = context.graph.find(&name) {
+        resize::check_backing(context, &node)?;
+    }
     match context.graph.close(&name) {
         Err(GraphError::InUse(_)) => Err(QmpError::generic(format!("Block device {name} is in use"))),
         result => Ok(result.map(|()| Empty {})?),

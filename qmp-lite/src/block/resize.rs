@@ -24,13 +24,7 @@ fn check_one(context: &Context, node: &Arc<Node>) -> Result<(), QmpError> {
     if let Some(reason) = node.busy() {
         return Err(GraphError::Busy { name: node.name().to_owned(), reason }.into());
     }
-    for other in context.graph.nodes() {
-        let Driver::Qcow2(image) = other.driver() else { continue };
-        if image.backing().is_some_and(|backing| Arc::ptr_eq(backing, node)) {
-            let (name, other) = (node.name(), other.name());
-            return Err(QmpError::generic(format!("Node '{name}' is busy: node is used as backing hd of '{other}'")));
-        }
-    }
+    check_backing(context, node)?;
     for filter in context.graph.nodes() {
         let Driver::CopyBeforeWrite(copying) = filter.driver() else { continue };
         let copy = copying.copy();
@@ -41,6 +35,17 @@ fn check_one(context: &Context, node: &Arc<Node>) -> Result<(), QmpError> {
         }
     }
     Ok(())
+}
+
+/// Refuses what concerns a node as a whole while it is below an image.
+pub(super) fn check_backing(context: &Context, node: &Arc<Node>) -> Result<(), QmpError> {
+    let is_above = |other: &Arc<Node>| match other.driver() {
+        Driver::Qcow2(image) => image.backing().is_some_and(|backing| Arc::ptr_eq(backing, node)),
+        _ => false,
+    };
+    let Some(above) = context.graph.nodes().into_iter().find(is_above) else { return Ok(()) };
+    let (name, above) = (node.name(), above.name());
+    Err(QmpError::generic(format!("Node '{name}' is busy: node is used as backing hd of '{above}'")))
 }
 
 /// Whose child `node` is on the way down from `parent` through its `child`, and as what.
