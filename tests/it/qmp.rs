@@ -2,6 +2,7 @@
 
 mod arguments;
 mod commands;
+mod corruption;
 mod creation;
 pub mod daemon;
 mod errors;

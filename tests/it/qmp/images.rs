@@ -23,6 +23,16 @@ fn prepare(daemon: &Daemon) {
         cp image corrupt; printf '\\002' | dd of=corrupt bs=1 seek=79 conv=notrunc status=none
         cp image unknown; printf '\\100' | dd of=unknown bs=1 seek=79 conv=notrunc status=none
         head -c 4 image > short
+        cp zstd marked
+        qemu-img bitmap --add marked recording
+        qemu-img bitmap --add --disable -g 128k marked resting
+        qemu-img snapshot -c one marked
+        qemu-img snapshot -c two marked
+        for entry in 16 88; do
+            at=$(($(od -An -tu8 --endian=big -j64 -N8 marked) + entry))
+            printf 'date' | dd of=marked bs=1 seek=$at conv=notrunc status=none
+            printf '\\001\\002\\003\\004' | dd of=marked bs=1 seek=$((at + 4)) conv=notrunc status=none
+        done
     ";
     shell(daemon, script);
 }
@@ -82,6 +92,8 @@ fn images_are_described_as_by_qemu_storage_daemon() {
         ("apart", ""),
         ("dirty", read_only),
         ("corrupt", read_only),
+        ("marked", read_only),
+        ("marked", ""),
     ] {
         let request = add(image, more);
         for client in [&mut *qemu_client, &mut *our_client] {
@@ -262,16 +274,25 @@ fn an_allowed_directory_and_a_named_node_are_followed() {
 }
 
 #[test]
-fn images_that_would_be_spoilt_are_refused_to_writers_with_the_way_out() {
+fn an_image_left_dirty_is_repaired_and_one_that_cannot_be_is_refused_to_writers_with_the_way_out() {
     let mut daemon = Daemon::start(TIDEMARK, &[]);
     prepare(&daemon);
-    shell(&daemon, "cp zstd marked; qemu-img bitmap --add marked b");
+    // Its refcount table, which is the second cluster, has an entry that leads to no block.
+    let put = "conv=notrunc status=none bs=1 of=hopeless";
+    shell(
+        &daemon,
+        &format!(
+            "qemu-img create -q -f qcow2 hopeless 1M; printf '\\001' | dd {put} seek=79; \
+             printf '\\002\\002' | dd {put} seek=65541"
+        ),
+    );
     let mut client = daemon.negotiate();
-    for (image, way) in [("dirty", "qemu-img check -r all"), ("marked", "qemu-img bitmap --remove")] {
-        let found = text(&daemon, &client.ask(&add(image, "")));
-        assert!(found.contains(&format!("'DIR/{image}'")) && found.contains(way), "{found}");
-        assert!(found.contains("read-only"), "{found}");
-        client.succeed(&add(image, ", 'read-only': true"));
-        client.succeed("{'execute': 'blockdev-del', 'arguments': {'node-name': 'n'}}");
+    client.succeed(&add("dirty", ""));
+    client.succeed("{'execute': 'blockdev-del', 'arguments': {'node-name': 'n'}}");
+    shell(&daemon, "qemu-img info --output json dirty | grep -q '\"dirty-flag\": false'");
+    let found = text(&daemon, &client.ask(&add("hopeless", "")));
+    for part in ["Could not repair dirty image", "'DIR/hopeless'", "qemu-img check -r all", "read-only"] {
+        assert!(found.contains(part), "{found}");
     }
+    client.succeed(&add("hopeless", ", 'read-only': true"));
 }

@@ -45,7 +45,13 @@ impl Image {
         let table = self.tables.table(index).ok().flatten().map_or(0, |(host, _)| host);
         let place = format!("(L2 offset: {table:#x}, L2 index: {})", qemu_hex(self.geometry.l2_index(met.range.start)));
         Some(match place_of(self.geometry, word) {
-            None => Corruption { text: format!("{} {place}", fault_of(self.geometry, word)), bytes: None, fatal: true },
+            None => {
+                let text = match unaligned(self.geometry, word) {
+                    Some(what) if met.writes => format!("{what} (guest offset: {:#x})", met.range.start),
+                    _ => format!("{} {place}", fault_of(self.geometry, word)),
+                };
+                Corruption { text, bytes: None, fatal: true }
+            }
             Some((host, len)) => {
                 let skip = self.geometry.in_cluster(met.range.start);
                 let bytes = host + skip..host + (skip + met.range.end - met.range.start).min(len.max(skip));
@@ -102,6 +108,14 @@ fn place_of(geometry: Geometry, word: u64) -> Option<(u64, u64)> {
         Entry::Compressed { host, len } => Some((host, len)),
         _ => None,
     }
+}
+
+/// What a writer says of an entry whose offset is no cluster's.
+fn unaligned(geometry: Geometry, word: u64) -> Option<String> {
+    let host = word & OFFSET;
+    let what = if word & 1 != 0 { "Preallocated zero" } else { "Data" };
+    let wrong = word & COMPRESSED == 0 && geometry.in_cluster(host) != 0;
+    wrong.then(|| format!("{what} cluster offset {host:#x} unaligned"))
 }
 
 /// What is wrong with an entry that does not.

@@ -101,3 +101,24 @@ fn tables_that_lead_to_each_other_or_to_themselves_fail_where_they_do() {
         assert!(broken.content()[CLUSTER..] == before[CLUSTER..], "{second:#x} {entry:#x}");
     }
 }
+
+#[test]
+fn nothing_leads_into_the_tables_of_snapshots() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("image");
+    std::fs::write(&path, image("compat=1.1")).unwrap();
+    super::rig::qemu(&["qemu-img", "snapshot", "-c", "s", path.to_str().unwrap()]);
+    let content = std::fs::read(&path).unwrap();
+    let word = |at: usize| u64::from_be_bytes(content[at..at + 8].try_into().unwrap());
+    let table = usize::try_from(word(64)).unwrap();
+    for (host, name) in [(word(64), "snapshot table"), (word(table), "inactive L1 table")] {
+        let mut content = content.clone();
+        put(&mut content, L2 + 8, COPIED | host);
+        let l1 = usize::try_from(u64::from_be_bytes(content[40..48].try_into().unwrap())).unwrap();
+        put(&mut content, l1, COPIED | L2 as u64);
+        let mut broken = Broken::open(content);
+        assert_eq!(broken.run(Kind::Write, CLUSTER, 9), Err(IoError::Io), "{name}");
+        let text = format!("!Preventing invalid write on metadata (overlaps with {name}) {host}+65536");
+        assert_eq!(short(&broken.told()), [text]);
+    }
+}
