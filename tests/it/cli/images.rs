@@ -165,7 +165,9 @@ impl Images {
     /// What `qemu-img` tells, as if it had the name of ours.
     pub fn qemu_img(&self, arguments: &[&str]) -> Told {
         let told = self.run("qemu-img", arguments);
-        let err = told.err.lines().map(|line| line.replacen("qemu-img:", "tidemark:", 1) + "\n").collect();
+        // A line that QEMU does not end.
+        let err = told.err.replace("image file to fix.Leaked", "image file to fix.\nLeaked");
+        let err = err.lines().map(|line| line.replacen("qemu-img:", "tidemark:", 1) + "\n").collect();
         Told { err, ..told }
     }
 
