@@ -56,6 +56,8 @@ pub enum Storage {
     FailingFlush,
     /// Each read takes this much longer, writes do not: requests end in another order than they began.
     SlowReads(Duration),
+    /// The image is a qcow2 image.
+    Qcow2,
 }
 
 /// Which program serves the disk.
@@ -127,7 +129,8 @@ impl Backend {
         backend
     }
 
-    fn start_with(disk: Disk, create_image: impl FnOnce(&Path, u64)) -> Self {
+    /// As [`Self::start`], with an image that `create_image` makes at a path, with a length.
+    pub fn start_with(disk: Disk, create_image: impl FnOnce(&Path, u64)) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be created");
         let peer = Peer::chosen();
         create_image(&directory.path().join("image"), disk.len);
@@ -213,11 +216,21 @@ impl Backend {
     /// # Panics
     ///
     /// If it had ended already, does not end, or reports a failure.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
+        drop(self.keep());
+    }
+
+    /// As [`Self::stop`]; its files stay as long as what is returned.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::stop`].
+    pub fn keep(mut self) -> TempDir {
         let early = self.process.exit_status();
         assert!(early.is_none(), "the back-end ended during the test: {early:?}");
         let status = self.process.terminate(END);
         assert!(status.success(), "the back-end ended with {status}");
+        self.directory
     }
 }
 
@@ -249,6 +262,7 @@ fn node(disk: &Disk, image: &str) -> String {
         Storage::FailingFlush => {
             debug("inject-error.0.event=none,inject-error.0.iotype=flush,inject-error.0.errno=5".to_owned())
         }
+        Storage::Qcow2 => format!("driver=qcow2,node-name={NODE},discard=unmap,{}", file("file.")),
         Storage::SlowReads(time) => debug(format!("x-delay-ns.read={}", time.as_nanos())),
     }
 }

@@ -26,6 +26,7 @@ mod geometry;
 mod half_backup;
 mod hotplug;
 mod pair;
+mod qcow2;
 mod resize;
 mod serve;
 mod verify;
