@@ -6,6 +6,7 @@ use tidemark_backend::graph::create::{CreateFile, CreateImage, Creation, FilePre
 use tidemark_backend::node::qcow2::create::CreateOptions;
 use tidemark_backend::node::qcow2::header::Compression;
 
+use super::image::Qcow2CompressionType;
 use super::options::{BlockdevDriver, BlockdevRef};
 use crate::error::QmpError;
 use crate::schema::{Empty, Size, qapi_enum, qapi_struct, qapi_union};
@@ -116,16 +117,6 @@ qapi_enum! {
         V2 = "v2",
         /// Version 3.
         V3 = "v3",
-    }
-}
-
-qapi_enum! {
-    /// Ways to compress.
-    pub enum Qcow2CompressionType "Qcow2CompressionType" {
-        /// zlib
-        Zlib = "zlib",
-        /// zstd
-        Zstd = "zstd",
     }
 }
 
