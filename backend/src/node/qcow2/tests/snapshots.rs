@@ -1,15 +1,19 @@
-//! Internal snapshots: read as QEMU took them, whatever a broken table says.
+//! Internal snapshots: read as QEMU took them, whatever a broken table says, and their tables belong to nobody else.
 
+use super::machine::Machine;
 use super::rig::Rig;
-use crate::io::byte_count;
+use crate::error::IoError;
+use crate::io::{Buf, Memory, byte_count};
 use crate::node::qcow2::description::Description;
-use crate::node::qcow2::open::OpenError;
+use crate::node::qcow2::open::{OpenError, Options};
 use crate::node::qcow2::snapshot::{SnapshotTable, TableError};
 use crate::node::qcow2::store::Store;
+use crate::node::{Kind, Request};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+const CLUSTER: usize = 65536;
 /// Bits 9 to 55 of an entry.
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 
@@ -117,4 +121,62 @@ fn whatever_a_table_says_is_an_answer() {
         }
     }
     assert!(told > 50 && refused > 10, "{told} {refused}");
+}
+
+/// Writes to guest clusters 16 to 47 of a 16 MiB image and to cluster 0, and closes it; what its file has then.
+fn written(content: Vec<u8>) -> (Vec<u8>, Result<(), IoError>) {
+    let mut machine = Machine::new(3, &[content], 1);
+    let options =
+        Options { read_only: false, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard: false, journal: None };
+    machine.open(options).unwrap();
+    let mut first = Ok(());
+    for cluster in (16..48).chain([0]) {
+        let mut buf = Buf::new(CLUSTER);
+        buf.as_mut_slice().fill(0xee);
+        let offset = cluster * CLUSTER as u64;
+        let request = Request { kind: Kind::Write, fua: false, offset, len: CLUSTER as u64, memory: Memory::from(buf) };
+        let slot = machine.begin(0, request);
+        while slot.borrow().is_none() {
+            assert!(machine.step() || slot.borrow().is_some(), "a hang");
+        }
+        first = slot.take().unwrap().1;
+    }
+    // An image found broken may refuse to be closed in order.
+    let _ = machine.close();
+    (machine.contents().remove(0), first)
+}
+
+/// What the snapshot table and the L1 tables of snapshots have in it.
+fn tables(content: &[u8]) -> Vec<Vec<u8>> {
+    let at = table(content);
+    let l1 = |entry: usize| byte_count(number(content, at + entry));
+    // An entry has 40 bytes, 24 of extra data, its id and its name.
+    [at, l1(0), l1(80)].map(|at| content[at..at + 112].to_vec()).to_vec()
+}
+
+#[test]
+fn tables_of_snapshots_that_counts_call_free_are_given_to_nobody() {
+    let rig = Rig::new();
+    let mut content = image(&rig);
+    let before = tables(&content);
+    // The refcount block of a new image is its third cluster.
+    content[2 * CLUSTER..3 * CLUSTER].fill(0);
+    let (after, _) = written(content);
+    assert!(tables(&after) == before, "a table was written over");
+}
+
+#[test]
+fn an_entry_that_leads_into_a_table_of_a_snapshot_writes_nothing_there() {
+    let rig = Rig::new();
+    let sound = image(&rig);
+    let l2 = byte_count(number(&sound, byte_count(number(&sound, 40))) & OFFSET);
+    let at = table(&sound);
+    for table in [at as u64, number(&sound, at)] {
+        let mut content = sound.clone();
+        put(&mut content, l2, &(table | 1 << 63).to_be_bytes());
+        let before = tables(&content);
+        let (after, result) = written(content);
+        assert!(result.is_err(), "{table:#x}");
+        assert!(tables(&after) == before, "{table:#x}: a table was written over");
+    }
 }
