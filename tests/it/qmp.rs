@@ -1,6 +1,7 @@
 //! QMP over the daemon's real monitor, beside `qemu-storage-daemon` and with clients nobody here wrote.
 
 mod arguments;
+mod bitmaps;
 mod commands;
 mod corruption;
 mod creation;

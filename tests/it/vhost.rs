@@ -1,5 +1,6 @@
 //! The disk that the daemon serves, from the guest's side: a vhost-user front-end against the real program.
 
+mod bitmaps;
 mod crash;
 mod daemon;
 mod device;
