@@ -36,9 +36,7 @@ fn add(image: &str, name: &str, more: &str) -> String {
 }
 
 fn bitmap(command: &str, node: &str, name: &str, more: &str) -> String {
-    format!(
-        "{{'execute': 'block-dirty-bitmap-{command}', 'arguments': {{'node': '{node}', 'name': '{name}'{more}}}}}"
-    )
+    format!("{{'execute': 'block-dirty-bitmap-{command}', 'arguments': {{'node': '{node}', 'name': '{name}'{more}}}}}")
 }
 
 fn merge(node: &str, target: &str, source: &str) -> String {
@@ -82,10 +80,7 @@ fn requests() -> Vec<String> {
         bitmap("disable", "n", "new", ""),
         // The bitmap stays: it is stored again when the image is closed.
         transaction(&[("block-dirty-bitmap-remove", &remove("off")), ("abort", "{}")]),
-        transaction(&[
-            ("block-dirty-bitmap-remove", &remove("quiet")),
-            ("block-dirty-bitmap-clear", &remove("quiet")),
-        ]),
+        transaction(&[("block-dirty-bitmap-remove", &remove("quiet")), ("block-dirty-bitmap-clear", &remove("quiet"))]),
         transaction(&[
             ("block-dirty-bitmap-add", "{'node': 'n', 'name': 'two', 'persistent': true}"),
             ("block-dirty-bitmap-merge", "{'node': 'n', 'target': 'two', 'bitmaps': ['new']}"),
@@ -147,7 +142,8 @@ fn compare(requests: &[String], [(qemu, qemu_client), (ours, our_client)]: &mut 
 fn stored(info: &str) -> Vec<String> {
     let Some((_, listed)) = info.split_once("bitmaps:\n") else { return Vec::new() };
     let listed = listed.split("    refcount bits").next().unwrap_or_default();
-    let bitmap = |text: &str| text.lines().map(str::trim).filter(|line| !line.ends_with("]:")).collect::<Vec<_>>().join(", ");
+    let bitmap =
+        |text: &str| text.lines().map(str::trim).filter(|line| !line.ends_with("]:")).collect::<Vec<_>>().join(", ");
     let mut bitmaps: Vec<_> = listed.split("flags:\n").skip(1).map(bitmap).collect();
     bitmaps.sort();
     bitmaps

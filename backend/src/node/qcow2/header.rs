@@ -11,6 +11,7 @@ mod extensions;
 mod features;
 mod fields;
 mod parse;
+mod place;
 mod tables;
 mod write;
 
@@ -18,6 +19,7 @@ pub use error::{HeaderError, TableFault};
 pub use features::{bits, names};
 pub(crate) use fields::Fields;
 pub(super) use fields::Writer;
+pub use place::Used;
 
 use super::entry::Geometry;
 
@@ -134,8 +136,9 @@ impl Header {
     /// Whether all that comes after the fields is that of another header, too.
     pub fn has_extensions_of(&self, other: &Self) -> bool {
         let after = |header: &Self| {
-            let Self { header_length, backing, data_file, bitmaps, extensions, unknown_fields, .. } = header.clone();
-            (header_length, backing, data_file, bitmaps, extensions, unknown_fields)
+            let Self { backing, data_file, bitmaps, stale_bitmaps, extensions, .. } = header.clone();
+            let fields = (header.header_length, header.unknown_fields.clone());
+            (fields, backing, data_file, bitmaps, stale_bitmaps, extensions)
         };
         after(self) == after(other)
     }

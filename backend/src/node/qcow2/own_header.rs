@@ -1,8 +1,9 @@
 //! What an open image says of itself, and changes of it.
 //!
 //! One change at a time; whoever moves the refcount table names it in the same place and waits meanwhile. The fields at
-//! the beginning are in one sector and change together or not at all. Where extensions change, the first cluster is
-//! written as a whole.
+//! the beginning are in one sector and change together or not at all. Where extensions change there are several steps.
+
+mod steps;
 
 use super::header::{Header, HeaderError};
 use super::image::Image;
@@ -63,16 +64,18 @@ impl Image {
         header.reftable_offset = table.offset;
         header.reftable_clusters = u32::try_from(table.clusters).map_err(|_| IoError::Io)?;
         let bytes = header.to_bytes()?;
-        let range = match header.has_extensions_of(&self.header()) {
-            true => FIELDS..FIELDS_END[usize::from(header.version > 2)],
-            false => 0..bytes.len(),
-        };
-        let (at, bytes) = (range.start as u64, bytes.get(range).unwrap_or_default());
-        let mut buf = Buf::new(bytes.len());
-        buf.as_mut_slice().copy_from_slice(bytes);
-        self.header.unsure.store(true, Ordering::Release);
-        self.store.write(io, at, buf).await?;
-        self.store.flush(io).await?;
+        // After a change that has failed the extensions may be others than it is known of them.
+        let unsure = self.header.unsure.swap(true, Ordering::AcqRel);
+        match !unsure && header.has_extensions_of(&self.header()) {
+            true => {
+                let fields = FIELDS..FIELDS_END[usize::from(header.version > 2)];
+                let mut buf = Buf::new(fields.len());
+                buf.as_mut_slice().copy_from_slice(bytes.get(fields).unwrap_or_default());
+                self.store.write(io, FIELDS as u64, buf).await?;
+                self.store.flush(io).await?;
+            }
+            false => self.write_header(io, &header).await?,
+        }
         *self.header.header.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(header);
         self.header.unsure.store(false, Ordering::Release);
         Ok(())

@@ -4,6 +4,8 @@ use super::error::HeaderError;
 use super::fields::{Fields, Writer};
 use super::{BitmapsExtension, MAX_BITMAP_DIRECTORY_BYTES, MAX_BITMAPS, MAX_FORMAT_NAME};
 
+/// Bytes of the mark after the last extension, and of what stands before the data of each.
+pub(super) const END_LEN: usize = 8;
 /// The end of the extensions.
 const END: u32 = 0;
 /// The backing file's format.

@@ -37,6 +37,8 @@ struct Life {
     seed: u64,
     size: u64,
     file: Made,
+    /// The name in its header.
+    backing: Option<String>,
     bitmaps: BTreeMap<String, Expected>,
     names: u32,
     crashes: u32,
@@ -57,9 +59,11 @@ impl Life {
         let mut random = fastrand::Rng::with_seed(seed);
         let cluster = random.choice([512, 4096, 65536]).unwrap();
         let size = random.u64(1..8 << 11) * 512;
-        let backed = if random.u8(0..4) == 0 { "-b /dev/null -F raw -u" } else { "" };
+        let name = "n".repeat(random.usize(1..300));
+        let backing = (cluster > 512 && random.bool()).then_some(name);
+        let backed = backing.as_ref().map_or(String::new(), |name| format!("-b {name} -F raw -u"));
         let file = Made::create(&format!("-o cluster_size={cluster} {backed}"), size);
-        let mut life = Self { random, seed, size, file, bitmaps: BTreeMap::new(), names: 0, crashes: 0 };
+        let mut life = Self { backing, random, seed, size, file, bitmaps: BTreeMap::new(), names: 0, crashes: 0 };
         for _ in 0..life.random.u8(0..3) {
             let (name, expected) = life.invent();
             let disabled = if expected.enabled { "" } else { "--disable" };
@@ -189,6 +193,8 @@ impl Life {
         assert_eq!(corruptions, 0);
         assert!(leaks == 0 || self.crashes > 0, "{leaks} clusters leaked");
         let opened = Opened::new(&self.file, true);
+        let named = image(&opened.node()).header().backing.clone().map(|backing| (backing.file, backing.format));
+        assert_eq!(named, self.backing.clone().map(|name| (name, Some("raw".to_owned()))), "the backing file");
         let list = opened.list();
         let theirs: Vec<_> = self.file.told().into_iter().map(|told| (told.name, told.in_use)).collect();
         let ours: Vec<_> = list.iter().map(|info| (info.name.clone(), info.inconsistent)).collect();
