@@ -131,7 +131,7 @@ pub enum GraphError {
     OutOfMemory(#[from] tidemark_cbt::OutOfMemory),
     /// An image that cannot have that size, or did not get it.
     #[error(transparent)]
-    Resize(#[from] crate::node::qcow2::resize::ResizeError),
+    Resize(Box<dyn std::error::Error + Send + Sync>),
     /// An operation the driver does not have.
     #[error("Driver '{driver}' of node '{node}' does not support {what}")]
     Unsupported {

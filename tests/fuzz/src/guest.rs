@@ -14,7 +14,7 @@ use tidemark_backend::io::{Buf, FileId, Memory, Op, Wait};
 use tidemark_backend::node::options::{Discard, DriverOptions, FileOptions, Locking};
 use tidemark_backend::node::qcow2::image::Image;
 use tidemark_backend::node::qcow2::open::{Files, OpenError, Options, read_header};
-use tidemark_backend::node::{Driver, Kind, Map, Node, NodeOptions, Outcome, Request, Root};
+use tidemark_backend::node::{Driver, Kind, Map, Node, NodeOptions, Outcome, Request, Root, Stamp};
 use tidemark_backend::reactor::{Handle, Reactor};
 
 /// What the guest writes.
@@ -197,9 +197,9 @@ async fn through_queue(root: &Root, io: &Handle, mut request: Request) -> Outcom
     let len = request.len;
     let (map, stamp) = {
         let section = root.enter();
-        let map = section.map(&mut request);
+        let map = section.map(&request);
         let submitted = !matches!(map, Map::Task | Map::Ended(Err(_)));
-        let stamp = submitted.then(|| section.stamp(&request)).flatten();
+        let stamp = if submitted { section.stamp(&request) } else { Stamp::default() };
         (map, stamp)
     };
     let outcome = match map {
@@ -214,8 +214,6 @@ async fn through_queue(root: &Root, io: &Handle, mut request: Request) -> Outcom
         }
         Map::Task => return root.handle(io, request).await,
     };
-    if let Some(stamp) = stamp {
-        root.end(stamp);
-    }
+    root.end(stamp);
     outcome
 }

@@ -121,7 +121,7 @@ fn what_a_guest_writes_is_marked_in_the_image_when_the_daemon_ends_in_order() {
     for run in written(&daemon) {
         assert!(on.iter().any(|marked| marked.start <= run.start && run.end <= marked.end), "{run:?} in {on:?}");
     }
-    assert!(!on.is_empty() && on != [0..DISK], "{on:?}");
+    assert!(!on.is_empty() && on != vec![Range { start: 0, end: DISK }], "{on:?}");
     assert_eq!((marked(&daemon, "off"), marked(&daemon, "late")), (vec![], vec![]));
 }
 

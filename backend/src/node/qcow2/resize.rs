@@ -12,7 +12,7 @@ use super::header::MAX_L1_BYTES;
 use super::image::Image;
 use super::map::Found;
 use super::own_header::ChangeError;
-use crate::error::IoError;
+use crate::error::{GraphError, IoError};
 use crate::io::{Buf, Memory, byte_count};
 use crate::node::points::Points;
 use crate::node::{Kind, Request};
@@ -43,6 +43,12 @@ pub enum ResizeError {
     /// The header cannot be changed.
     #[error("{0}: {1}")]
     Header(&'static str, ChangeError),
+}
+
+impl From<ResizeError> for GraphError {
+    fn from(error: ResizeError) -> Self {
+        Self::Resize(Box::new(error))
+    }
 }
 
 /// Names a step that fails.

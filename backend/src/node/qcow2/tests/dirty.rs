@@ -124,7 +124,7 @@ fn a_repair_that_is_cut_short_is_made_again() {
     let content = killed();
     let mut finished = 0;
     for steps in (0..).step_by(7) {
-        let mut machine = Machine::new(steps as u64, &[content.clone()], 1);
+        let mut machine = Machine::new(steps as u64, std::slice::from_ref(&content), 1);
         let opened = machine.open_and_kill(options(), steps);
         let after = machine.cut_power().remove(0);
         let clean = after[79] & 1 == 0;

@@ -5,6 +5,7 @@ use super::opened::Opened;
 use crate::bitmaps::BitmapError;
 use crate::bitmaps::Resize;
 use crate::io::sim::Faults;
+use std::ops::Range;
 
 const MIB: u64 = 1 << 20;
 
@@ -94,8 +95,9 @@ fn what_a_bitmap_of_an_image_becomes_is_what_is_stored() {
     });
     opened.write(2 * MIB, MIB);
     let closed = opened.close();
-    assert_eq!(closed.marked("a"), [2 * MIB..3 * MIB]);
-    assert_eq!([closed.marked("b"), closed.marked("c")], [[0..MIB], [0..MIB]]);
+    let first = || vec![Range { start: 0, end: MIB }];
+    assert_eq!(closed.marked("a"), vec![Range { start: 2 * MIB, end: 3 * MIB }]);
+    assert_eq!([closed.marked("b"), closed.marked("c")], [first(), first()]);
     let auto: Vec<_> = closed.told().into_iter().map(|told| (told.name, told.auto)).collect();
     assert_eq!(auto, [("a".to_owned(), true), ("b".to_owned(), false), ("c".to_owned(), false)]);
 }

@@ -161,6 +161,6 @@ fn bitmaps_are_dropped_when_a_program_that_does_not_know_them_has_written() {
     opened.write(0, 512);
     let closed = opened.close();
     assert_eq!(closed.told(), [told("new", 65536, false, true)]);
-    assert_eq!(closed.marked("new"), [0..65536]);
+    assert_eq!(closed.marked("new"), vec![Range { start: 0, end: 65536 }]);
     assert_eq!(closed.check().1, 0);
 }

@@ -67,7 +67,7 @@ fn state(image: &Image, entry: Entry, offset: u64) -> Option<usize> {
 
 /// Where the shape of these bytes is in [`SHAPES`].
 fn shape(bytes: &Range<u64>, cluster: u64) -> usize {
-    let (head, tail) = (bytes.start % cluster != 0, bytes.end % cluster != 0);
+    let (head, tail) = (!bytes.start.is_multiple_of(cluster), !bytes.end.is_multiple_of(cluster));
     let clusters = bytes.end.div_ceil(cluster) - bytes.start / cluster;
     match (head, tail, clusters) {
         (false, false, 1) => 1,
