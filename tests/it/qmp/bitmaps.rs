@@ -142,8 +142,13 @@ fn compare(requests: &[String], [(qemu, qemu_client), (ours, our_client)]: &mut 
 fn stored(info: &str) -> Vec<String> {
     let Some((_, listed)) = info.split_once("bitmaps:\n") else { return Vec::new() };
     let listed = listed.split("    refcount bits").next().unwrap_or_default();
-    let bitmap =
-        |text: &str| text.lines().map(str::trim).filter(|line| !line.ends_with("]:")).collect::<Vec<_>>().join(", ");
+    let bitmap = |text: &str| {
+        text.lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.ends_with("]:"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     let mut bitmaps: Vec<_> = listed.split("flags:\n").skip(1).map(bitmap).collect();
     bitmaps.sort();
     bitmaps
