@@ -28,6 +28,7 @@ fn prepare(daemon: &Daemon) {
         qemu-img bitmap --add --disable -g 128k marked resting
         qemu-img snapshot -c one marked
         qemu-img snapshot -c two marked
+        cp --sparse=never marked whole && mv whole marked
         for entry in 16 88; do
             at=$(($(od -An -tu8 --endian=big -j64 -N8 marked) + entry))
             printf 'date' | dd of=marked bs=1 seek=$at conv=notrunc status=none
