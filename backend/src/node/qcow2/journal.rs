@@ -14,6 +14,7 @@ mod file;
 mod record;
 mod recover;
 mod runs;
+mod sweep;
 mod tie;
 
 pub use file::{JournalError, Place};
@@ -21,16 +22,23 @@ pub use record::Change;
 
 use crate::io::SharedWords;
 use record::{Record, WORDS};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Changes that are noted in one step, at most.
 pub const MOST: usize = 256;
 
+/// Records of a half; before it, whose journal it is.
+const SLOTS: usize = 4;
+/// The namespace of paths that the image's is in.
+const NAMESPACE: usize = 5;
 /// Numbers of the halves' generations; 0 for one that was dropped.
 const GENERATIONS: usize = 6;
+/// The image's path.
+const IMAGE: Range<usize> = 8..520;
 /// Where the records begin.
-const RECORDS: usize = 8;
+const RECORDS: usize = IMAGE.end;
 
 /// A journal in use.
 #[derive(Debug)]

@@ -29,7 +29,7 @@ const SECTORS: usize = 8192;
 const KINDS: [(&str, usize); 4] = [
     ("cluster_size=4k", 8),
     ("cluster_size=64k", 128),
-    ("cluster_size=1k,refcount_bits=32", 2),
+    ("cluster_size=512,refcount_bits=64", 1),
     ("cluster_size=16k,refcount_bits=2", 32),
 ];
 

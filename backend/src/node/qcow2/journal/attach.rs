@@ -5,7 +5,9 @@ use super::{Journal, Place, tie};
 use crate::error::IoError;
 use crate::node::qcow2::image::Image;
 use crate::node::qcow2::own_header::ChangeError;
+use crate::node::{Driver, Node};
 use crate::reactor::Handle;
+use std::path::PathBuf;
 
 impl Image {
     /// Makes what the process before this one has noted, if its journal is there. Returns that journal, which is not
@@ -60,7 +62,7 @@ impl Image {
             header.set_journal(Some(id));
         })
         .await?;
-        match place.create(id) {
+        match place.create(id, &path_of(self.store.node()).unwrap_or_default()) {
             Ok(journal) => drop(self.journal.set(journal)),
             Err(error) => {
                 let file = self.store.node().name();
@@ -84,5 +86,13 @@ impl Image {
         }
         self.journal.get().into_iter().for_each(Journal::remove);
         Ok(())
+    }
+}
+
+/// The path of the file below a node, from the root.
+fn path_of(node: &Node) -> Option<PathBuf> {
+    match node.driver() {
+        Driver::File(file) => std::fs::canonicalize(file.path()).ok(),
+        _ => path_of(node.child()?),
     }
 }

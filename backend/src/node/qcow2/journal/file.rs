@@ -3,9 +3,9 @@
 //! It is believed only if this user made it, since this system was started, for the image that names its number.
 
 use super::record::WORDS;
-use super::{GENERATIONS, Journal, RECORDS, Tail};
+use super::{GENERATIONS, Journal, RECORDS, SLOTS, Tail};
 use crate::io::SharedWords;
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -50,24 +50,29 @@ impl Default for Place {
 }
 
 impl Place {
-    fn path(&self, id: u64) -> PathBuf {
+    pub(super) fn path(&self, id: u64) -> PathBuf {
         self.directory.join(format!("tidemark-{id:010x}.journal"))
     }
 
-    /// Makes an empty journal with this number.
+    /// Makes an empty journal with this number for the image at `image`, and removes those that nobody can need.
     ///
     /// # Errors
     /// See [`JournalError`].
-    pub fn create(&self, id: u64) -> Result<Journal, JournalError> {
+    pub fn create(&self, id: u64, image: &Path) -> Result<Journal, JournalError> {
+        self.sweep();
         let path = self.path(id);
-        let words = in_file(&path, || {
-            let file = open(&path, OFlags::CREATE | OFlags::EXCL)?;
+        let file = in_file(&path, || open(&path, OFlags::CREATE | OFlags::EXCL))?;
+        let made = in_file(&path, || {
+            // Who looks for journals that nobody needs leaves those alone whose owner lives.
+            rustix::fs::flock(&file, FlockOperation::LockShared)?;
             let words = words(self.slots);
             rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, words as u64 * 8)?;
             SharedWords::map(file, words)
-        })?;
+        });
+        let words = made.inspect_err(|_| remove(&path))?;
         identity(id).into_iter().for_each(|(at, value)| words.store(at, value));
-        words.store(4, self.slots as u64);
+        words.store(SLOTS, self.slots as u64);
+        self.note_image(&words, image);
         words.store(0, MAGIC);
         let journal = Journal { words, path, slots: self.slots, tail: Mutex::new(FIRST) };
         journal.begin_cycle();
@@ -79,6 +84,17 @@ impl Place {
     /// # Errors
     /// See [`JournalError`].
     pub fn find(&self, id: u64) -> Result<Option<Journal>, JournalError> {
+        let path = self.path(id);
+        let Some((words, slots)) = self.open(id)? else { return Ok(None) };
+        let generation = |half: usize| words.load(GENERATIONS + half);
+        let half = if generation(1) > generation(0) { 1 } else { 0 };
+        // Nothing is added to what is there: it is read, and dropped.
+        let tail = Tail { half, slot: slots, generation: generation(half) };
+        Ok(Some(Journal { words, path, slots, tail: Mutex::new(tail) }))
+    }
+
+    /// The words of the journal with this number, and how many records a half has; `None` if it is not there.
+    pub(super) fn open(&self, id: u64) -> Result<Option<(SharedWords, usize)>, JournalError> {
         let path = self.path(id);
         let file = match open(&path, OFlags::empty()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -92,20 +108,11 @@ impl Place {
         let size = usize::try_from(stat.len() / 8).unwrap_or(0);
         let words = in_file(&path, || SharedWords::map(file, size))?;
         let named = identity(id).into_iter().all(|(at, value)| words.load(at) == value);
-        let slots = usize::try_from(words.load(4)).unwrap_or(0);
-        if words.load(0) != MAGIC || !named || size != self::words(slots) {
-            return Err(JournalError::Other(path));
+        let slots = usize::try_from(words.load(SLOTS)).unwrap_or(0);
+        match words.load(0) == MAGIC && named && size == self::words(slots) {
+            true => Ok(Some((words, slots))),
+            false => Err(JournalError::Other(path)),
         }
-        let generation = |half: usize| words.load(GENERATIONS + half);
-        let half = if generation(1) > generation(0) { 1 } else { 0 };
-        // Nothing is added to what is there: it is read, and dropped.
-        let tail = Tail { half, slot: slots, generation: generation(half) };
-        Ok(Some(Journal { words, path, slots, tail: Mutex::new(tail) }))
-    }
-
-    /// Removes a journal that nobody needs, if it is there.
-    pub fn remove(&self, id: u64) {
-        remove(&self.path(id));
     }
 }
 
@@ -145,7 +152,7 @@ fn in_file<T>(path: &Path, run: impl FnOnce() -> io::Result<T>) -> Result<T, Jou
     run().map_err(|source| JournalError::File { path: path.to_owned(), source })
 }
 
-fn remove(path: &Path) {
+pub(super) fn remove(path: &Path) {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(%error, path = %path.display(), "a journal that is not needed any more could not be removed");

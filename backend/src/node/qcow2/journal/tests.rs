@@ -3,6 +3,7 @@
 use super::*;
 use std::cell::Cell;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use tempfile::TempDir;
 
 const ID: u64 = 0x12_3456_789a;
@@ -14,7 +15,7 @@ fn change(first: u64) -> Change {
 fn journal(slots: usize) -> (TempDir, Place, Journal) {
     let directory = tempfile::tempdir().unwrap();
     let place = Place { directory: directory.path().to_owned(), slots };
-    let journal = place.create(ID).unwrap();
+    let journal = place.create(ID, Path::new("")).unwrap();
     (directory, place, journal)
 }
 
@@ -100,7 +101,7 @@ fn only_the_journal_of_this_user_and_this_number_is_believed() {
     assert!(matches!(place.find(ID), Err(JournalError::Other(_))), "of an earlier start of the system");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o620)).unwrap();
     assert!(matches!(place.find(ID), Err(JournalError::Foreign(_))), "others may write to it");
-    assert!(matches!(place.create(ID), Err(JournalError::File { .. })), "it is not replaced");
+    assert!(matches!(place.create(ID, Path::new("")), Err(JournalError::File { .. })), "it is not replaced");
     journal.remove();
     assert!(place.find(ID).unwrap().is_none());
     std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
@@ -118,4 +119,29 @@ fn runs_in_a_row_become_one_change() {
     assert_eq!(two.with(10, 1 << 63 | 0x7_0000, geometry), None, "not the next cluster");
     let zeroes = Change { word: 1, ..one }.with(8, 1, geometry).unwrap().with(9, 1, geometry).unwrap();
     assert_eq!((zeroes.count, zeroes.step, zeroes.word_of(9)), (3, 0, 1));
+}
+
+#[test]
+fn journals_are_removed_when_their_daemon_is_gone_and_their_image_does_not_name_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place { directory: directory.path().to_owned(), slots: MOST };
+    let image = |name: &str, autoclear: u64| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, [vec![0; 88], autoclear.to_be_bytes().to_vec()].concat()).unwrap();
+        path
+    };
+    let named = image("named", 1 << 62 | 7 << 16);
+    let closed = image("closed", 0);
+    let gone = directory.path().join("gone");
+    let there = |id| place.find(id).unwrap().is_some();
+    drop(place.create(7, &named).unwrap());
+    drop(place.create(8, &closed).unwrap());
+    drop(place.create(9, &gone).unwrap());
+    drop(place.create(10, Path::new("")).unwrap());
+    let living = place.create(11, &gone).unwrap();
+    drop(place.create(12, &named).unwrap());
+    assert_eq!([7, 8, 9, 10, 11, 12].map(there), [true, false, false, true, true, true]);
+    drop(living);
+    let _last = place.create(13, &gone).unwrap();
+    assert_eq!([7, 11, 12, 13].map(there), [true, false, false, true], "12 is not named by its image");
 }

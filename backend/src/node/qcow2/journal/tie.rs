@@ -16,7 +16,12 @@ pub(super) const NUMBER: u64 = ((1 << WIDTH) - 1) << SHIFT;
 impl Header {
     /// The number of the journal that goes with the image as it is.
     pub(in crate::node::qcow2) fn journal(&self) -> Option<u64> {
-        (self.autoclear & bits::AUTOCLEAR_JOURNAL != 0).then_some((self.autoclear & NUMBER) >> SHIFT)
+        Self::journal_of(self.autoclear)
+    }
+
+    /// The number that these autoclear bits name.
+    pub(super) fn journal_of(autoclear: u64) -> Option<u64> {
+        (autoclear & bits::AUTOCLEAR_JOURNAL != 0).then_some((autoclear & NUMBER) >> SHIFT)
     }
 
     /// Says that a journal with this number goes with the image, or that none does.
