@@ -4,17 +4,12 @@
 //! have are left out: to find them all L1 tables would have to be read.
 
 use super::entry::Geometry;
-use super::header::{Header, MAX_L1_BYTES};
+use super::header::Header;
 use super::l2::Tables;
 use super::l2::metadata::{Metadata, Structure};
 use super::refcount::Refcounts;
-use super::store::Store;
-use crate::error::IoError;
-use crate::reactor::Handle;
+use super::snapshot::SnapshotTable;
 use std::ops::Range;
-
-/// Bytes of an entry of a snapshot table before what varies in length.
-const SNAPSHOT_HEADER: u64 = 40;
 
 /// A piece of metadata.
 pub(super) type Piece = (Structure, Range<u64>);
@@ -61,31 +56,12 @@ fn l1(header: &Header) -> Range<u64> {
     header.l1_offset..header.l1_offset + u64::from(header.l1_entries) * 8
 }
 
-/// The snapshot table and the L1 tables that it names, as far as they are in the file.
-///
-/// # Errors
-/// The storage's.
-pub(super) async fn snapshots(io: &Handle, store: &Store, header: &Header) -> Result<Vec<Piece>, IoError> {
-    let (length, start) = (store.node().length(), header.snapshots_offset);
-    let (mut at, mut found) = (start, Vec::new());
-    for _ in 0..header.snapshots {
-        if at.checked_add(SNAPSHOT_HEADER).is_none_or(|end| end > length) {
-            break;
-        }
-        let entry = store.read(io, at, SNAPSHOT_HEADER).await?;
-        let number = |at: usize, len: usize| {
-            let bytes = entry.as_slice().get(at..at + len).unwrap_or_default();
-            bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
-        };
-        let (offset, bytes) = (number(0, 8), number(8, 4) * 8);
-        let inside = offset.checked_add(bytes).is_some_and(|end| end <= length);
-        if inside && bytes <= MAX_L1_BYTES && header.geometry().in_cluster(offset) == 0 {
-            found.push((Structure::InactiveL1, offset..offset + bytes));
-        }
-        // Four numbers of 16 and 32 bits: no overflow.
-        at = (at + SNAPSHOT_HEADER + number(12, 2) + number(14, 2) + number(36, 4)).next_multiple_of(8);
-    }
-    found.push((Structure::SnapshotTable, start..at.min(length).max(start)));
+/// The snapshot table and the L1 tables that it names, as far as they are in a file of `length` bytes.
+pub(super) fn snapshots(table: &SnapshotTable, geometry: Geometry, length: u64) -> Vec<Piece> {
+    let own = table.offset..table.offset.saturating_add(table.len).min(length);
+    let l1_tables = table.snapshots.iter().filter_map(|snapshot| snapshot.l1_range(geometry, length));
+    let mut found: Vec<Piece> = l1_tables.map(|range| (Structure::InactiveL1, range)).collect();
+    found.push((Structure::SnapshotTable, own));
     found.retain(|(_, range)| !range.is_empty());
-    Ok(found)
+    found
 }

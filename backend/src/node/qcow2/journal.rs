@@ -37,8 +37,10 @@ const NAMESPACE: usize = 5;
 const GENERATIONS: usize = 6;
 /// The image's path.
 const IMAGE: Range<usize> = 8..520;
+/// Its file.
+const FILE: Range<usize> = 520..522;
 /// Where the records begin.
-const RECORDS: usize = IMAGE.end;
+const RECORDS: usize = FILE.end;
 
 /// A journal in use.
 #[derive(Debug)]

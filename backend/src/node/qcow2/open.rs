@@ -48,6 +48,9 @@ pub enum OpenError {
     /// Part of it cannot be read.
     #[error("Could not read {0}: {1}")]
     Read(&'static str, IoError),
+    /// Its journal is there and cannot be read: to go on without would lose what a guest was told is there.
+    #[error("Could not open its journal {0}: try again, or remove that file and lose what was not flushed")]
+    Journal(String),
     /// What was noted in its journal cannot be written.
     #[error("Could not write back what its journal has: {0}")]
     Recover(IoError),
@@ -116,8 +119,7 @@ impl Image {
         let refcounts = Refcounts::open(io, store.clone(), geometry, place.0, place.1).await?;
         refcounts.set_cache_size(options.refcount_cache_bytes);
         let snapshot_table = SnapshotTable::of(io, &store, header).await?;
-        let snapshots = guarded::snapshots(io, &store, header).await;
-        let snapshots = snapshots.map_err(|error| OpenError::Read("snapshot table", error))?;
+        let snapshots = guarded::snapshots(&snapshot_table, geometry, files.file.length());
         let metadata = Arc::new(guarded::known(header, &refcounts, &snapshots, files.file.length()));
         refcounts.tell(metadata.clone());
         let data = files.data.unwrap_or_else(|| files.file.clone());
@@ -171,7 +173,7 @@ impl Image {
         let features = self.header().autoclear;
         match place.filter(|_| self.header().version >= 3) {
             Some(place) => {
-                let last = self.take_over(io, place).await.map_err(OpenError::Recover)?;
+                let last = self.take_over(io, place).await?;
                 self.begin_journal(io, place, known).await?;
                 last.iter().for_each(Journal::remove);
             }

@@ -117,22 +117,6 @@ impl SnapshotTable {
     pub async fn of(io: &Handle, store: &Store, header: &Header) -> Result<Self, TableError> {
         Self::read(io, store, header.snapshots_offset, header.snapshots).await
     }
-
-    /// Where the table and the snapshots' L1 tables are in a file of `file_length` bytes; no two of these overlap.
-    pub fn metadata(&self, geometry: Geometry, file_length: u64) -> Vec<Range<u64>> {
-        let tables = self.snapshots.iter().filter_map(|snapshot| snapshot.l1_range(geometry, file_length));
-        let own = self.offset..self.offset.saturating_add(self.len).min(file_length);
-        let mut all: Vec<_> = std::iter::once(own).chain(tables).filter(|range| !range.is_empty()).collect();
-        all.sort_by_key(|range| range.start);
-        let mut apart: Vec<Range<u64>> = Vec::new();
-        for range in all {
-            match apart.last_mut().filter(|last| range.start <= last.end) {
-                Some(last) => last.end = last.end.max(range.end),
-                None => apart.push(range),
-            }
-        }
-        apart
-    }
 }
 
 /// A piece of the table in memory.

@@ -1,9 +1,10 @@
 //! The journal of an image from its opening to its close.
 
 use super::recover::RecoverError;
-use super::{Journal, Place, tie};
+use super::{Journal, JournalError, Place, tie};
 use crate::error::IoError;
 use crate::node::qcow2::image::Image;
+use crate::node::qcow2::open::OpenError;
 use crate::node::qcow2::own_header::ChangeError;
 use crate::node::{Driver, Node};
 use crate::reactor::Handle;
@@ -14,20 +15,22 @@ impl Image {
     /// needed as soon as the header does not name it.
     ///
     /// # Errors
-    /// The storage's; the journal is there for the next try.
+    /// The storage's, and what keeps the system from showing the journal now; it is there for the next try.
     pub(in crate::node::qcow2) async fn take_over(
         &self,
         io: &Handle,
         place: &Place,
-    ) -> Result<Option<Journal>, IoError> {
+    ) -> Result<Option<Journal>, OpenError> {
         let file = self.store.node().name();
         let Some(id) = self.header().journal() else { return Ok(None) };
-        let journal = match place.find(id) {
+        let image = path_of(self.store.node()).unwrap_or_default();
+        let journal = match place.find(id, &image) {
             Ok(Some(journal)) => journal,
             Ok(None) => {
                 tracing::warn!(file, "image was not closed and its journal is gone: it is as after its last flush");
                 return Ok(None);
             }
+            Err(error @ JournalError::File { .. }) => return Err(OpenError::Journal(error.to_string())),
             Err(error) => {
                 tracing::warn!(file, %error, "the journal of an image is not used: it is as after its last flush");
                 return Ok(None);
@@ -40,7 +43,7 @@ impl Image {
             Err(error @ RecoverError::Misfit) => {
                 tracing::error!(file, %error, "the journal of an image is not used: it is as after its last flush");
             }
-            Err(RecoverError::Io(error)) => return Err(error),
+            Err(RecoverError::Io(error)) => return Err(OpenError::Recover(error)),
         }
         Ok(Some(journal))
     }

@@ -3,12 +3,12 @@
 //! It is believed only if this user made it, since this system was started, for the image that names its number.
 
 use super::record::WORDS;
-use super::{GENERATIONS, Journal, RECORDS, SLOTS, Tail};
+use super::{FILE, GENERATIONS, Journal, RECORDS, SLOTS, Tail};
 use crate::io::SharedWords;
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -73,19 +73,23 @@ impl Place {
         identity(id).into_iter().for_each(|(at, value)| words.store(at, value));
         words.store(SLOTS, self.slots as u64);
         self.note_image(&words, image);
+        FILE.zip(file_of(image)).for_each(|(at, value)| words.store(at, value));
         words.store(0, MAGIC);
         let journal = Journal { words, path, slots: self.slots, tail: Mutex::new(FIRST) };
         journal.begin_cycle();
         Ok(journal)
     }
 
-    /// The journal with this number, if it is there.
+    /// The journal with this number, if it is there. An image may name any: it has to be that of the file at `image`.
     ///
     /// # Errors
     /// See [`JournalError`].
-    pub fn find(&self, id: u64) -> Result<Option<Journal>, JournalError> {
+    pub fn find(&self, id: u64, image: &Path) -> Result<Option<Journal>, JournalError> {
         let path = self.path(id);
         let Some((words, slots)) = self.open(id)? else { return Ok(None) };
+        if !FILE.zip(file_of(image)).all(|(at, value)| words.load(at) == value) {
+            return Err(JournalError::Other(path));
+        }
         let generation = |half: usize| words.load(GENERATIONS + half);
         let half = if generation(1) > generation(0) { 1 } else { 0 };
         // Nothing is added to what is there: it is read, and dropped.
@@ -135,6 +139,15 @@ fn identity(id: u64) -> [(usize, u64); 3] {
     let boot = boot_id().to_be_bytes();
     let [high, low] = [0, 8].map(|at| boot[at..].first_chunk().copied().map_or(0, u64::from_be_bytes));
     [(1, id), (2, high), (3, low)]
+}
+
+/// What a file is whatever its name; zeroes if there is none.
+fn file_of(image: &Path) -> [u64; 2] {
+    match std::fs::metadata(image) {
+        Ok(stat) if stat.file_type().is_block_device() => [stat.rdev(), 0],
+        Ok(stat) => [stat.dev(), stat.ino()],
+        Err(_) => [0; 2],
+    }
 }
 
 /// Which start of the system this is; 0 where it does not say.

@@ -25,7 +25,7 @@ fn the_next_process_finds_what_was_noted_in_order() {
     journal.note(&[change(1), change(2)], || ()).unwrap();
     journal.note(&[change(1)], || ()).unwrap();
     drop(journal);
-    let found = place.find(ID).unwrap().unwrap();
+    let found = place.find(ID, Path::new("")).unwrap().unwrap();
     assert_eq!(found.changes(), [change(1), change(2), change(1)]);
     assert_eq!(found.note(&[change(3)], || ()), Err(Full), "it is read, and removed");
 }
@@ -93,19 +93,19 @@ fn what_an_earlier_generation_has_left_in_a_half_is_not_found() {
 fn only_the_journal_of_this_user_and_this_number_is_believed() {
     let (directory, place, journal) = journal(4);
     let path = directory.path().join(format!("tidemark-{ID:010x}.journal"));
-    assert!(place.find(ID + 1).unwrap().is_none());
+    assert!(place.find(ID + 1, Path::new("")).unwrap().is_none());
     std::fs::rename(&path, directory.path().join(format!("tidemark-{:010x}.journal", ID + 1))).unwrap();
-    assert!(matches!(place.find(ID + 1), Err(JournalError::Other(_))), "of another image");
+    assert!(matches!(place.find(ID + 1, Path::new("")), Err(JournalError::Other(_))), "of another image");
     std::fs::rename(directory.path().join(format!("tidemark-{:010x}.journal", ID + 1)), &path).unwrap();
     journal.words.store(2, 1);
-    assert!(matches!(place.find(ID), Err(JournalError::Other(_))), "of an earlier start of the system");
+    assert!(matches!(place.find(ID, Path::new("")), Err(JournalError::Other(_))), "of an earlier start of the system");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o620)).unwrap();
-    assert!(matches!(place.find(ID), Err(JournalError::Foreign(_))), "others may write to it");
+    assert!(matches!(place.find(ID, Path::new("")), Err(JournalError::Foreign(_))), "others may write to it");
     assert!(matches!(place.create(ID, Path::new("")), Err(JournalError::File { .. })), "it is not replaced");
     journal.remove();
-    assert!(place.find(ID).unwrap().is_none());
+    assert!(place.find(ID, Path::new("")).unwrap().is_none());
     std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
-    assert!(matches!(place.find(ID), Err(JournalError::File { .. })), "links are not followed");
+    assert!(matches!(place.find(ID, Path::new("")), Err(JournalError::File { .. })), "links are not followed");
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn journals_are_removed_when_their_daemon_is_gone_and_their_image_does_not_name_
     let named = image("named", 1 << 62 | 7 << 16);
     let closed = image("closed", 0);
     let gone = directory.path().join("gone");
-    let there = |id| place.find(id).unwrap().is_some();
+    let there = |id| place.path(id).exists();
     drop(place.create(7, &named).unwrap());
     drop(place.create(8, &closed).unwrap());
     drop(place.create(9, &gone).unwrap());
@@ -144,4 +144,16 @@ fn journals_are_removed_when_their_daemon_is_gone_and_their_image_does_not_name_
     drop(living);
     let _last = place.create(13, &gone).unwrap();
     assert_eq!([7, 11, 12, 13].map(there), [true, false, false, true], "12 is not named by its image");
+}
+
+#[test]
+fn an_image_that_names_the_journal_of_another_does_not_get_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = Place { directory: directory.path().to_owned(), slots: MOST };
+    let [image, other] = ["image", "other"].map(|name| directory.path().join(name));
+    [&image, &other].into_iter().for_each(|path| std::fs::write(path, b"").unwrap());
+    drop(place.create(ID, &image).unwrap());
+    assert!(matches!(place.find(ID, &other), Err(JournalError::Other(_))));
+    std::fs::rename(&image, directory.path().join("renamed")).unwrap();
+    assert!(place.find(ID, &directory.path().join("renamed")).unwrap().is_some(), "it is the file that counts");
 }
