@@ -16,6 +16,7 @@
 mod bitmap;
 mod copy_map;
 mod granularity;
+pub mod journal;
 mod sync;
 mod waiters;
 

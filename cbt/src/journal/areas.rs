@@ -1,0 +1,121 @@
+//! The areas of one generation that may be written to: those that the journal has stably, and those it is to have.
+//!
+//! The Journal ordering: an area's bit is stable before the first write into the area is submitted. So [`Areas::cover`]
+//! says yes only after [`Areas::stable`], and what is stable never becomes less.
+
+use super::sector::WORDS;
+use super::{AREAS_PER_SECTOR, AreaSector, pairs};
+use crate::sync::{AtomicU64, Ordering};
+use crate::{Granularity, OutOfMemory, zeroed};
+use std::ops::Range;
+
+/// Areas of a disk, in one generation. Any number of threads ask.
+pub struct Areas {
+    generation: u64,
+    area: Granularity,
+    /// Whole sectors of bits: what the journal has.
+    stable: Box<[AtomicU64]>,
+    /// What somebody wants to write to.
+    wanted: Box<[AtomicU64]>,
+}
+
+impl Areas {
+    /// A generation that has no area yet, of a disk of `size` bytes.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn new(generation: u64, size: u64, area: Granularity) -> Result<Self, OutOfMemory> {
+        let words = pairs(size, area).saturating_mul(WORDS as u64);
+        Ok(Self { generation, area, stable: zeroed(words)?, wanted: zeroed(words)? })
+    }
+
+    /// Its number.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Bytes of an area.
+    pub fn area(&self) -> Granularity {
+        self.area
+    }
+
+    /// Whether every area that the range touches may be written to; those that do not exist may.
+    #[inline]
+    pub fn cover(&self, offset: u64, len: u64) -> bool {
+        if len == 0 {
+            return true;
+        }
+        let (first, last) = self.span(offset, len);
+        self.has(first) && (first == last || self.has_all(first, last))
+    }
+
+    #[inline]
+    fn span(&self, offset: u64, len: u64) -> (u64, u64) {
+        let bits = self.area.bits();
+        (offset >> bits, offset.saturating_add(len - 1) >> bits)
+    }
+
+    #[inline]
+    fn has(&self, area: u64) -> bool {
+        let word = self.stable.get(usize::try_from(area / 64).unwrap_or(usize::MAX));
+        word.is_none_or(|word| word.load(Ordering::Acquire) >> (area % 64) & 1 == 1)
+    }
+
+    #[inline(never)]
+    fn has_all(&self, first: u64, last: u64) -> bool {
+        (first..=last).all(|area| self.has(area))
+    }
+
+    /// Wants the areas that a range touches; returns the pairs of sectors that they are in.
+    pub fn want(&self, offset: u64, len: u64) -> Range<u64> {
+        let (first, last) = self.span(offset, len.max(1));
+        for area in first..=last {
+            let Some(word) = self.wanted.get(usize::try_from(area / 64).unwrap_or(usize::MAX)) else { break };
+            word.fetch_or(1 << (area % 64), Ordering::AcqRel);
+        }
+        first / AREAS_PER_SECTOR..last / AREAS_PER_SECTOR + 1
+    }
+
+    /// Wants every area that `other` has.
+    pub fn want_all_of(&self, other: &Self) {
+        for (wanted, stable) in self.wanted.iter().zip(&other.stable) {
+            wanted.fetch_or(stable.load(Ordering::Acquire), Ordering::AcqRel);
+        }
+    }
+
+    /// The sectors in which something is wanted that the journal does not have, with all that is wanted now.
+    pub fn lacking(&self, number: u64) -> Vec<AreaSector> {
+        let pairs = self.wanted.len() / WORDS;
+        (0..pairs).filter_map(|pair| self.lacking_in(number, pair)).collect()
+    }
+
+    fn lacking_in(&self, number: u64, pair: usize) -> Option<AreaSector> {
+        let range = pair * WORDS..(pair + 1) * WORDS;
+        let (wanted, stable) = (self.wanted.get(range.clone())?, self.stable.get(range)?);
+        let words: [u64; WORDS] = std::array::from_fn(|at| wanted[at].load(Ordering::Acquire));
+        let lacks = words.iter().zip(stable).any(|(wanted, stable)| wanted & !stable.load(Ordering::Acquire) != 0);
+        let sector = AreaSector { number, generation: self.generation, pair: pair as u64, words };
+        lacks.then_some(sector)
+    }
+
+    /// The journal has these sectors now, stably.
+    pub fn stable(&self, sectors: &[AreaSector]) {
+        for sector in sectors {
+            let first = usize::try_from(sector.pair).unwrap_or(usize::MAX).saturating_mul(WORDS);
+            for (stable, word) in self.stable.iter().skip(first).zip(&sector.words) {
+                stable.fetch_or(*word, Ordering::AcqRel);
+            }
+        }
+    }
+
+    /// Areas that may be written to.
+    pub fn count(&self) -> u64 {
+        self.stable.iter().map(|word| u64::from(word.load(Ordering::Acquire).count_ones())).sum()
+    }
+}
+
+impl std::fmt::Debug for Areas {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Areas(generation {}, {} of {} bytes)", self.generation, self.count(), self.area.bytes())
+    }
+}

@@ -1,0 +1,73 @@
+//! A head: whose journal this is, and from which generation on it counts.
+
+use super::{SECTOR, checksum, half, word};
+use crate::Granularity;
+
+/// "TMchang", then the form's number.
+const MAGIC: u64 = u64::from_le_bytes(*b"TMchang1");
+/// Where the checksum is.
+const CHECKSUM: usize = 8;
+/// What is checked behind it.
+const BODY: usize = 12;
+
+/// What a head says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Grows by one with each head that is written.
+    pub sequence: u64,
+    /// What the image names its journal by, while it is in use.
+    pub number: u64,
+    /// What the image named its last journal by, all of which is in the image: that is believed, too, as long as the
+    /// image does not have the new number.
+    pub previous: Option<u64>,
+    /// Bytes of the disk, at least.
+    pub size: u64,
+    /// Bytes of an area.
+    pub area: Granularity,
+    /// The first generation of which not all is in the image.
+    pub live: u64,
+}
+
+impl Head {
+    /// As it is written.
+    pub fn encode(&self) -> [u8; SECTOR] {
+        let mut bytes = [0; SECTOR];
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        put(0, &MAGIC.to_le_bytes());
+        put(BODY, &self.area.bits().to_le_bytes());
+        let numbers =
+            [self.sequence, self.number, self.previous.map_or(u64::MAX, |number| number), self.size, self.live];
+        numbers.iter().zip(1..).for_each(|(number, at)| put(8 + 8 * at, &number.to_le_bytes()));
+        let sum = checksum(&bytes[..CHECKSUM], &bytes[BODY..]);
+        bytes[CHECKSUM..BODY].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    /// What a sector says; `None` if it is no head, or a broken one.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; SECTOR] = bytes.try_into().ok()?;
+        let whole = checksum(&bytes[..CHECKSUM], &bytes[BODY..]) == half(bytes, CHECKSUM);
+        if !whole || word(bytes, 0) != MAGIC {
+            return None;
+        }
+        let [sequence, number, previous, size, live] = [16, 24, 32, 40, 48].map(|at| word(bytes, at));
+        let previous = (previous != u64::MAX).then_some(previous);
+        let area = 1_u64.checked_shl(half(bytes, BODY)).and_then(Granularity::new)?;
+        Some(Self { sequence, number, previous, size, area, live })
+    }
+
+    /// The head that counts of the two at a journal's beginning.
+    pub fn newest(heads: &[u8]) -> Option<Self> {
+        heads.chunks(SECTOR).take(2).filter_map(Self::decode).max_by_key(|head| head.sequence)
+    }
+
+    /// Bytes from the journal's beginning to where it is written.
+    pub fn place(&self) -> u64 {
+        self.sequence % 2 * SECTOR as u64
+    }
+
+    /// Whether the journal goes with an image that names it by `number`.
+    pub fn goes_with(&self, number: u64) -> bool {
+        self.number == number || self.previous == Some(number)
+    }
+}
