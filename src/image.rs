@@ -6,10 +6,11 @@
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::ValueEnum;
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tidemark_backend::error::{GraphError, errno_text};
 use tidemark_backend::export::ExportError;
@@ -17,6 +18,7 @@ use tidemark_backend::graph::{Graph, ImageFormat};
 use tidemark_backend::node::options::{
     ChildRef, Discard, DriverOptions, FileOptions, Locking, Qcow2Options, RawOptions,
 };
+use tidemark_backend::node::qcow2::header::bits;
 use tidemark_backend::node::{Driver, Node, NodeOptions};
 
 /// The first bytes of a qcow2 image (QEMU, docs/interop/qcow2.rst).
@@ -65,6 +67,8 @@ pub struct Image {
     pub read_only: bool,
     /// How the host caches it.
     pub cache: Cache,
+    /// The image that keeps the bitmaps of a raw disk.
+    pub meta: Option<PathBuf>,
 }
 
 impl Image {
@@ -86,7 +90,15 @@ impl Image {
                 other => other,
             },
         };
-        opened.map_err(|error| self.refusal(&error))
+        let node = opened.map_err(|error| self.refusal(&error))?;
+        match self.check_meta(&node) {
+            Ok(()) => Ok(node),
+            Err(error) => {
+                drop(node);
+                graph.close(name)?;
+                Err(error)
+            }
+        }
     }
 
     /// The one line about an image that cannot be exported.
@@ -98,25 +110,22 @@ impl Image {
     }
 
     fn refusal(&self, error: &GraphError) -> anyhow::Error {
-        let path = self.path.display();
+        // What is wrong with more than a file is wrong with the image.
+        let path = self.meta.as_ref().unwrap_or(&self.path).display();
         match error {
-            GraphError::Open { source, .. } if source.kind() == ErrorKind::InvalidInput => {
+            GraphError::Open { path, source } if source.kind() == ErrorKind::InvalidInput => {
                 anyhow!("cannot open '{path}' with O_DIRECT: {}", errno_text(source))
             }
-            GraphError::Open { source, .. } => self.cannot_open(source),
+            GraphError::Open { path, source } => cannot_open(path, source),
             GraphError::Locked(conflict) => anyhow!("'{path}': {error}. {}", conflict.hint()),
             other => anyhow!("'{path}': {other}"),
         }
     }
 
-    fn cannot_open(&self, error: &io::Error) -> anyhow::Error {
-        anyhow!("cannot open '{}': {}", self.path.display(), errno_text(error))
-    }
-
     /// Whether it is a block device rather than a file; an error if it cannot be a disk.
     fn inspect(&self) -> anyhow::Result<bool> {
         let path = self.path.display();
-        let fail = |error: io::Error| self.cannot_open(&error);
+        let fail = |error: io::Error| cannot_open(&path, &error);
         // Before it is opened: a pipe would wait for its other end.
         let kind = fs::metadata(&self.path).map_err(fail)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
@@ -136,13 +145,38 @@ impl Image {
         Ok(kind.is_block_device())
     }
 
+    /// Whether the image that was opened for its bitmaps is one of this disk, as far as that can be seen.
+    fn check_meta(&self, node: &Node) -> anyhow::Result<()> {
+        let (Some(meta), Driver::Qcow2(image)) = (&self.meta, node.driver()) else { return Ok(()) };
+        let (path, meta) = (self.path.display(), meta.display());
+        if image.header().autoclear & bits::AUTOCLEAR_RAW_DATA == 0 {
+            bail!("'{meta}' does not track a raw disk: `tidemark track` makes an image that does");
+        }
+        let length = image.data_file().map_or(0, |data| data.length());
+        if length != node.length() {
+            bail!(
+                "'{meta}' tracks a disk of {} bytes, and '{path}' has {length}: it is another disk, or its size was \
+                 changed without that image; then remove the image, track the disk again and begin with a full backup",
+                node.length()
+            );
+        }
+        Ok(())
+    }
+
     fn node(&self, name: &str, device: bool, direct: bool) -> NodeOptions {
-        let file = DriverOptions::File(FileOptions { filename: self.path.clone(), locking: Locking::Auto, device });
-        let file = NodeOptions { node_name: Some(format!("{name}-file")), ..NodeOptions::new(file) };
-        let file = ChildRef::Inline(Box::new(file));
-        let driver = match self.format {
-            Some(Format::Qcow2) => DriverOptions::Qcow2(Box::new(Qcow2Options::new(file))),
-            Some(Format::Raw) | None => {
+        let plain = |filename: &Path, name: String, device| {
+            let file = FileOptions { filename: filename.to_owned(), locking: Locking::Auto, device };
+            let file = NodeOptions { node_name: Some(name), ..NodeOptions::new(DriverOptions::File(file)) };
+            ChildRef::Inline(Box::new(file))
+        };
+        let file = plain(&self.path, format!("{name}-file"), device);
+        let driver = match (&self.meta, self.format) {
+            (Some(meta), _) => {
+                let meta = Qcow2Options::new(plain(meta, format!("{name}-meta"), false));
+                DriverOptions::Qcow2(Box::new(Qcow2Options { data_file: Some(file), ..meta }))
+            }
+            (None, Some(Format::Qcow2)) => DriverOptions::Qcow2(Box::new(Qcow2Options::new(file))),
+            (None, Some(Format::Raw) | None) => {
                 DriverOptions::Raw(RawOptions { file, offset: 0, size: None, guard_format: self.format.is_none() })
             }
         };
@@ -156,6 +190,10 @@ impl Image {
     }
 }
 
+fn cannot_open(path: impl Display, error: &io::Error) -> anyhow::Error {
+    anyhow!("cannot open '{path}': {}", errno_text(error))
+}
+
 /// Whether a file could not be opened because its file system has no O_DIRECT.
 fn is_without_direct(error: &GraphError) -> bool {
     match error {
@@ -165,7 +203,11 @@ fn is_without_direct(error: &GraphError) -> bool {
     }
 }
 
-fn begins_with_qcow2(file: &mut File) -> io::Result<bool> {
+/// Whether a file's first bytes say that it is a qcow2 image.
+///
+/// # Errors
+/// It cannot be read.
+pub fn begins_with_qcow2(file: &mut File) -> io::Result<bool> {
     let mut first = QCOW2_MAGIC;
     file.rewind()?;
     file.read_exact(&mut first)?;

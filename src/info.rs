@@ -3,7 +3,7 @@
 //! Reads metadata only, opens no backing file unless it is asked to, and then only those that headers may name.
 
 mod human;
-mod size;
+pub mod size;
 mod snapshots;
 
 use crate::image::Format;

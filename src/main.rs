@@ -1,9 +1,10 @@
 //! `tidemark`: one program that serves disks, controls the process that serves them, and shows that it works.
 //!
 //! Puts the parts together and knows the command line; knows no ring, no image format and no JSON. With a subcommand it
-//! is for people ([`serve`], [`ctl`], [`demo`], [`info`], [`check`]); with options alone it is a daemon in the manner of `qemu-storage-daemon`
+//! is for people ([`serve`], [`ctl`], [`demo`], [`info`], [`check`], [`bitmap`], [`track`]); with options alone it is a daemon in the manner of `qemu-storage-daemon`
 //! ([`daemon`]). Whatever fails before it runs is one message on standard error and exit status 1.
 
+mod bitmap;
 mod check;
 mod cli;
 mod ctl;
@@ -16,6 +17,7 @@ mod inspect;
 mod lifetime;
 mod logging;
 mod serve;
+mod track;
 
 use cli::Command;
 use std::process::ExitCode;
@@ -28,6 +30,8 @@ fn main() -> ExitCode {
         Some(Command::Demo(options)) => demo::run(options),
         Some(Command::Info(options)) => info::run(&options),
         Some(Command::Check(options)) => return check::run(&options).unwrap_or_else(failed),
+        Some(Command::Bitmap(command)) => return bitmap::run(&command).unwrap_or_else(failed),
+        Some(Command::Track(options)) => track::run(&options),
         None => return daemon::run(&arguments),
     };
     outcome.map_or_else(failed, |()| ExitCode::SUCCESS)

@@ -4,11 +4,13 @@
 
 pub mod scan;
 
+use crate::bitmap::BitmapCommand;
 use crate::check::CheckOptions;
 use crate::ctl::CtlOptions;
 use crate::demo::DemoOptions;
 use crate::info::InfoOptions;
 use crate::serve::ServeOptions;
+use crate::track::TrackOptions;
 use clap::{CommandFactory, Parser};
 use std::ffi::OsString;
 
@@ -28,6 +30,11 @@ pub enum Command {
     Info(InfoOptions),
     /// Check whether a qcow2 image is sound, without changing it.
     Check(CheckOptions),
+    /// List and change the bitmaps of an image that nobody serves, and check those of a chain of images.
+    #[command(subcommand)]
+    Bitmap(BitmapCommand),
+    /// Give a raw disk change tracking that outlives the daemon: a qcow2 image beside it that holds its bitmaps.
+    Track(TrackOptions),
 }
 
 /// The subcommand, if there is one. Its errors and help end the process, as clap does it, with status 1 for errors.

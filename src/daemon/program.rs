@@ -55,7 +55,8 @@ impl Program {
     pub fn start(&self, dispatcher: &Arc<Dispatcher>) -> Result<(), Refusal> {
         let Some(path) = &self.blk_file else { return Ok(()) };
         let context = dispatcher.context();
-        let image = Image { path: path.into(), format: None, read_only: self.read_only, cache: Cache::Auto };
+        let image =
+            Image { path: path.into(), format: None, read_only: self.read_only, cache: Cache::Auto, meta: None };
         let node = image.open(&context.graph, NAME)?;
         let options = VhostOptions {
             id: NAME.to_owned(),

@@ -30,6 +30,9 @@ pub struct ServeOptions {
     /// given several times.
     #[arg(long, value_name = "DIRECTORY")]
     pub backing_dir: Vec<PathBuf>,
+    /// Image that `tidemark track` has made for a raw disk, which keeps its bitmaps; once for each disk, in their order.
+    #[arg(long, value_name = "PATH")]
+    pub meta: Vec<PathBuf>,
     /// Control socket (QMP), for `tidemark ctl`.
     #[arg(long, value_name = "PATH")]
     pub qmp: Option<PathBuf>,
@@ -91,6 +94,12 @@ impl ServeOptions {
         if self.serial.len() > self.targets.len() {
             bail!("--serial is given {} times for {} disks", self.serial.len(), self.targets.len());
         }
+        if self.meta.len() > self.targets.len() {
+            bail!("--meta is given {} times for {} disks", self.meta.len(), self.targets.len());
+        }
+        if !self.meta.is_empty() && self.format == Some(Format::Qcow2) {
+            bail!("--meta is for raw disks, and --format qcow2 says that they are none");
+        }
         self.targets.iter().enumerate().map(|(index, target)| self.disk(index, target)).collect()
     }
 
@@ -107,7 +116,8 @@ impl ServeOptions {
                 PathBuf::from(name)
             }
         };
-        let image = Image { path, format: self.format, read_only: self.read_only, cache: self.cache() };
+        let (format, meta) = (self.format, self.meta.get(index).cloned());
+        let image = Image { path, format, read_only: self.read_only, cache: self.cache(), meta };
         Ok(Disk { name: format!("disk{index}"), image, socket, serial: self.serial.get(index).cloned() })
     }
 

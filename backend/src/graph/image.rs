@@ -52,7 +52,13 @@ impl Graph {
             holds.push(Hold::of_reader(backing)?);
         }
         let files = Files { file: file.clone(), data, backing };
-        let open = move |io| async move { Image::open(&io, &header, files, &settings).await };
+        let bitmaps_only = options.bitmaps_only;
+        let open = move |io| async move {
+            match bitmaps_only {
+                true => Image::open_for_bitmaps(&io, &header, files, &settings).await,
+                false => Image::open(&io, &header, files, &settings).await,
+            }
+        };
         let mut image = run(opening.runner, open)?.map_err(|error| refusal(&file, error))?;
         image.keep(holds);
         image.tell_corruption(name, self.corruption.clone());

@@ -2,11 +2,13 @@
 //!
 //! Knows nodes from outside, and of an image what it says of itself.
 
+mod bitmaps;
 mod check;
 mod inspected;
 mod snapshot;
 mod specific;
 
+pub use bitmaps::{BitmapChainCheck, BitmapChainLayer, bitmaps_to_json};
 pub use check::ImageCheck;
 pub use inspected::{BlockChildInfo, BlockGraphInfo};
 pub use snapshot::SnapshotInfo;
@@ -73,6 +75,7 @@ pub(super) fn image(node: &Node, flat: bool) -> ImageInfo {
         dirty_flag: dirty_flag(node),
         actual_size: actual_size(node),
         virtual_size: node.length(),
+        cluster_size: cluster_size(node),
         snapshots: snapshots(node),
         backing_image: below.map(|below| Box::new(image(below, flat))),
         ..info
@@ -129,6 +132,15 @@ fn snapshots(node: &Node) -> Option<Vec<SnapshotInfo>> {
         Driver::Qcow2(image) => SnapshotInfo::list(image.snapshots()),
         Driver::Raw(_) | Driver::BlkDebug(_) => snapshots(node.child()?),
         _ => None,
+    }
+}
+
+/// Bytes of a cluster of a node's image, or of the one below.
+fn cluster_size(node: &Node) -> Option<i64> {
+    match node.driver() {
+        Driver::Qcow2(image) => i64::try_from(image.cluster_size()).ok(),
+        Driver::Raw(_) | Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => cluster_size(node.child()?),
+        Driver::File(_) | Driver::Null(_) | Driver::SnapshotAccess(_) => None,
     }
 }
 

@@ -171,6 +171,7 @@ impl TryFrom<BlockdevOptionsQcow2> for Qcow2Options {
             l2_cache_entry_size: bytes("l2-cache-entry-size", options.l2_cache_entry_size)?,
             refcount_cache_size: bytes("refcount-cache-size", options.refcount_cache_size)?,
             encrypt: options.encrypt.map(|encrypt| encrypt.format.text()),
+            bitmaps_only: false,
         })
     }
 }

@@ -105,11 +105,29 @@ pub async fn read_header(io: &Handle, file: &Arc<Node>) -> Result<Header, OpenEr
 }
 
 impl Image {
-    /// Opens the image with this header.
+    /// Opens the image with this header. If it can be written to, its bitmaps are in use from now on.
     ///
     /// # Errors
     /// See [`OpenError`].
     pub async fn open(io: &Handle, header: &Header, files: Files, options: &Options) -> Result<Self, OpenError> {
+        let image = Self::open_for_bitmaps(io, header, files, options).await?;
+        if !options.read_only {
+            image.begin_recording(io).await?;
+        }
+        Ok(image)
+    }
+
+    /// Opens the image with this header for whoever changes no more than its bitmaps: what the file has of them stays
+    /// as it is until others are stored.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_for_bitmaps(
+        io: &Handle,
+        header: &Header,
+        files: Files,
+        options: &Options,
+    ) -> Result<Self, OpenError> {
         let geometry = header.geometry();
         let store = Store::new(files.file.clone());
         if !options.read_only {
@@ -162,7 +180,7 @@ impl Image {
         }
         if !options.read_only {
             image.begin_writing(io, options.journal.as_ref()).await?;
-            image.begin_recording(io).await?;
+            image.forget_stale_bitmaps(io).await?;
         }
         Ok(image)
     }

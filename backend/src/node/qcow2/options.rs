@@ -41,6 +41,9 @@ pub struct Qcow2Options {
     pub refcount_cache_size: Option<u64>,
     /// `encrypt`: the format that the image is said to be encrypted in.
     pub encrypt: Option<&'static str>,
+    /// Nobody will write to the disk, and only the image's bitmaps are changed: what the file has of them is to be
+    /// believed all the time. No member of QEMU's.
+    pub bitmaps_only: bool,
 }
 
 /// `backing`.
@@ -69,6 +72,7 @@ impl Qcow2Options {
             l2_cache_entry_size: None,
             refcount_cache_size: None,
             encrypt: None,
+            bitmaps_only: false,
         }
     }
 

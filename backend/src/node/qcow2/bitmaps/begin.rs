@@ -10,11 +10,11 @@ use crate::reactor::Handle;
 const SECTOR: u64 = 512;
 
 impl Image {
-    /// Says in the file, stably, that what it has of its bitmaps is not to be believed from now on.
+    /// Drops the bitmaps that a program did not know of which wrote to the image.
     ///
     /// # Errors
-    /// The storage's; those of a change of the header.
-    pub(in crate::node::qcow2) async fn begin_recording(&self, io: &Handle) -> Result<(), ChangeError> {
+    /// Those of a change of the header.
+    pub(in crate::node::qcow2) async fn forget_stale_bitmaps(&self, io: &Handle) -> Result<(), ChangeError> {
         if self.header().stale_bitmaps {
             let file = self.file().name();
             tracing::warn!(
@@ -24,6 +24,14 @@ impl Image {
             );
             self.change_header(io, |header| header.stale_bitmaps = false).await?;
         }
+        Ok(())
+    }
+
+    /// Says in the file, stably, that what it has of its bitmaps is not to be believed from now on.
+    ///
+    /// # Errors
+    /// The storage's; those of a change of the header.
+    pub(in crate::node::qcow2) async fn begin_recording(&self, io: &Handle) -> Result<(), ChangeError> {
         let _turn = self.bitmaps.turn.lock(0..1).await;
         let place = {
             let in_file = self.bitmaps.in_file();

@@ -1,0 +1,125 @@
+//! An image opened for its bitmaps alone: its guest's disk takes no part, and neither do the images below.
+//!
+//! Until other bitmaps are stored, all at once, the file has those that it had, and they are to be believed: whatever
+//! fails or is killed on the way has changed nothing.
+
+use crate::image::Format;
+use crate::inspect;
+use anyhow::{Context as _, anyhow};
+use qmp_lite::context::Context;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::sync::Arc;
+use tidemark_backend::bitmaps::BitmapError;
+use tidemark_backend::error::GraphError;
+use tidemark_backend::graph::InspectError;
+use tidemark_backend::node::options::{
+    Backing, ChildRef, DriverOptions, FileOptions, Locking, NullOptions, Qcow2Options,
+};
+use tidemark_backend::node::{Driver, Node, NodeOptions};
+use tidemark_jobs::action::Action;
+use tidemark_jobs::transaction::{TransactionError, transact};
+
+/// Bytes of the largest cluster.
+const CLUSTER_MAX: u64 = 2 << 20;
+
+/// How an image is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// To be changed.
+    Change,
+    /// To be read.
+    Read,
+    /// To be read, whoever writes to it meanwhile.
+    Share,
+}
+
+/// Opens the image as node `name`; `None` if it is raw and has no bitmaps.
+///
+/// # Errors
+/// It cannot be opened, or somebody else has it.
+pub fn open(
+    context: &Context,
+    name: &str,
+    path: &Path,
+    format: Option<Format>,
+    mode: Mode,
+) -> anyhow::Result<Option<Arc<Node>>> {
+    // Locks are taken when it is opened as a node.
+    let looked = context.graph.inspect(path, format.map(Format::in_headers), true);
+    let looked = looked.map_err(|error| inspect::refusal(&error))?;
+    inspect::warn(&looked);
+    let Some(description) = looked.description() else { return Ok(None) };
+    let data_file = description.header.data_file.as_ref().map(|_| nothing(description.header.size));
+    drop(looked);
+    let device = std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device());
+    let file = FileOptions { filename: path.to_owned(), locking: Locking::Auto, device };
+    let file = ChildRef::Inline(Box::new(NodeOptions::new(DriverOptions::File(file))));
+    let qcow2 = Qcow2Options { backing: Backing::None, data_file, bitmaps_only: true, ..Qcow2Options::new(file) };
+    let options = NodeOptions {
+        node_name: Some(name.to_owned()),
+        read_only: mode != Mode::Change,
+        force_share: mode == Mode::Share,
+        ..NodeOptions::new(DriverOptions::Qcow2(Box::new(qcow2)))
+    };
+    let node = context.graph.open(&options);
+    node.map(Some).map_err(|source| refusal(path, source, mode))
+}
+
+/// What stands for the file with the guest's clusters, of which none is read or written.
+fn nothing(size: u64) -> ChildRef {
+    let size = size.next_multiple_of(CLUSTER_MAX);
+    let null = NullOptions { size, read_zeroes: false, latency_ns: 0 };
+    ChildRef::Inline(Box::new(NodeOptions::new(DriverOptions::Null(null))))
+}
+
+fn refusal(path: &Path, source: GraphError, mode: Mode) -> anyhow::Error {
+    let is_locked = matches!(source, GraphError::Locked(_));
+    let error = inspect::refusal(&InspectError::Open { path: path.display().to_string(), source });
+    match is_locked && mode == Mode::Change {
+        true => anyhow!(
+            "{error}\nA daemon that serves it changes its bitmaps itself: `tidemark ctl SOCKET block-dirty-bitmap-add` \
+             and the like, or end that process first."
+        ),
+        false => error,
+    }
+}
+
+/// Changes bitmaps in memory; a bitmap that is removed leaves the file at once.
+///
+/// # Errors
+/// With QEMU's texts; nothing has changed then.
+pub fn apply(context: &Context, path: &Path, action: Action) -> Result<(), TransactionError> {
+    let done = transact(&context.jobs, &context.graph, vec![action], false);
+    done.map_err(|error| match error {
+        // Nobody knows the node by its name.
+        TransactionError::Bitmap(BitmapError::NotStorable { name, reason, .. }) => {
+            BitmapError::NotStorable { name, node: path.display().to_string(), reason }.into()
+        }
+        other => other,
+    })
+}
+
+/// Stores the bitmaps of an image, all or none, stably.
+///
+/// # Errors
+/// The file has those that it had.
+pub fn store(context: &Context, node: &Arc<Node>) -> anyhow::Result<()> {
+    let node = node.clone();
+    let stored = context.jobs.ask_async(async move |registry| match node.driver() {
+        Driver::Qcow2(image) => image.store_bitmaps(registry.io(), node.points()).await,
+        _ => Ok(()),
+    });
+    stored?.context("Could not store the bitmaps; those of the image are what they were")
+}
+
+/// Closes an image. What it has of its bitmaps it has already.
+///
+/// # Errors
+/// The node is in use.
+pub fn close(context: &Context, node: Arc<Node>) -> anyhow::Result<()> {
+    let name = node.name().to_owned();
+    node.points().tracking().set_read_only(true);
+    drop(node);
+    Ok(context.graph.close(&name)?)
+}
