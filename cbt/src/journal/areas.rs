@@ -17,6 +17,8 @@ pub struct Areas {
     stable: Box<[AtomicU64]>,
     /// What somebody wants to write to.
     wanted: Box<[AtomicU64]>,
+    /// What somebody asked for in this generation.
+    touched: Box<[AtomicU64]>,
 }
 
 impl Areas {
@@ -26,7 +28,7 @@ impl Areas {
     /// There is no memory for it.
     pub fn new(generation: u64, size: u64, area: Granularity) -> Result<Self, OutOfMemory> {
         let words = pairs(size, area).saturating_mul(WORDS as u64);
-        Ok(Self { generation, area, stable: zeroed(words)?, wanted: zeroed(words)? })
+        Ok(Self { generation, area, stable: zeroed(words)?, wanted: zeroed(words)?, touched: zeroed(words)? })
     }
 
     /// Its number.
@@ -46,7 +48,10 @@ impl Areas {
             return true;
         }
         let (first, last) = self.span(offset, len);
-        self.has(first) && (first == last || self.has_all(first, last))
+        if first == last && Self::bit(&self.stable, first) && Self::bit(&self.touched, first) {
+            return true;
+        }
+        self.touch_all(first, last)
     }
 
     #[inline]
@@ -56,31 +61,53 @@ impl Areas {
     }
 
     #[inline]
-    fn has(&self, area: u64) -> bool {
-        let word = self.stable.get(usize::try_from(area / 64).unwrap_or(usize::MAX));
+    fn bit(words: &[AtomicU64], area: u64) -> bool {
+        let word = words.get(usize::try_from(area / 64).unwrap_or(usize::MAX));
         word.is_none_or(|word| word.load(Ordering::Acquire) >> (area % 64) & 1 == 1)
     }
 
     #[inline(never)]
-    fn has_all(&self, first: u64, last: u64) -> bool {
-        (first..=last).all(|area| self.has(area))
+    fn touch_all(&self, first: u64, last: u64) -> bool {
+        Self::set(&self.touched, first, last);
+        (first..=last).all(|area| Self::bit(&self.stable, area))
     }
 
-    /// Wants the areas that a range touches; returns the pairs of sectors that they are in.
-    pub fn want(&self, offset: u64, len: u64) -> Range<u64> {
-        let (first, last) = self.span(offset, len.max(1));
+    fn set(words: &[AtomicU64], first: u64, last: u64) {
         for area in first..=last {
-            let Some(word) = self.wanted.get(usize::try_from(area / 64).unwrap_or(usize::MAX)) else { break };
+            let Some(word) = words.get(usize::try_from(area / 64).unwrap_or(usize::MAX)) else { return };
             word.fetch_or(1 << (area % 64), Ordering::AcqRel);
         }
-        first / AREAS_PER_SECTOR..last / AREAS_PER_SECTOR + 1
     }
 
-    /// Wants every area that `other` has.
-    pub fn want_all_of(&self, other: &Self) {
-        for (wanted, stable) in self.wanted.iter().zip(&other.stable) {
-            wanted.fetch_or(stable.load(Ordering::Acquire), Ordering::AcqRel);
+    /// Wants the areas that a range touches.
+    pub fn want(&self, offset: u64, len: u64) {
+        let (first, last) = self.span(offset, len.max(1));
+        Self::set(&self.wanted, first, last);
+    }
+
+    /// Wants every area that somebody asked for in the generation before: a steady load has them again.
+    pub fn want_touched_of(&self, last: &Self) {
+        for (wanted, touched) in self.wanted.iter().zip(&last.touched) {
+            wanted.fetch_or(touched.load(Ordering::Acquire), Ordering::AcqRel);
         }
+    }
+
+    /// The same generation of a disk that has another size now.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn resized(&self, size: u64) -> Result<Self, OutOfMemory> {
+        let new = Self::new(self.generation, size, self.area)?;
+        let all = [(&new.stable, &self.stable), (&new.wanted, &self.wanted), (&new.touched, &self.touched)];
+        for (new, old) in all.into_iter().flat_map(|(new, old)| new.iter().zip(old)) {
+            new.store(old.load(Ordering::Acquire), Ordering::Release);
+        }
+        Ok(new)
+    }
+
+    /// Every area may be written to: nobody keeps a journal any more.
+    pub fn waive(&self) {
+        self.stable.iter().for_each(|word| word.store(u64::MAX, Ordering::Release));
     }
 
     /// The sectors in which something is wanted that the journal does not have, with all that is wanted now.

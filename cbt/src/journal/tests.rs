@@ -32,7 +32,7 @@ fn found(head: &Head, sectors: &[u8]) -> Vec<std::ops::Range<u64>> {
 
 fn areas(generation: u64, ranges: &[(u64, u64)]) -> Areas {
     let areas = Areas::new(generation, head().size, head().area).unwrap();
-    ranges.iter().for_each(|(offset, len)| drop(areas.want(*offset, *len)));
+    ranges.iter().for_each(|(offset, len)| areas.want(*offset, *len));
     areas
 }
 
@@ -96,7 +96,7 @@ fn a_range_is_covered_when_all_its_areas_are_stable() {
 fn areas_wanted_while_others_are_written_are_still_lacking_afterwards() {
     let areas = areas(5, &[(0, 1)]);
     let written = areas.lacking(77);
-    assert_eq!(areas.want(5 * MIB, 1), 0..1);
+    areas.want(5 * MIB, 1);
     areas.stable(&written);
     assert!(areas.cover(0, 1) && !areas.cover(5 * MIB, 1));
     let next = areas.lacking(77);
@@ -104,14 +104,26 @@ fn areas_wanted_while_others_are_written_are_still_lacking_afterwards() {
 }
 
 #[test]
-fn a_generation_begins_with_what_the_last_one_had() {
-    let last = areas(5, &[(3 * MIB, 1), (8000 * MIB, 1)]);
+fn a_generation_begins_with_what_was_written_to_in_the_last_one() {
+    let last = areas(5, &[(3 * MIB, 1), (7 * MIB, 1), (8000 * MIB, 1)]);
     last.stable(&last.lacking(77));
+    assert!(last.cover(3 * MIB, 1) && last.cover(8000 * MIB - 1, 2) == last.cover(7999 * MIB, 1));
     let next = areas(6, &[]);
-    next.want_all_of(&last);
+    next.want_touched_of(&last);
     assert!(!next.cover(3 * MIB, 1));
     next.stable(&next.lacking(77));
-    assert!(next.cover(3 * MIB, 1) && next.cover(8000 * MIB, 1) && next.count() == 2);
+    assert!(next.cover(3 * MIB, 1) && next.cover(7999 * MIB, MIB + 1));
+    assert!(!next.cover(7 * MIB, 1), "nobody has written there in the last one");
+}
+
+#[test]
+fn a_disk_that_grows_keeps_what_it_has_and_has_to_ask_for_the_rest() {
+    let small = areas(5, &[(3 * MIB, 1)]);
+    small.stable(&small.lacking(77));
+    let large = small.resized(20_000 * MIB).unwrap();
+    assert!(large.cover(3 * MIB, 1) && !large.cover(19_000 * MIB, 1) && large.generation() == 5);
+    large.waive();
+    assert!(large.cover(0, 20_000 * MIB));
 }
 
 #[test]
