@@ -144,10 +144,16 @@ impl Image {
     /// Where a request leads without waiting.
     #[inline(never)]
     pub(in crate::node) fn map(&self, request: &Request, offset: u64) -> Map {
-        if self.soundness.is_broken() {
-            return Map::Task;
+        match request.kind {
+            Kind::Read => {}
+            // Stable means that what leads there is stable, too.
+            Kind::Write if !request.fua && !self.soundness.is_broken() => {}
+            _ => return Map::Task,
         }
-        self.view().map(request, offset)
+        match self.tables.in_place(offset, request.len) {
+            Some(host) => self.data.map_below(request, host),
+            None => self.view().map(request, offset),
+        }
     }
 
     /// How far from `offset` on a guest reads zeroes (false) or may read data (true).

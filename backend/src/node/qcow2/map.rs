@@ -106,24 +106,10 @@ impl View<'_> {
         Some(Extent { found, len: end.min(len) })
     }
 
-    /// Where a request leads from `offset` on without waiting.
-    #[inline]
-    pub fn map(&self, request: &Request, offset: u64) -> Map {
-        let writes = match request.kind {
-            Kind::Read => false,
-            // Stable means that what leads there is stable, too.
-            Kind::Write if !request.fua => true,
-            _ => return Map::Task,
-        };
-        match self.tables.in_place(offset, request.len) {
-            Some(host) => self.data.map_below(request, host),
-            None => self.map_run(request, offset, writes),
-        }
-    }
-
-    /// The same for what is not in one cluster of the guest's own.
+    /// Where a read or write leads from `offset` on without waiting.
     #[inline(never)]
-    fn map_run(&self, request: &Request, offset: u64, writes: bool) -> Map {
+    pub fn map(&self, request: &Request, offset: u64) -> Map {
+        let writes = request.kind != Kind::Read;
         match self.locate(offset, request.len) {
             Some(extent) if extent.len < request.len => Map::Task,
             Some(Extent { found: Found::Data { host, copied }, .. }) if copied || !writes => {
