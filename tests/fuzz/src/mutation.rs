@@ -20,17 +20,17 @@ pub fn mutate(image: &mut Vec<u8>, input: &mut Bytes<'_>) {
             }
             1 => change_entry(image, l1, input),
             2 | 3 => {
-                let table = word(image, l1 + 8 * input.below(16)) & OFFSET;
+                let table = word(image, l1.saturating_add(8 * input.below(16))) & OFFSET;
                 change_entry(image, table, input);
             }
             4 => change_entry(image, reftable, input),
             5 => {
-                let block = word(image, reftable + 8 * input.below(8)) & OFFSET;
-                let at = block + input.below(512);
+                let block = word(image, reftable.saturating_add(8 * input.below(8))) & OFFSET;
+                let at = block.saturating_add(input.below(512));
                 put(image, at, u64::from(input.byte()), 1);
             }
             6 => {
-                let at = input.below(image.len() as u64);
+                let at = input.below(image.len() as u64 + 1);
                 put(image, at, u64::from(input.byte()), 1);
             }
             _ => {

@@ -12,5 +12,7 @@ mod random;
 mod reading;
 mod replay;
 mod resize;
+mod reuse;
 mod rig;
+mod shrunk;
 mod snapshots;

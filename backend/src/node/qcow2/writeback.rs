@@ -61,7 +61,7 @@ impl WriteBack {
         self.turn.lock(0..1).await
     }
 
-    fn l1_unsure(&self) -> MutexGuard<'_, BTreeSet<usize>> {
+    pub(super) fn l1_unsure(&self) -> MutexGuard<'_, BTreeSet<usize>> {
         self.l1_unsure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

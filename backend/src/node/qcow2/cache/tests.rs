@@ -84,6 +84,35 @@ mod model {
             assert_eq!(both.into_iter().flatten().collect::<Vec<_>>(), [1], "it is there once");
         });
     }
+
+    #[test]
+    fn a_table_that_there_is_room_for_now_is_found_with_its_own_words() {
+        let grow = |cache: &Cache| cache.grow(2, 3) && cache.insert(2, &[30]).is_ok();
+        let look = |cache: &Cache| {
+            let seen = [cache.get(0, 0), cache.get(2, 0), cache.pin(2).map(|pin| pin.word(0))];
+            assert!(matches!(seen, [Some(10), None | Some(30), None | Some(30)]), "{seen:?}");
+        };
+        race(grow, look, |cache, grown| {
+            assert!(grown);
+            assert_eq!([0, 2].map(|table| cache.get(table, 0)), [Some(10), Some(30)], "there is room for both");
+        });
+    }
+
+    #[test]
+    fn a_table_comes_into_a_slot_that_is_there() {
+        let bring = |cache: &Cache| {
+            let pin = cache.insert(1, &[20]).unwrap();
+            pin.set(0, pin.word(0) + 1);
+        };
+        race(
+            |cache| cache.grow(2, 2),
+            bring,
+            |cache, grown| {
+                assert!(grown);
+                assert_eq!((cache.get(1, 0), cache.dirty()), (Some(21), vec![1]));
+            },
+        );
+    }
 }
 
 #[cfg(not(loom))]

@@ -1,9 +1,8 @@
 //! Long lists of atomic words that take no memory before they are written to, and may become longer while others read
 //! them: words that are there stay where they are. The first ones, which most lists have only, are found by one look.
 
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, OnceLock};
 use std::ops::{Index, Range};
-use std::sync::OnceLock;
 
 /// How often a list can become longer, each time twice as long at least: from one word to more than there can be.
 const STEPS: usize = 40;

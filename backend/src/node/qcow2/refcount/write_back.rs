@@ -44,6 +44,7 @@ impl Refcounts {
         loop {
             let batch = self.state().begin_writing();
             let result = self.write(io, &batch).await;
+            tracing::trace!(ok = result.is_ok(), "write-back: counts are written");
             let old = self.state().end_writing(batch, result.is_ok());
             result?;
             if old.is_empty() {

@@ -8,6 +8,7 @@ use crate::node::qcow2::l2::metadata::Structure;
 use crate::node::qcow2::own_header::ChangeError;
 use crate::node::qcow2::writeback::ENTRIES_PER_SECTOR;
 use crate::reactor::Handle;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
@@ -58,6 +59,7 @@ impl Image {
     }
 
     /// Takes L2 tables away that are past the end of a disk of this size and lead nowhere, in the file and in memory.
+    /// It need not be stable before the size is: their clusters are free only after a write-back cycle.
     pub(super) async fn drop_tables(&self, io: &Handle, size: u64) -> Result<(), IoError> {
         let _pause = self.writeback.pause().await;
         // No more than the table has.
@@ -69,9 +71,14 @@ impl Image {
             let mut words = self.writeback.l1_in_file();
             lost.iter().for_each(|(index, _)| words[*index] = 0);
         }
-        if let Err(error) = self.write_l1_entries(io, lost.iter().map(|(index, _)| *index)).await {
-            *self.writeback.l1_in_file() = before;
-            return Err(error);
+        let sectors: BTreeSet<usize> = lost.iter().map(|(index, _)| index / ENTRIES_PER_SECTOR).collect();
+        for sector in &sectors {
+            if let Err(error) = self.write_l1_sector(io, *sector).await {
+                // The file may have none of them: it is told again.
+                *self.writeback.l1_in_file() = before;
+                self.writeback.l1_unsure().extend(sectors);
+                return Err(error);
+            }
         }
         for (index, _) in lost {
             let Ok(Some((host, _))) = self.tables.table(index) else { continue };
@@ -112,15 +119,6 @@ impl Image {
     async fn write_l1_table(&self, io: &Handle, offset: u64, words: &[u64]) -> Result<(), IoError> {
         self.store.write_words(io, offset, words).await?;
         self.refcounts.write_back(io).await?;
-        self.store.flush(io).await
-    }
-
-    async fn write_l1_entries(&self, io: &Handle, entries: impl Iterator<Item = usize>) -> Result<(), IoError> {
-        let mut sectors: Vec<usize> = entries.map(|index| index / ENTRIES_PER_SECTOR).collect();
-        sectors.dedup();
-        for sector in sectors {
-            self.write_l1_sector(io, sector).await?;
-        }
         self.store.flush(io).await
     }
 

@@ -2,6 +2,7 @@
 
 use super::disks::{Disks, Survival};
 use super::stream::Stream;
+use crate::io::sim::recorded::Event;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One power cut.
@@ -16,11 +17,8 @@ pub struct Cut {
 pub fn choose(stream: &Stream, count: usize) -> Vec<Cut> {
     let mut random = fastrand::Rng::with_seed(stream.seed);
     let mut by_phase: BTreeMap<&str, Vec<Cut>> = BTreeMap::new();
-    let mut disks = Disks::new(&stream.made.files);
-    for events in 0..=stream.events.len() {
-        disks.advance(&stream.events, events);
-        let cuts = survivals(disks.pending(), &mut random).into_iter().map(|survival| Cut { events, survival });
-        by_phase.entry(stream.phase(events)).or_default().extend(cuts);
+    for cut in every(&stream.made.files, &stream.events, &mut random).into_iter().flatten() {
+        by_phase.entry(stream.phase(cut.events)).or_default().push(cut);
     }
     let mut phases: Vec<Vec<Cut>> = by_phase.into_values().collect();
     phases.iter_mut().for_each(|cuts| random.shuffle(cuts));
@@ -35,6 +33,17 @@ pub fn choose(stream: &Stream, count: usize) -> Vec<Cut> {
     chosen.truncate(count);
     chosen.sort_by_key(|cut| cut.events);
     chosen
+}
+
+/// Cuts at every moment of a recording of these files, some for each.
+pub fn every(files: &[Vec<u8>], events: &[Event], random: &mut fastrand::Rng) -> Vec<Vec<Cut>> {
+    let mut disks = Disks::new(files);
+    let cuts_after = |number| {
+        disks.advance(events, number);
+        let survivals = survivals(disks.pending(), random).into_iter();
+        survivals.map(|survival| Cut { events: number, survival }).collect()
+    };
+    (0..=events.len()).map(cuts_after).collect()
 }
 
 /// Ways in which so many changes may survive: the last ones matter most.

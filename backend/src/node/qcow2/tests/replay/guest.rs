@@ -58,16 +58,16 @@ impl Guest {
         self.machine.open_over(data, backing, options).unwrap();
     }
 
-    /// From now on the storage is as the kind of the image wants it.
-    pub fn begin_faults(&mut self) {
+    /// From now on the storage is as the kind of the image wants it: always, and while the L1 table is written.
+    pub fn begin_faults(&mut self) -> (Faults, Faults) {
         let rate = |random: &mut fastrand::Rng, most: u16| random.u16(1..=most);
         let random = &mut self.random;
         // Of other kinds, some have errors too.
         let errors = self.kind == ImageKind::WriteErrors || random.u8(0..4) == 0;
-        let reliable = matches!(self.kind, ImageKind::Slow | ImageKind::Resized);
+        let reliable = matches!(self.kind, ImageKind::Slow | ImageKind::Resized | ImageKind::TableErrors);
         let quiet = Faults { short: rate(random, 100), no_zero: random.bool(), ..Faults::default() };
         let faults = match self.kind {
-            ImageKind::FlushErrors => Faults { flush_error: rate(random, 60), ..quiet },
+            ImageKind::FlushErrors => Faults { flush_error: random.u16(150..400), ..quiet },
             ImageKind::Slow => Faults { long_delay: rate(random, 300), ..quiet },
             _ if errors && !reliable => Faults {
                 write_error: rate(random, 60),
@@ -77,8 +77,11 @@ impl Guest {
             },
             _ => quiet,
         };
-        self.faulty = self.kind == ImageKind::FlushErrors || (errors && !reliable);
+        let failing = matches!(self.kind, ImageKind::FlushErrors | ImageKind::TableErrors);
+        self.faulty = failing || (errors && !reliable);
         self.machine.set_faults(faults);
+        let of_table = if self.kind == ImageKind::TableErrors { 512 } else { faults.write_error };
+        (faults, Faults { write_error: of_table, ..faults })
     }
 
     fn event(&self) -> usize {

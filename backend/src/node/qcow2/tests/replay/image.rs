@@ -34,10 +34,12 @@ pub enum Kind {
     WriteErrors,
     /// Flushes fail at times.
     FlushErrors,
+    /// Every other write of the L1 table fails, and may have been done.
+    TableErrors,
 }
 
 /// All of them.
-pub const KINDS: [Kind; 13] = [
+pub const KINDS: [Kind; 14] = [
     Kind::Plain,
     Kind::Growing,
     Kind::Snapshot,
@@ -51,6 +53,7 @@ pub const KINDS: [Kind; 13] = [
     Kind::Slow,
     Kind::WriteErrors,
     Kind::FlushErrors,
+    Kind::TableErrors,
 ];
 
 /// An image and what its guest finds.
@@ -74,7 +77,7 @@ struct Shape {
 
 fn shape(kind: Kind, random: &mut fastrand::Rng) -> Shape {
     let cluster_bits = match kind {
-        Kind::Growing | Kind::ManyTables | Kind::Resized => 9,
+        Kind::Growing | Kind::ManyTables | Kind::Resized | Kind::TableErrors => 9,
         // What is taken ahead is soon used up then, and freed clusters are used again.
         Kind::Slow => 16,
         _ => random.choice([9, 10, 12, 12, 16]).unwrap(),
@@ -83,6 +86,8 @@ fn shape(kind: Kind, random: &mut fastrand::Rng) -> Shape {
         (Kind::Growing, _) => 5000,
         // Sixteen tables of sixty-four clusters are in memory; the L1 table may have more than a sector.
         (Kind::ManyTables, _) => random.usize(1500..6000),
+        // A table leads to sixty-four of them.
+        (Kind::TableErrors, _) => random.usize(200..600),
         (_, 16) => random.usize(2..20),
         (_, 12) => random.usize(2..200),
         _ => random.usize(2..800),
@@ -114,9 +119,11 @@ pub fn make(kind: Kind, random: &mut fastrand::Rng) -> Made {
     let mut content = vec![0; sectors];
     let size = (sectors * SECTOR).to_string();
     let mut arguments = vec!["create", "-q", "-f", "qcow2", "-o", &options];
-    if kind == Kind::Backing {
-        let backed = random.usize(1..=sectors);
-        fill(&directory, "base", &mut content[..backed], random);
+    // A cluster that an entry leads to too early hides content then.
+    let backed = matches!(kind, Kind::Backing | Kind::TableErrors);
+    if backed {
+        let length = random.usize(1..=sectors);
+        fill(&directory, "base", &mut content[..length], random);
         arguments.extend(["-b", "base", "-F", "raw"]);
     }
     arguments.extend(["image", &size]);
@@ -133,7 +140,7 @@ pub fn make(kind: Kind, random: &mut fastrand::Rng) -> Made {
             files.len() - 1
         })
     };
-    let backing = other(kind == Kind::Backing, "base");
+    let backing = other(backed, "base");
     let data = other(kind == Kind::DataFile, "data");
     Made { files, backing, data, content }
 }
@@ -150,6 +157,8 @@ fn prepare(kind: Kind, directory: &TempDir, content: &mut [u64], cluster_bits: u
     let per_cluster = 1 << (cluster_bits - 9);
     let pieces = match kind {
         Kind::Growing => 1,
+        // The guest makes the tables.
+        Kind::TableErrors => 0,
         // QEMU does not write a compressed cluster where there is one already.
         Kind::Compressed => random.usize(0..2),
         _ => random.usize(0..4),

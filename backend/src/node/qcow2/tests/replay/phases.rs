@@ -9,7 +9,15 @@ use tracing::{Event, Metadata, Subscriber};
 
 thread_local! {
     /// Whose recording this thread makes, and what was said so far.
-    static HEARD: RefCell<Option<(World, Vec<Said>)>> = const { RefCell::new(None) };
+    static HEARD: RefCell<Option<Heard>> = const { RefCell::new(None) };
+}
+
+/// What one recording hears.
+struct Heard {
+    world: World,
+    said: Vec<Said>,
+    /// Is told what the image begins to do.
+    tell: Box<dyn Fn(&str)>,
 }
 
 /// At which event of the recording an image began to do something.
@@ -17,13 +25,15 @@ thread_local! {
 struct Said {
     event: usize,
     what: String,
+    /// In a write-back cycle.
+    inside: bool,
 }
 
 /// What an image is doing, by events of a recording.
 #[derive(Clone, Debug)]
 pub struct Phases(Vec<Said>);
 
-/// Of no write-back cycle.
+/// Writing nothing back.
 pub const OUTSIDE: &str = "outside of cycles";
 
 impl Phases {
@@ -34,11 +44,11 @@ impl Phases {
     }
 }
 
-/// Does something with images of this world, listening to what they say.
-pub fn listen(world: &World, work: impl FnOnce()) -> Phases {
-    HEARD.set(Some((world.clone(), Vec::new())));
+/// Does something with images of this world, listening to what they say and telling it.
+pub fn listen(world: &World, tell: impl Fn(&str) + 'static, work: impl FnOnce()) -> Phases {
+    HEARD.set(Some(Heard { world: world.clone(), said: Vec::new(), tell: Box::new(tell) }));
     tracing::subscriber::with_default(Listener, work);
-    Phases(HEARD.take().expect("set above").1)
+    Phases(HEARD.take().expect("set above").said)
 }
 
 struct Listener;
@@ -54,15 +64,19 @@ impl Visit for Message {
 }
 
 /// Counts are also written back between cycles, when they fill the memory there is.
-fn note(what: String) {
+fn note(what: &str) {
     HEARD.with_borrow_mut(|heard| {
-        let Some((world, said)) = heard else { return };
-        let outside = said.last().is_none_or(|said| said.what == OUTSIDE);
-        if outside && what != "begins" {
-            return;
-        }
-        let what = if what == "ends" { OUTSIDE.to_owned() } else { what };
-        said.push(Said { event: world.recorded(), what });
+        let Some(Heard { world, said, tell }) = heard else { return };
+        let was_inside = said.last().is_some_and(|said| said.inside);
+        let (what, inside) = match (what, was_inside) {
+            ("begins", _) => (what.to_owned(), true),
+            ("ends", _) | ("counts are written", false) => (OUTSIDE.to_owned(), false),
+            ("counts are written", true) => return,
+            (_, true) => (what.to_owned(), true),
+            (_, false) => (format!("between cycles: {what}"), false),
+        };
+        tell(&what);
+        said.push(Said { event: world.recorded(), what, inside });
     });
 }
 
@@ -82,7 +96,7 @@ impl Subscriber for Listener {
     fn event(&self, event: &Event<'_>) {
         let mut message = Message(None);
         event.record(&mut message);
-        message.0.into_iter().for_each(note);
+        message.0.iter().for_each(|what| note(what));
     }
 
     fn enter(&self, _: &Id) {}

@@ -47,8 +47,14 @@ impl Stream {
         let world = guest.machine.world.clone();
         world.record();
         let mut midway = Midway::of(&guest);
-        let phases = listen(&world, || {
-            guest.begin_faults();
+        let (faults, table_faults) = guest.begin_faults();
+        let storage = world.clone();
+        let tell = move |phase: &str| match kind {
+            Kind::TableErrors if phase == "L1 table" => storage.set_faults(table_faults),
+            Kind::TableErrors => storage.set_faults(faults),
+            _ => {}
+        };
+        let phases = listen(&world, tell, || {
             let count = match kind {
                 Kind::ManyTables => 120,
                 Kind::Slow => 200,
@@ -67,12 +73,17 @@ impl Stream {
         Self { seed, kind, made, events, phases, past: guest.past, midway }
     }
 
+    /// Whether flushes of the first so many events have failed.
+    pub fn has_lost(&self, events: usize) -> bool {
+        self.events[..events].iter().any(|event| matches!(event, Event::GivenUp { .. }))
+    }
+
     /// What the image was doing when the first so many events had happened.
     pub fn phase(&self, events: usize) -> &str {
         self.phases.at(events)
     }
 
-    /// Whether that is part of a write-back cycle.
+    /// Whether it was writing back what is in memory.
     pub fn is_inside(&self, events: usize) -> bool {
         self.phase(events) != OUTSIDE
     }
