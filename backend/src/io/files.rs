@@ -22,9 +22,19 @@ pub struct FileInfo {
     pub block_device: bool,
     /// Opened with O_DIRECT: what is submitted starts the device.
     pub direct: bool,
-    /// The file lives in memory (tmpfs) and its file system has no asynchronous path: io_uring would hand each
-    /// operation to a worker thread, which costs more than the copy. Such operations run at once, by plain system call.
-    pub in_memory: bool,
+    /// What its file system has no asynchronous path for.
+    pub at_once: AtOnce,
+}
+
+/// What io_uring would hand to a worker thread, which costs more than the copy: made at once, by plain system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtOnce {
+    /// Nothing: the file system has asynchronous paths, or its operations wait for a device.
+    Nothing,
+    /// Writes of whole pages into the page cache, as long as they do not wait.
+    Writes,
+    /// Reads and writes: the file is in memory.
+    All,
 }
 
 /// All open files of the process.

@@ -16,7 +16,7 @@ mod uring;
 mod workers;
 
 pub use buf::{Buf, Memory, Segment, byte_count};
-pub use files::{FileId, FileInfo, FileTable};
+pub use files::{AtOnce, FileId, FileInfo, FileTable};
 pub use inherited::take_inherited;
 pub use op::{Completion, Op, OpKind, Token};
 pub use shared::SharedWords;

@@ -6,6 +6,7 @@
 
 mod entry;
 mod inline;
+mod patience;
 mod setup;
 mod slots;
 
@@ -14,6 +15,7 @@ use super::workers::{Inbox, Workers};
 use super::{Completion, FileTable, Io, Job, Op, OpKind, Token, Wait};
 use crate::error::{GraphError, IoError};
 use io_uring::{IoUring, opcode, types};
+use inline::Inline;
 use slots::Slots;
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -58,6 +60,7 @@ pub struct Uring {
     random: fastrand::Rng,
     submits: u32,
     burst: u32,
+    inline: Inline,
 }
 
 impl Uring {
@@ -82,6 +85,7 @@ impl Uring {
             random: fastrand::Rng::new(),
             submits: 0,
             burst: FIRST_BURST,
+            inline: Inline::default(),
             inbox: inbox.clone(),
         };
         uring.watch(inbox.bell(), Token(NOBODY));
@@ -92,11 +96,10 @@ impl Uring {
         let Some((target, info)) = self.slots.find(&self.ring, op.file) else {
             return self.finish(op, token, Err(IoError::Io));
         };
-        if info.in_memory && matches!(op.kind, OpKind::Read | OpKind::Write { .. }) {
-            let mut op = op;
-            let result = inline::run(&info.fd, &mut op);
-            return self.finish(op, token, result);
-        }
+        let (op, token) = match self.inline.try_run(info, op) {
+            Ok((op, result)) => return self.finish(op, token, result),
+            Err(op) => (op, token),
+        };
         let Some(index) = self.free.pop() else {
             return self.waiting.push_back((op, token));
         };

@@ -3,7 +3,7 @@
 use super::*;
 use crate::export::vhost::memory::{MemTable, MemoryFault, MemoryPin, RegionSpec};
 use crate::io::sim::{Faults, PortId, World};
-use crate::io::{Buf, FileId, FileInfo, FileTable, Memory, Segment, Uring, Workers};
+use crate::io::{AtOnce, Buf, FileId, FileInfo, FileTable, Memory, Segment, Uring, Workers};
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -31,7 +31,7 @@ fn real(content: &[u8]) -> (File, Reactor) {
     file.write_all(content).unwrap();
     let table = Arc::new(FileTable::default());
     let fd = Arc::new(file.try_clone().unwrap().into());
-    assert_eq!(table.insert(FileInfo { fd, block_device: false, direct: false, in_memory: false }), FILE);
+    assert_eq!(table.insert(FileInfo { fd, block_device: false, direct: false, at_once: AtOnce::Nothing }), FILE);
     let ring = Uring::new(table, Workers::new()).unwrap();
     (file, Reactor::new(Box::new(ring)).unwrap())
 }

@@ -3,7 +3,7 @@
 use super::File;
 use crate::error::GraphError;
 use crate::io::lock::Lock;
-use crate::io::{FileInfo, FileTable};
+use crate::io::{AtOnce, FileInfo, FileTable};
 use crate::node::NodeOptions;
 use crate::node::options::{FileOptions, Locking};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
@@ -14,6 +14,8 @@ use std::sync::atomic::AtomicBool;
 
 /// `f_type` of tmpfs and ramfs (linux/magic.h).
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+/// `f_type` of ext2, ext3 and ext4, which have no write into the page cache that does not wait.
+const EXT4: u64 = 0xef53;
 
 impl File {
     /// Opens the file and adds it to `table`; returns it and its length in bytes.
@@ -29,8 +31,8 @@ impl File {
         let block_device = kind == FileType::BlockDevice;
         let (memory_alignment, alignment) = if direct { alignments(&fd, block_device) } else { (1, 1) };
         let fd = Arc::new(fd);
-        let in_memory = !direct && is_in_memory(&fd);
-        let id = table.insert(FileInfo { fd: fd.clone(), block_device, direct, in_memory });
+        let at_once = if direct || block_device { AtOnce::Nothing } else { at_once(&fd) };
+        let id = table.insert(FileInfo { fd: fd.clone(), block_device, direct, at_once });
         let length = length(&fd).map_err(fail)?;
         let lock = (options.locking != Locking::Off && !node.force_share)
             .then(|| Lock::new(fd.clone(), path.clone(), options.locking == Locking::On));
@@ -129,9 +131,12 @@ fn alignments(fd: &OwnedFd, block_device: bool) -> (u32, u32) {
     (4096, block.clamp(512, 4096).next_power_of_two())
 }
 
-fn is_in_memory(fd: &OwnedFd) -> bool {
-    let kind = rustix::fs::fstatfs(fd.as_fd()).map(|stat| stat.f_type.cast_unsigned());
-    kind.is_ok_and(|kind| IN_MEMORY.contains(&kind))
+fn at_once(fd: &OwnedFd) -> AtOnce {
+    match rustix::fs::fstatfs(fd.as_fd()).map(|stat| stat.f_type.cast_unsigned()) {
+        Ok(kind) if IN_MEMORY.contains(&kind) => AtOnce::All,
+        Ok(EXT4) => AtOnce::Writes,
+        _ => AtOnce::Nothing,
+    }
 }
 
 fn length(fd: &OwnedFd) -> io::Result<u64> {
