@@ -12,7 +12,7 @@
 #   make qcow2-cuts  power cuts at any write of recorded loads of qcow2 images: CUTS=n cuts (10000), from recording
 #                    START=s on (0)
 #   make qcow2-mutations
-#                    takes barriers of the qcow2 code away in a copy of it; fails for each that these cuts do not miss
+#                    takes barriers of the qcow2 code away in a copy of it; fails for each that no test sees missing
 #   make bench       measurements beside qemu-storage-daemon and fio; about three quarters of an hour
 #   make lint        formatting, clippy, licences and sources of dependencies
 #   make docs        the API documentation

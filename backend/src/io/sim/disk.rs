@@ -275,10 +275,10 @@ impl Disk {
     }
 }
 
-/// All of `len`, or a part of it in whole units that may be nothing.
+/// All of `len`, or a part of it in whole units that may be nothing or, after all, everything.
 fn cut(len: usize, short: bool, unit: usize, random: &mut fastrand::Rng) -> usize {
     match short {
-        true => random.usize(0..=len / unit) * unit,
+        true => (random.usize(0..=len.div_ceil(unit)) * unit).min(len),
         false => len,
     }
 }

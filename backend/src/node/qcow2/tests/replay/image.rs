@@ -34,7 +34,7 @@ pub enum Kind {
     WriteErrors,
     /// Flushes fail at times.
     FlushErrors,
-    /// Every other write of the L1 table fails, and may have been done.
+    /// Most writes of the L1 table fail, and may have been done.
     TableErrors,
 }
 

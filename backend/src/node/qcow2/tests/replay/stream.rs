@@ -56,7 +56,7 @@ impl Stream {
         };
         let phases = listen(&world, tell, || {
             let count = match kind {
-                Kind::ManyTables => 120,
+                Kind::ManyTables | Kind::TableErrors => 120,
                 Kind::Slow => 200,
                 _ => 70,
             };
