@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tidemark_backend::error::{GraphError, errno_text};
@@ -188,6 +188,13 @@ impl Image {
             ..NodeOptions::new(driver)
         }
     }
+}
+
+/// Whether a block device takes no writes, whoever opens it; of a file that is seen when it is opened.
+pub fn is_write_protected(path: &Path) -> bool {
+    let Ok(device) = fs::metadata(path).map(|meta| meta.rdev()) else { return false };
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/ro")).is_ok_and(|text| text.trim() == "1")
 }
 
 fn cannot_open(path: impl Display, error: &io::Error) -> anyhow::Error {

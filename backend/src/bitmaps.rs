@@ -7,6 +7,7 @@ mod persistent;
 mod release;
 mod resize;
 mod stage;
+mod unsettled;
 
 pub use error::{BitmapError, NotKept};
 pub use persistent::Persistent;
@@ -16,6 +17,8 @@ pub use stage::{Committed, Frozen, Stage};
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidemark_cbt::{Bitmap, Granularity};
+pub use unsettled::Counted;
+use unsettled::Unsettled;
 
 /// Whoever has bitmaps: a node.
 pub trait Tracked {
@@ -76,7 +79,11 @@ pub struct BitmapInfo {
 
 /// The bitmaps of one node, oldest first.
 #[derive(Default)]
-pub struct Tracking(Mutex<Vec<Record>>);
+pub struct Tracking {
+    records: Mutex<Vec<Record>>,
+    /// Bitmaps that do not have all yet that is theirs.
+    unsettled: Unsettled,
+}
 
 impl Tracking {
     /// All of them, newest first.
@@ -99,8 +106,18 @@ impl Tracking {
         self.lock().iter().any(|record| record.successor.is_some())
     }
 
+    /// Has [`Tracking::is_unsettled`] say so until what this returns is dropped.
+    pub fn count_unsettled(&self) -> Counted {
+        self.unsettled.count()
+    }
+
+    /// Whether a bitmap does not have all yet that is its own, because what was swapped out is still to be merged.
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled.is_any()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Record>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -32,6 +32,20 @@ pub enum Event {
         /// What was found.
         corruption: Corruption,
     },
+    /// Bitmaps of an image that was not closed go on.
+    BitmapsRecovered {
+        /// The node's name.
+        node: String,
+        /// Their names, each with the bytes that it has more than it was stored with.
+        bitmaps: Vec<(String, u64)>,
+    },
+    /// Bitmaps of an image do not survive a crash any more.
+    ChangeJournalLost {
+        /// The node's name.
+        node: String,
+        /// Why.
+        error: IoError,
+    },
 }
 
 /// Takes events from any thread; must not block.

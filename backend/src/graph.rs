@@ -8,6 +8,7 @@ pub mod create;
 mod errand;
 mod image;
 mod inspect;
+mod journal;
 pub mod reopen;
 mod resize;
 
@@ -20,7 +21,7 @@ use crate::error::GraphError;
 use crate::io::{FileTable, Workers};
 use crate::node::copy_before_write::{CopyBeforeWrite, Filter, SnapshotAccess};
 use crate::node::options::{ChildRef, CopyBeforeWriteOptions, DriverOptions, NullOptions};
-use crate::node::qcow2::corruption;
+use crate::node::qcow2::{changes, corruption};
 use crate::node::{BlkDebug, Driver, File, Node, NodeOptions, Null, Raw};
 use chain::Chain;
 use std::collections::BTreeMap;
@@ -44,6 +45,7 @@ pub struct Graph {
     backing_dirs: Mutex<Vec<PathBuf>>,
     listeners: Mutex<Vec<ResizeListener>>,
     corruption: Arc<OnceLock<corruption::Listener>>,
+    changes: Arc<OnceLock<changes::Listener>>,
 }
 
 /// Nodes being opened.
@@ -64,6 +66,11 @@ impl Graph {
     /// The open files, for rings to look up.
     pub fn files(&self) -> &Arc<FileTable> {
         &self.files
+    }
+
+    /// Has `listener` told of change journals of images that are opened from now on. Only the first one is.
+    pub fn on_changes(&self, listener: changes::Listener) {
+        let _ = self.changes.set(listener);
     }
 
     /// Has `listener` told of corruption that is found in images, also in those that are open. Only the first one is.

@@ -6,6 +6,7 @@
 
 use crate::action::{Action, BitmapName, MergeSource};
 use crate::backup::Backup;
+use crate::checkpoint;
 use crate::engine::EngineHandle;
 use crate::error::{ErrorClass, JobError};
 use crate::group::Group;
@@ -142,6 +143,7 @@ impl Plan<'_> {
     /// The point in time: from here on nothing can fail but the hold itself.
     async fn commit(&mut self) -> Result<(), TransactionError> {
         self.stage.prepare()?;
+        self.keep_changes().await?;
         self.forget().await?;
         let mut nodes = self.stage.nodes();
         for (_, backup) in &self.backups {
@@ -153,6 +155,7 @@ impl Plan<'_> {
         let backups = &self.backups;
         let mut edit = || {
             committed = staged.take().map(Stage::commit);
+            nodes.iter().for_each(|node| node.keep_changes());
             backups.iter().for_each(|(_, backup)| backup.install());
         };
         let grace = points::hold(self.registry.io(), &nodes, &mut edit).await?;
@@ -161,9 +164,22 @@ impl Plan<'_> {
         if let Some(committed) = committed {
             committed.settle();
         }
+        // Before anybody hears of it.
+        checkpoint::save(self.registry.io(), &nodes).await;
         for (job, backup) in self.backups.iter().rev() {
             backup.open();
             self.registry.start(job);
+        }
+        Ok(())
+    }
+
+    /// Begins the change journals of images that get persistent bitmaps.
+    async fn keep_changes(&self) -> Result<(), TransactionError> {
+        for node in self.stage.keeping() {
+            if let Driver::Qcow2(image) = node.driver() {
+                let begun = image.ensure_changes(self.registry.io()).await;
+                begun.map_err(|error| TransactionError::Text(error.to_string()))?;
+            }
         }
         Ok(())
     }

@@ -2,14 +2,16 @@
 //!
 //! Knows no command. Everything here may be used from any thread.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, Once, PoisonError};
 
 use tidemark_backend::error::GraphError;
 use tidemark_backend::export::Exports;
 use tidemark_backend::graph::Graph;
+use tidemark_backend::event as backend;
 use tidemark_backend::io::{Uring, Workers};
+use tidemark_backend::node::qcow2::changes::{ChangesEvent, Listener};
 use tidemark_backend::reactor::Reactor;
-use tidemark_jobs::{Engine, EngineHandle};
+use tidemark_jobs::{Engine, EngineHandle, checkpoint};
 
 use crate::event::EventBus;
 use crate::object::Objects;
@@ -50,6 +52,7 @@ impl Context {
         let bus = events.clone();
         let exports = Exports::new(graph.clone(), Arc::new(move |event| bus.send(event.into())));
         let jobs = jobs(&graph, &events);
+        graph.on_changes(changes(&graph, &events, &jobs));
         Self { graph, exports, jobs, objects: Arc::default(), events, quit: Arc::default(), origin: Origin::Monitor }
     }
 
@@ -78,12 +81,31 @@ impl Context {
 
 /// Jobs whose thread works on the files of `graph` and tells `events` of them.
 fn jobs(graph: &Arc<Graph>, events: &Arc<EventBus>) -> EngineHandle {
-    let (graph, workers, bus) = (graph.clone(), Workers::new(), events.clone());
+    let (files, workers, bus) = (graph.files().clone(), Workers::new(), events.clone());
     let reactor = move || {
-        let ring = Uring::new(graph.files().clone(), workers.clone())?;
+        let ring = Uring::new(files.clone(), workers.clone())?;
         Reactor::new(Box::new(ring)).map_err(|error| GraphError::Uring(error.to_string()))
     };
     Engine::spawn(reactor, Arc::new(move |event| bus.send(event.into())))
+}
+
+/// Has `events` told what happens to change journals; with the first of them checkpoints begin.
+fn changes(graph: &Arc<Graph>, events: &Arc<EventBus>, jobs: &EngineHandle) -> Listener {
+    let (graph, bus, jobs, begun) = (Arc::downgrade(graph), events.clone(), jobs.clone(), Once::new());
+    Arc::new(move |node, event| {
+        let node = node.to_owned();
+        match event.clone() {
+            ChangesEvent::Kept => begun.call_once(|| {
+                let graph = graph.clone();
+                let run = async move |registry| checkpoint::run(registry, graph, checkpoint::INTERVAL_NS).await;
+                if let Err(error) = jobs.send_async(run) {
+                    tracing::warn!(%error, "there are no checkpoints of change journals: more is recovered after a crash");
+                }
+            }),
+            ChangesEvent::Recovered(bitmaps) => bus.send(backend::Event::BitmapsRecovered { node, bitmaps }.into()),
+            ChangesEvent::GivenUp(error) => bus.send(backend::Event::ChangeJournalLost { node, error }.into()),
+        }
+    })
 }
 
 impl Default for Context {

@@ -67,6 +67,38 @@ qapi_struct! {
     }
 }
 
+qapi_struct! {
+    /// A bitmap of an image that was not closed.
+    pub struct RecoveredBitmap "XRecoveredBitmap" {
+        /// Its name.
+        "name" name: String,
+        /// Bytes that it marks and that were not marked when it was stored: at most so many are marked though nobody
+        /// has changed them.
+        "more" more: i64,
+    }
+}
+
+qapi_struct! {
+    /// Bitmaps of an image that was not closed go on: its change journal has what was recorded in them last.
+    pub struct BitmapsRecovered "X_BITMAPS_RECOVERED-data" {
+        /// The node.
+        "node-name" node_name: String,
+        /// The bitmaps.
+        "bitmaps" bitmaps: Vec<RecoveredBitmap>,
+    }
+}
+
+qapi_struct! {
+    /// The change journal of an image cannot be written: a crash from now on makes its bitmaps inconsistent. Until then
+    /// they are right.
+    pub struct ChangeJournalLost "X_CHANGE_JOURNAL_LOST-data" {
+        /// The node.
+        "node-name" node_name: String,
+        /// Why, for people.
+        "reason" reason: String,
+    }
+}
+
 qapi_enum! {
     /// The two directions of I/O.
     pub enum IoOperationType "IoOperationType" {
@@ -98,6 +130,10 @@ pub enum Event {
     BlockIoError(BlockIoError),
     /// `BLOCK_IMAGE_CORRUPTED`
     BlockImageCorrupted(BlockImageCorrupted),
+    /// `X_BITMAPS_RECOVERED`
+    BitmapsRecovered(BitmapsRecovered),
+    /// `X_CHANGE_JOURNAL_LOST`
+    ChangeJournalLost(ChangeJournalLost),
     /// `JOB_STATUS_CHANGE`
     JobStatusChange(JobStatusChange),
     /// `BLOCK_JOB_COMPLETED`
@@ -132,6 +168,8 @@ pub const EVENTS: &[EventKind] = &[
     EventKind { name: "BLOCK_JOB_PENDING", data: BlockJobPending::type_of },
     EventKind { name: "BLOCK_JOB_READY", data: BlockJobReady::type_of },
     EventKind { name: "JOB_STATUS_CHANGE", data: JobStatusChange::type_of },
+    EventKind { name: "X_BITMAPS_RECOVERED", data: BitmapsRecovered::type_of },
+    EventKind { name: "X_CHANGE_JOURNAL_LOST", data: ChangeJournalLost::type_of },
 ];
 
 impl Event {
@@ -141,6 +179,8 @@ impl Event {
             Self::BlockExportDeleted(_) => "BLOCK_EXPORT_DELETED",
             Self::BlockIoError(_) => "BLOCK_IO_ERROR",
             Self::BlockImageCorrupted(_) => "BLOCK_IMAGE_CORRUPTED",
+            Self::BitmapsRecovered(_) => "X_BITMAPS_RECOVERED",
+            Self::ChangeJournalLost(_) => "X_CHANGE_JOURNAL_LOST",
             Self::JobStatusChange(_) => "JOB_STATUS_CHANGE",
             Self::BlockJobCompleted(_) => "BLOCK_JOB_COMPLETED",
             Self::BlockJobCancelled(_) => "BLOCK_JOB_CANCELLED",
@@ -165,6 +205,8 @@ impl Event {
             Self::BlockExportDeleted(data) => data.put(&mut members),
             Self::BlockIoError(data) => data.put(&mut members),
             Self::BlockImageCorrupted(data) => data.put(&mut members),
+            Self::BitmapsRecovered(data) => data.put(&mut members),
+            Self::ChangeJournalLost(data) => data.put(&mut members),
             Self::JobStatusChange(data) => data.put(&mut members),
             Self::BlockJobCompleted(data) => data.put(&mut members),
             Self::BlockJobCancelled(data) => data.put(&mut members),
@@ -189,6 +231,16 @@ impl From<backend::Event> for Event {
                 nospace: Some(error == IoError::NoSpace),
                 reason: error.to_string(),
             }),
+            backend::Event::BitmapsRecovered { node, bitmaps } => {
+                let recovered = |(name, more): (String, u64)| {
+                    RecoveredBitmap { name, more: i64::try_from(more).unwrap_or(i64::MAX) }
+                };
+                let bitmaps = bitmaps.into_iter().map(recovered).collect();
+                Self::BitmapsRecovered(BitmapsRecovered { node_name: node, bitmaps })
+            }
+            backend::Event::ChangeJournalLost { node, error } => {
+                Self::ChangeJournalLost(ChangeJournalLost { node_name: node, reason: error.to_string() })
+            }
             backend::Event::ImageCorrupted { node, corruption: Corruption { text, bytes, fatal } } => {
                 let number = |value: u64| i64::try_from(value).ok();
                 Self::BlockImageCorrupted(BlockImageCorrupted {

@@ -139,4 +139,30 @@ mod tests {
             assert_eq!(check(&layers(chain)), Err(broken), "{chain}");
         }
     }
+
+    /// As libvirt walks from the top on (`qemuBlockBitmapChainIsValid`).
+    fn walk(layers: &[Layer]) -> bool {
+        let (mut found, mut ended) = (false, false);
+        for layer in layers {
+            match layer {
+                Layer::Missing if found => ended = true,
+                Layer::Recording if !ended => found = true,
+                _ => return false,
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn what_libvirt_takes_is_valid_and_nothing_else() {
+        let mut chains = vec![String::new()];
+        for _ in 0..6 {
+            let longer = |chain: &String| ['R', 'D', 'I', '-'].map(|layer| format!("{chain}{layer}"));
+            chains = chains.iter().flat_map(longer).collect();
+            for chain in &chains {
+                assert_eq!(check(&layers(chain)).is_ok(), walk(&layers(chain)), "{chain}");
+            }
+        }
+        assert_eq!(chains.len(), 4096);
+    }
 }

@@ -3,9 +3,9 @@
 //! Until other bitmaps are stored, all at once, the file has those that it had, and they are to be believed: whatever
 //! fails or is killed on the way has changed nothing.
 
-use crate::image::Format;
+use crate::image::{Format, is_write_protected};
 use crate::inspect;
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use qmp_lite::context::Context;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -53,6 +53,9 @@ pub fn open(
     let data_file = description.header.data_file.as_ref().map(|_| nothing(description.header.size));
     drop(looked);
     let device = std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device());
+    if device && mode == Mode::Change && is_write_protected(path) {
+        bail!("Could not open '{}': The device is not writable: Permission denied", path.display());
+    }
     let file = FileOptions { filename: path.to_owned(), locking: Locking::Auto, device };
     let file = ChildRef::Inline(Box::new(NodeOptions::new(DriverOptions::File(file))));
     let qcow2 = Qcow2Options { backing: Backing::None, data_file, bitmaps_only: true, ..Qcow2Options::new(file) };

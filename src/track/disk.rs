@@ -1,6 +1,6 @@
 //! A raw disk that is to be tracked: what it must be like.
 
-use crate::image::begins_with_qcow2;
+use crate::image::{begins_with_qcow2, is_write_protected};
 use anyhow::{anyhow, bail};
 use rustix::fs::{Mode, OFlags};
 use std::fs::{self, File};
@@ -36,7 +36,8 @@ impl TrackedDisk {
         if !kind.is_file() && !kind.is_block_device() {
             bail!("'{name}' is neither a regular file nor a block device");
         }
-        let mut file = open(path, kind.is_block_device()).map_err(|error| match error.kind() {
+        let is_device = kind.is_block_device();
+        let mut file = open(path, is_device).map_err(|error| match error.kind() {
             ErrorKind::ResourceBusy => {
                 anyhow!("'{name}' is in use by this machine itself: it is mounted, or part of another device")
             }
@@ -46,16 +47,19 @@ impl TrackedDisk {
         if size < SECTOR {
             bail!("'{name}' is too short for a disk: {size} bytes, and a sector has {SECTOR}");
         }
+        if begins_with_qcow2(&mut file).map_err(|error| anyhow!("cannot read '{name}': {}", errno_text(&error)))? {
+            bail!("'{name}' looks like a qcow2 image, which keeps bitmaps itself: `tidemark bitmap add '{name}' NAME`");
+        }
         if !size.is_multiple_of(SECTOR) {
             bail!(
                 "'{name}' has {size} bytes, and a disk is made of sectors of {SECTOR}: if it is a disk, \
                  `truncate -s %{SECTOR} '{name}'` appends zeroes to the last one"
             );
         }
-        if begins_with_qcow2(&mut file).map_err(|error| anyhow!("cannot read '{name}': {}", errno_text(&error)))? {
-            bail!("'{name}' looks like a qcow2 image, which keeps bitmaps itself: `tidemark bitmap add '{name}' NAME`");
+        if is_device && is_write_protected(path) {
+            bail!("'{name}' cannot be written to: nothing on it changes, and there is nothing to track");
         }
-        Ok(Self { path: path.to_owned(), size, is_device: kind.is_block_device() })
+        Ok(Self { path: path.to_owned(), size, is_device })
     }
 
     /// What the header of an image at `meta` calls it. Below the image's directory that is a relative path, so that a

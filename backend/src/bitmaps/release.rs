@@ -1,6 +1,7 @@
 //! The end of a use of a bitmap: it or its successor goes on.
 
 use super::Tracking;
+use super::unsettled::Counted;
 use std::sync::Arc;
 use tidemark_cbt::Bitmap;
 
@@ -15,12 +16,12 @@ pub enum Outcome {
 
 /// What is left to do after grace.
 #[must_use]
-pub struct Released(Option<(Arc<Bitmap>, Arc<Bitmap>)>);
+pub struct Released(Option<(Arc<Bitmap>, Arc<Bitmap>, Counted)>);
 
 impl Released {
     /// Merges what belongs together, while writes go on.
     pub fn settle(self) {
-        if let Some((target, source)) = self.0 {
+        if let Some((target, source, _counted)) = self.0 {
             target.merge(&source);
         }
     }
@@ -37,12 +38,13 @@ impl Tracking {
         }) else {
             return Released(None);
         };
+        let counted = self.unsettled.count();
         record.enabled = successor.enabled;
         match outcome {
-            Outcome::Keep => Released(Some((record.bits.clone(), successor.bits))),
+            Outcome::Keep => Released(Some((record.bits.clone(), successor.bits, counted))),
             Outcome::Replace(left) => {
                 record.bits = successor.bits;
-                Released(left.map(|left| (record.bits.clone(), left)))
+                Released(left.map(|left| (record.bits.clone(), left, counted)))
             }
         }
     }

@@ -8,6 +8,7 @@
 mod checks;
 mod leaf;
 
+use super::unsettled::Counted;
 use super::persistent::{State, Use, check};
 use super::{BitmapError, Record, Successor, Tracked, granularity};
 use leaf::Leaf;
@@ -55,7 +56,7 @@ impl Frozen {
 
 /// What is left to do after grace.
 #[must_use]
-pub struct Committed(Vec<(Arc<Bitmap>, Leaves)>);
+pub struct Committed(Vec<(Arc<Bitmap>, Leaves, Counted)>);
 
 /// Bitmaps to merge, each in blocks as coarse as its way was.
 type Leaves = Vec<(Arc<Bitmap>, Granularity)>;
@@ -63,7 +64,7 @@ type Leaves = Vec<(Arc<Bitmap>, Granularity)>;
 impl Committed {
     /// Merges the leaves into what they belong to, while writes go on.
     pub fn settle(self) {
-        for (target, leaves) in self.0 {
+        for (target, leaves, _counted) in self.0 {
             leaves.iter().for_each(|(leaf, block)| leaf::merge(&target, leaf, *block));
         }
     }
@@ -246,7 +247,7 @@ impl<T: Tracked> Stage<T> {
             if let Some(fresh) = &entry.fresh {
                 let leaves =
                     entry.value.iter().filter_map(|leaf| Some((self.0[leaf.at].original.clone()?, leaf.block)));
-                left.push((fresh.clone(), leaves.collect()));
+                left.push((fresh.clone(), leaves.collect(), entry.node.tracking().unsettled.count()));
             }
         }
         self.0.into_iter().for_each(Entry::commit);

@@ -2,10 +2,14 @@
 //!
 //! A name is a path, relative to the directory of the image that has it, never a URL or a description of nodes. It is
 //! followed to regular files below the directory of the image that the operator named, or below directories that he
-//! allowed; links out of them do not help. What is in such a file is what the header says, and is never guessed.
+//! allowed; links out of them do not help, nor does putting another file in the place of one that was looked at: what
+//! was opened is compared with that. What is in such a file is what the header says, and is never guessed.
 
 use crate::error::GraphError;
+use crate::node::{Driver, File, Node};
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat};
 use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Images on top of each other, at most.
@@ -20,6 +24,43 @@ pub(super) struct Chain {
     images: Vec<PathBuf>,
 }
 
+/// A file that a header leads to, kept so that it stays the same one.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// The path to open.
+    pub(super) path: PathBuf,
+    /// Without links.
+    resolved: PathBuf,
+    file: OwnedFd,
+}
+
+impl Found {
+    /// Refuses what was opened by its path if that is another file.
+    ///
+    /// # Errors
+    /// It is.
+    pub(super) fn check(&self, opened: &Node) -> Result<(), GraphError> {
+        let same = file_of(opened).is_some_and(|file| is_same(&self.file, file.fd()));
+        if same {
+            return Ok(());
+        }
+        let path = self.path.display();
+        Err(GraphError::Options(format!("'{path}' has become another file while it was being opened")))
+    }
+}
+
+fn is_same(one: impl AsFd, other: impl AsFd) -> bool {
+    let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
+    matches!((fstat(one), fstat(other)), (Ok(one), Ok(other)) if identity(one) == identity(other))
+}
+
+fn file_of(node: &Node) -> Option<&File> {
+    match node.driver() {
+        Driver::File(file) => Some(file),
+        _ => file_of(node.child()?),
+    }
+}
+
 impl Chain {
     /// From `image` on, which the operator named himself, with the directories that he allowed.
     ///
@@ -32,11 +73,11 @@ impl Chain {
         Ok(Self { dirs: std::iter::once(own).chain(allowed).collect(), images: vec![resolved(image)?] })
     }
 
-    /// What `name` in the header of `image` leads to, as a path to open.
+    /// What `name` in the header of `image` leads to.
     ///
     /// # Errors
     /// The file is not there, or is none to be opened for a header.
-    pub(super) fn find(&self, image: &Path, name: &str) -> Result<PathBuf, GraphError> {
+    pub(super) fn find(&self, image: &Path, name: &str) -> Result<Found, GraphError> {
         let refuse = |why: &str| {
             let image = image.display();
             Err(GraphError::Options(format!("The header of '{image}' names '{name}', {why}")))
@@ -45,42 +86,41 @@ impl Chain {
             return refuse("which is no path; only files are opened for a header");
         }
         let path = image.parent().map_or_else(|| PathBuf::from(name), |parent| parent.join(name));
-        let found = resolved(&path)?;
-        if !self.dirs.iter().any(|dir| found.starts_with(dir)) {
+        let fail = |source| open_error(&path, source);
+        let errno = |errno: rustix::io::Errno| fail(errno.into());
+        // Without opening it: a device may do something when it is.
+        let file = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(errno)?;
+        let resolved = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(fail)?;
+        if !self.dirs.iter().any(|dir| resolved.starts_with(dir)) {
             return refuse(
                 "which is outside of the image's directory: name a node for it, or allow its directory with \
                  --backing-dir",
             );
         }
-        let kind = fs::metadata(&found).map_err(|source| open_error(&path, source))?.file_type();
-        if !kind.is_file() {
+        if FileType::from_raw_mode(fstat(&file).map_err(errno)?.st_mode) != FileType::RegularFile {
             return refuse("which is no regular file: name a node for it");
         }
-        Ok(path)
+        Ok(Found { path, resolved, file })
     }
 
-    /// Whether the image at `path` is part of it.
-    ///
-    /// # Errors
-    /// The file is not there.
-    pub(super) fn has(&self, path: &Path) -> Result<bool, GraphError> {
-        Ok(self.images.contains(&resolved(path)?))
+    /// Whether an image is part of it.
+    pub(super) fn has(&self, image: &Found) -> bool {
+        self.images.contains(&image.resolved)
     }
 
-    /// The chain with the image at `path` below.
+    /// The chain with an image below.
     ///
     /// # Errors
     /// It is part of the chain already; the chain is too long.
-    pub(super) fn below(mut self, path: &Path) -> Result<Self, GraphError> {
-        let image = resolved(path)?;
-        let path = path.display();
-        if self.images.contains(&image) {
+    pub(super) fn below(mut self, image: &Found) -> Result<Self, GraphError> {
+        let path = image.path.display();
+        if self.has(image) {
             return Err(GraphError::Options(format!("'{path}' is part of its own backing chain")));
         }
         if self.images.len() >= DEPTH_MAX {
             return Err(GraphError::Options(format!("More than {DEPTH_MAX} images on top of each other, at '{path}'")));
         }
-        self.images.push(image);
+        self.images.push(image.resolved.clone());
         Ok(self)
     }
 }

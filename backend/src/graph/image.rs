@@ -12,7 +12,7 @@ use crate::node::options::{ChildRef, DriverOptions, FileOptions, Locking, RawOpt
 use crate::node::qcow2::bitmaps::LoadError;
 use crate::node::qcow2::header::{self, Header, bits};
 use crate::node::qcow2::image::Image;
-use crate::node::qcow2::open::{Files, OpenError, read_header};
+use crate::node::qcow2::open::{Files, OpenError, Options, read_header};
 use crate::node::qcow2::options::{Backing, Qcow2Options};
 use crate::node::{Driver, Hold, Node, NodeOptions};
 use std::path::{Path, PathBuf};
@@ -41,7 +41,10 @@ impl Graph {
         let of_file = file.clone();
         let header = run(opening.runner, move |io| async move { read_header(&io, &of_file).await })?;
         let header = header.map_err(|error| refusal(&file, error))?;
-        let settings = options.for_image(&header, read_only, node.discard == Discard::Unmap)?;
+        let changes = self.changes(&file, options)?.filter(|_| !options.bitmaps_only);
+        let wanted = Qcow2Options { crash_safe: changes.as_ref().and_then(|changes| changes.crash_safe), ..options.clone() };
+        let settings = wanted.for_image(&header, read_only, node.discard == Discard::Unmap)?;
+        let settings = Options { changes, ..settings };
         let data = self.data_file(node, options, (&file, &header), opening)?;
         if let Some(data) = &data {
             holds.push(Hold::of_format(data, name, "data-file", !read_only)?);
@@ -60,8 +63,13 @@ impl Graph {
             }
         };
         let mut image = run(opening.runner, open)?.map_err(|error| refusal(&file, error))?;
+        if options.guards_inactive_l2 {
+            let guard = move |io| async move { image.guarded(&io).await };
+            image = run(opening.runner, guard)?.map_err(|error| refusal(&file, error))?;
+        }
         image.keep(holds);
         image.tell_corruption(name, self.corruption.clone());
+        image.tell_changes(name, self.changes.clone());
         Ok(image)
     }
 
@@ -86,7 +94,9 @@ impl Graph {
             (None, Some(name)) => {
                 let image = path(file)?;
                 let found = self.chain(image, opening)?.find(image, name)?;
-                self.child(&inline(plain_file(found)), node, opening).map(Some)
+                let data = self.child(&inline(plain_file(found.path.clone())), node, opening)?;
+                found.check(&data)?;
+                Ok(Some(data))
             }
         }
     }
@@ -111,11 +121,13 @@ impl Graph {
                 let image = path(file)?;
                 let chain = self.chain(image, opening)?;
                 let found = chain.find(image, &named.file)?;
-                let options = described(image, &found, named)?;
+                let options = described(image, &found.path, named)?;
                 let above = opening.chain.replace(chain.below(&found)?);
                 let built = self.child(&inline(NodeOptions { read_only: true, ..options }), node, opening);
                 opening.chain = above;
-                built.map(Some)
+                let built = built?;
+                found.check(&built)?;
+                Ok(Some(built))
             }
         }
     }

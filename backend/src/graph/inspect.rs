@@ -138,12 +138,15 @@ impl Graph {
                 GraphError::Open { ref path, .. } => fail(&PathBuf::from(path), source),
                 source => fail(top.path(), source),
             })?;
-            let format = format_named(top.path(), backing).map_err(|source| fail(&below, source))?;
-            if chain.has(&below).map_err(|source| fail(&below, source))? {
-                return Err(InspectError::Loop(below.display().to_string()));
+            let path = below.path.as_path();
+            let format = format_named(top.path(), backing).map_err(|source| fail(path, source))?;
+            if chain.has(&below) {
+                return Err(InspectError::Loop(path.display().to_string()));
             }
-            chain = chain.below(&below).map_err(|source| fail(&below, source))?;
-            images.push(self.inspect(&below, Some(format), force_share)?);
+            chain = chain.below(&below).map_err(|source| fail(path, source))?;
+            let image = self.inspect(path, Some(format), force_share)?;
+            below.check(image.file()).map_err(|source| fail(path, source))?;
+            images.push(image);
         }
         Ok(images)
     }

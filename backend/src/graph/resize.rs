@@ -90,6 +90,11 @@ impl Graph {
             node.set_length(old);
             return Err(error.into());
         }
+        let file = image.file().length();
+        image.cut_tail(io, node.points()).await;
+        if image.file().length() != file {
+            self.tell(image.file());
+        }
         match image.data_file() {
             Some(data) => self.resize(io, data, size).await,
             None => Ok(()),

@@ -24,6 +24,8 @@ pub enum OpKind {
     },
     /// Makes the file reach at least to the end of the range; what is new reads as zeroes and takes no space.
     Grow,
+    /// Makes the file end at the offset at the latest.
+    Cut,
     /// Finds out how far from the offset on the file is all data or all hole, at most the operation's length: that is
     /// its length afterwards. Holes read as zeroes; data may as well.
     Extent {

@@ -313,6 +313,7 @@ fn code(kind: OpKind) -> u64 {
         OpKind::Zero { unmap } => 5 + u64::from(unmap),
         OpKind::Extent { .. } => 7,
         OpKind::Grow => 8,
+        OpKind::Cut => 9,
     }
 }
 

@@ -105,7 +105,7 @@ impl Uring {
         };
         let by_worker = match op.kind {
             OpKind::Discard | OpKind::Zero { .. } => info.block_device,
-            OpKind::Extent { .. } | OpKind::Grow => true,
+            OpKind::Extent { .. } | OpKind::Grow | OpKind::Cut => true,
             _ => false,
         };
         if by_worker {

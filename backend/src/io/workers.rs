@@ -111,6 +111,7 @@ fn run(job: &Ranged) -> Result<u64, IoError> {
     match job.kind {
         OpKind::Extent { .. } => find_extent(job),
         OpKind::Grow => grow(job),
+        OpKind::Cut => cut(job),
         _ => run_ioctl(job),
     }
 }
@@ -119,9 +120,19 @@ fn run(job: &Ranged) -> Result<u64, IoError> {
 fn grow(job: &Ranged) -> Result<u64, IoError> {
     let [offset, len] = job.range;
     let end = offset.checked_add(len).ok_or(IoError::Invalid)?;
+    truncate_if(job, end, |size| size < end)
+}
+
+/// ftruncate(2), for who has what comes after the end to himself.
+fn cut(job: &Ranged) -> Result<u64, IoError> {
+    let [end, _] = job.range;
+    truncate_if(job, end, |size| size > end)
+}
+
+fn truncate_if(job: &Ranged, end: u64, is_such: impl Fn(u64) -> bool) -> Result<u64, IoError> {
     let errno = |errno: rustix::io::Errno| IoError::from_errno(errno.raw_os_error());
     let size = rustix::fs::fstat(&job.file.fd).map_err(errno)?.st_size;
-    if u64::try_from(size).is_ok_and(|size| size < end) {
+    if u64::try_from(size).is_ok_and(is_such) {
         rustix::fs::ftruncate(&job.file.fd, end).map_err(errno)?;
     }
     Ok(0)

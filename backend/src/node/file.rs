@@ -11,6 +11,8 @@ mod open;
 mod sim;
 mod zero;
 
+pub use zero::Discards;
+
 use super::{Kind, Map, Outcome, Request};
 use crate::error::{GraphError, IoError};
 use crate::io::lock::{Access, Lock};
@@ -42,6 +44,7 @@ pub struct File {
     poisoned: AtomicBool,
     cannot_unmap: AtomicBool,
     cannot_zero: AtomicBool,
+    discards: zero::Discards,
 }
 
 impl File {
@@ -71,6 +74,11 @@ impl File {
 
     pub(crate) fn alignment(&self) -> u32 {
         self.alignment
+    }
+
+    /// What has come of discards.
+    pub fn discards(&self) -> &Discards {
+        &self.discards
     }
 
     /// The open file's descriptor.
@@ -152,6 +160,20 @@ impl File {
         }
         io.run(Op::bare(OpKind::Grow, self.id, length, end - length)).await.1?;
         known.fetch_max(end, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Makes a regular file end at `end`, if it does not before; `known` as for [`File::grow`].
+    pub(super) async fn cut(&self, io: &Handle, end: u64, known: &AtomicU64) -> Result<(), IoError> {
+        let _turn = self.growing.lock(0..1).await;
+        if self.block_device || known.load(Ordering::Acquire) <= end {
+            return Ok(());
+        }
+        if self.poisoned.load(Ordering::Relaxed) {
+            return Err(IoError::Io);
+        }
+        io.run(Op::bare(OpKind::Cut, self.id, end, 0)).await.1?;
+        known.store(end, Ordering::Release);
         Ok(())
     }
 

@@ -5,9 +5,11 @@
 //! Knows no exports and no names of other nodes.
 
 mod blkdebug;
+pub mod changes;
 mod claims;
 pub mod copy_before_write;
 pub mod file;
+mod length;
 mod map;
 mod null;
 pub mod options;
@@ -148,6 +150,7 @@ impl Node {
         }
         if let Driver::Qcow2(image) = &driver {
             points.tracking().adopt(image.take_loaded_bitmaps(), read_only);
+            points.keep_within(qcow2::changes::areas(image));
             points.refresh();
         }
         Self {
@@ -303,6 +306,9 @@ impl Node {
                     self.zero_instead(io, request).await
                 }
                 Kind::Discard if self.discard() == Discard::Ignore => (request.memory, Ok(())),
+                Kind::Zero { unmap: true } if self.discard() == Discard::Ignore => {
+                    self.drive(io, Request { kind: Kind::Zero { unmap: false }, ..request }).await
+                }
                 Kind::Flush if self.ends_flushes() => (request.memory, Ok(())),
                 _ => self.drive(io, request).await,
             }
@@ -321,34 +327,6 @@ impl Node {
                 Driver::Null(null) => Ok((len, !null.options().read_zeroes)),
                 Driver::Qcow2(image) => image.extent(io, offset, len).await,
                 Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => Ok((len, true)),
-            }
-        })
-    }
-
-    /// Makes the node at least `end` bytes long for a format above that puts something there; rounded up to sectors.
-    ///
-    /// # Errors
-    /// [`IoError::NoSpace`] where the node cannot be that long; the storage's.
-    pub fn grow<'a>(&'a self, io: &'a Handle, end: u64) -> Pin<Box<dyn Future<Output = Result<(), IoError>> + 'a>> {
-        Box::pin(async move {
-            let end = end.checked_next_multiple_of(512).ok_or(IoError::NoSpace)?;
-            if end <= self.length() {
-                return Ok(());
-            }
-            match &self.driver {
-                Driver::File(file) => file.grow(io, end, &self.length).await,
-                Driver::Raw(raw) if !raw.has_fixed_size() => {
-                    let below = end.checked_add(raw.offset()).ok_or(IoError::NoSpace)?;
-                    raw.child().grow(io, below).await?;
-                    self.length.fetch_max(end, Ordering::AcqRel);
-                    Ok(())
-                }
-                Driver::BlkDebug(filter) => {
-                    filter.child().grow(io, end).await?;
-                    self.length.fetch_max(end, Ordering::AcqRel);
-                    Ok(())
-                }
-                _ => Err(IoError::NoSpace),
             }
         })
     }

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+pub use super::qcow2::changes::CrashSafe;
 pub use super::qcow2::options::{Backing, Qcow2Options};
 
 /// Options of one node and, through [`ChildRef::Inline`], of the nodes below it.

@@ -4,11 +4,13 @@
 //! it looks at the hooks, so it is either held or sees the new ones.
 
 use super::copy_before_write::CopyBeforeWrite;
+use super::qcow2::changes;
 use super::{Driver, Node};
 use crate::bitmaps::{NotKept, Tracking};
 use crate::epoch::{Grace, Hold, Seat};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use tidemark_cbt::journal::Areas;
 use tidemark_cbt::{Bitmap, Granularity};
 
 /// A hold that is not complete by then is given up.
@@ -21,6 +23,8 @@ pub struct Hooks {
     pub(super) bitmaps: Vec<Arc<Bitmap>>,
     /// Copies that a write must not overtake.
     pub(super) copies: Vec<Arc<CopyBeforeWrite>>,
+    /// Areas that the change journal has, if there is one: nothing is written outside of them.
+    pub(super) areas: Option<Arc<Areas>>,
 }
 
 /// The hooks of one node, what they are made of, and the seats of the roots that reach it.
@@ -28,6 +32,7 @@ pub struct Hooks {
 pub struct Points {
     tracking: Tracking,
     copies: Mutex<Vec<Arc<CopyBeforeWrite>>>,
+    areas: Mutex<Option<Arc<Areas>>>,
     hooks: Mutex<Arc<Hooks>>,
     seats: Mutex<Vec<Weak<Seat>>>,
 }
@@ -48,6 +53,12 @@ impl Points {
         locked(&self.copies).retain(|other| !Arc::ptr_eq(other, copy));
     }
 
+    /// Has changing requests covered by this generation of a change journal, or by none; inside [`hold`], or before the
+    /// node has roots.
+    pub fn keep_within(&self, areas: Option<Arc<Areas>>) {
+        *locked(&self.areas) = areas;
+    }
+
     /// What requests mind from now on.
     pub(super) fn hooks(&self) -> Arc<Hooks> {
         locked(&self.hooks).clone()
@@ -55,7 +66,8 @@ impl Points {
 
     /// Makes the hooks what tracking and copies say.
     pub(super) fn refresh(&self) {
-        let hooks = Hooks { bitmaps: self.tracking.recording(), copies: locked(&self.copies).clone() };
+        let (copies, areas) = (locked(&self.copies).clone(), locked(&self.areas).clone());
+        let hooks = Hooks { bitmaps: self.tracking.recording(), copies, areas };
         *locked(&self.hooks) = Arc::new(hooks);
     }
 
@@ -132,6 +144,15 @@ pub(super) fn shift(node: &Node) -> u64 {
     match node.driver() {
         Driver::Raw(raw) => raw.offset(),
         _ => 0,
+    }
+}
+
+impl Node {
+    /// Has requests covered by the change journal that the node's image keeps now, if it keeps one; inside [`hold`].
+    pub fn keep_changes(&self) {
+        if let Driver::Qcow2(image) = self.driver() {
+            self.points.keep_within(changes::areas(image));
+        }
     }
 }
 

@@ -4,6 +4,9 @@
 //! A changing request marks its range when it is stamped: so a bitmap that was swapped out is complete at once. Whoever
 //! reads one waits for the grace first, and then finds what was marked on the disk, too.
 
+#[cfg(any(test, feature = "sim"))]
+mod sim;
+
 use super::copy_before_write::CopyBeforeWrite;
 use super::points::chain;
 use super::view::View;
@@ -170,7 +173,7 @@ impl Root {
         let request = Request { kind, fua: false, offset, len, memory: Memory::empty() };
         self.node.check(&request)?;
         let section = self.enter();
-        if section.view.is_owed_to_others(&request, copy) {
+        if section.view.is_owed_to_others(&request, copy) || !section.view.covers(&request) {
             return Ok(());
         }
         let stamp = section.stamp(&request);
@@ -201,9 +204,10 @@ impl Root {
             self.refresh();
             let view = self.view.borrow().clone();
             view.copy_before(io, request, self).await?;
+            view.cover(io, request).await?;
             let section = self.enter();
             // The hooks may have moved while it waited.
-            if !section.view.owes(request) {
+            if !section.view.owes(request) && section.view.covers(request) {
                 return Ok(section.stamp(request));
             }
         }
@@ -234,7 +238,8 @@ impl Section<'_> {
     pub fn map(&self, request: &Request) -> Map {
         let map = self.root.node.map(request);
         let moves = !matches!(map, Map::Ended(Err(_)) | Map::Task);
-        if moves && request.kind.changes() && self.view.owes(request) { Map::Task } else { map }
+        let waits = || request.kind.changes() && (self.view.owes(request) || !self.view.covers(request));
+        if moves && waits() { Map::Task } else { map }
     }
 
     /// Stamps a request that is submitted now, if it counts: one that changes something, or any where space is given

@@ -3,12 +3,13 @@
 use super::copy_before_write::CopyBeforeWrite;
 use super::options::Discard;
 use super::points::{chain, shift};
-use super::{Kind, Node, Request, Root};
+use super::{Driver, Kind, Node, Request, Root};
 use crate::error::IoError;
 use crate::reactor::Handle;
 use std::rc::Rc;
 use std::sync::Arc;
 use tidemark_cbt::Bitmap;
+use tidemark_cbt::journal::Areas;
 
 /// Where a hook hangs.
 #[derive(Clone, Copy)]
@@ -36,6 +37,20 @@ impl Copying {
     #[inline]
     fn owes(&self, request: &Request) -> bool {
         self.place.minds(request.kind) && !self.copy.lets_pass(request.offset + self.place.shift, request.len)
+    }
+}
+
+/// The areas of a change journal, and whose it is.
+struct Journaled {
+    node: Arc<Node>,
+    areas: Arc<Areas>,
+    place: Place,
+}
+
+impl Journaled {
+    #[inline]
+    fn covers(&self, request: &Request) -> bool {
+        self.areas.cover(request.offset.wrapping_add(self.place.shift), request.len) || !self.place.minds(request.kind)
     }
 }
 
@@ -88,6 +103,7 @@ pub(super) struct View {
     marks: Vec<(Arc<Bitmap>, Place)>,
     alike: Alike,
     copies: Vec<Copying>,
+    journals: Vec<Journaled>,
     /// Something below gives space back.
     counts_all: bool,
 }
@@ -105,6 +121,9 @@ impl View {
                 let known = last.copies.iter().find(|known| Arc::ptr_eq(&known.copy, copy));
                 let target = known.map_or_else(|| Root::new(copy.target()), |known| known.target.clone());
                 view.copies.push(Copying { copy: copy.clone(), target, place });
+            }
+            if let Some(areas) = &hooks.areas {
+                view.journals.push(Journaled { node: node.clone(), areas: areas.clone(), place });
             }
             view.counts_all |= node.gives_space_back();
             place.shift += shift(node);
@@ -144,6 +163,25 @@ impl View {
     /// Whether something has to be copied before this request, not counting one copy.
     pub(super) fn is_owed_to_others(&self, request: &Request, copy: &Arc<CopyBeforeWrite>) -> bool {
         self.copies.iter().any(|copying| !Arc::ptr_eq(&copying.copy, copy) && copying.owes(request))
+    }
+
+    /// Whether this request stays within what the change journals have.
+    #[inline]
+    pub(super) fn covers(&self, request: &Request) -> bool {
+        self.journals.iter().all(|journaled| journaled.covers(request))
+    }
+
+    /// Has the change journals have what this request needs.
+    ///
+    /// # Errors
+    /// A journal cannot be written, nor given up.
+    pub(super) async fn cover(&self, io: &Handle, request: &Request) -> Result<(), IoError> {
+        for Journaled { node, areas, place } in self.journals.iter().filter(|journaled| !journaled.covers(request)) {
+            if let Driver::Qcow2(image) = node.driver() {
+                image.cover_changes(io, areas, request.offset + place.shift, request.len).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Has everything copied that has to be before this request.

@@ -2,7 +2,7 @@
 
 use super::Backup;
 use crate::action::BitmapMode;
-use crate::points;
+use crate::{checkpoint, points};
 use std::slice;
 use std::sync::Arc;
 use tidemark_backend::bitmaps::Outcome;
@@ -36,6 +36,8 @@ impl Backup {
         points::over(&self.io, &grace).await;
         if let Some(released) = released {
             released.settle();
+            // Before anybody hears of the job's end.
+            checkpoint::save(&self.io, slice::from_ref(self.source())).await;
         }
     }
 

@@ -3,7 +3,8 @@
 //! Knows its members, QEMU's defaults and what does not fit into them; what contradicts an image is found when the image
 //! is read.
 
-use tidemark_backend::node::options::{Backing, Qcow2Options};
+use std::path::PathBuf;
+use tidemark_backend::node::options::{Backing, CrashSafe, Qcow2Options};
 
 use super::options::{BlockdevRef, unsigned};
 use crate::error::QmpError;
@@ -31,8 +32,9 @@ qapi_struct! {
         "pass-discard-other" pass_discard_other: Option<bool>,
         /// Accepted without effect for images of version 3: what is discarded is always freed.
         "discard-no-unref" discard_no_unref: Option<bool>,
-        /// Accepted without effect: nothing is ever written into the header, active tables, reference counts, snapshot
-        /// table or bitmap directory, whatever it says.
+        /// Whether nothing is written into L2 tables that only snapshots have, either: if it says so, the L1 tables of
+        /// all snapshots are read when the image is opened. Nothing is ever written into the header, other tables,
+        /// reference counts, snapshot table or bitmap directory, whatever it says.
         "overlap-check" overlap_check: Option<Qcow2OverlapChecks>,
         /// Most bytes of both caches together.
         "cache-size" cache_size: Option<i64>,
@@ -44,8 +46,38 @@ qapi_struct! {
         "refcount-cache-size" refcount_cache_size: Option<i64>,
         /// Accepted without effect: the caches keep what they have as long as there is room.
         "cache-clean-interval" cache_clean_interval: Option<i64>,
+        /// What changes that bitmaps have recorded survive besides a clean end: `power` (that the power is cut: a journal
+        /// beside the image, written when an area of 1 to 16 MiB is written to first), `process` (that the daemon is
+        /// killed: a journal in memory) or `off` (neither, as in QEMU). `power` for images in regular files and `process`
+        /// for others if absent, and it is no error then if there can be no journal.
+        "x-crash-safe" x_crash_safe: Option<XCrashSafe>,
+        /// The file of the journal that `power` needs; the image's name with `.journal` if absent. An image that is no
+        /// regular file needs it.
+        "x-journal" x_journal: Option<String>,
         /// How the image is encrypted. Encrypted images are not supported, and others are refused with it.
         "encrypt" encrypt: Option<BlockdevQcow2Encryption>,
+    }
+}
+
+qapi_enum! {
+    /// What recorded changes survive.
+    pub enum XCrashSafe "XCrashSafe" {
+        /// A power cut.
+        Power = "power",
+        /// The end of the process.
+        Process = "process",
+        /// Neither.
+        Off = "off",
+    }
+}
+
+impl From<XCrashSafe> for CrashSafe {
+    fn from(wanted: XCrashSafe) -> Self {
+        match wanted {
+            XCrashSafe::Power => Self::Power,
+            XCrashSafe::Process => Self::Process,
+            XCrashSafe::Off => Self::Off,
+        }
     }
 }
 
@@ -152,6 +184,18 @@ qapi_struct! {
     }
 }
 
+impl Qcow2OverlapChecks {
+    /// Whether L2 tables that only snapshots have are among them.
+    fn has_inactive_l2(&self) -> bool {
+        match self {
+            Self::Mode(mode) => *mode == Qcow2OverlapCheckMode::All,
+            Self::Flags(flags) => {
+                flags.inactive_l2.unwrap_or(flags.template == Some(Qcow2OverlapCheckMode::All))
+            }
+        }
+    }
+}
+
 impl TryFrom<BlockdevOptionsQcow2> for Qcow2Options {
     type Error = QmpError;
 
@@ -170,7 +214,10 @@ impl TryFrom<BlockdevOptionsQcow2> for Qcow2Options {
             l2_cache_size: bytes("l2-cache-size", options.l2_cache_size)?,
             l2_cache_entry_size: bytes("l2-cache-entry-size", options.l2_cache_entry_size)?,
             refcount_cache_size: bytes("refcount-cache-size", options.refcount_cache_size)?,
+            guards_inactive_l2: options.overlap_check.is_some_and(|checks| checks.has_inactive_l2()),
             encrypt: options.encrypt.map(|encrypt| encrypt.format.text()),
+            crash_safe: options.x_crash_safe.map(CrashSafe::from),
+            change_journal: options.x_journal.map(PathBuf::from),
             bitmaps_only: false,
         })
     }

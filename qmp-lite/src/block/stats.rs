@@ -3,12 +3,13 @@
 //! Knows what exports count. A node's counters are those of the exports that serve it directly.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidemark_backend::export::ExportInfo;
 use tidemark_backend::export::vhost::Totals;
 use tidemark_backend::node::{Driver, Node};
 
-use crate::schema::qapi_struct;
+use crate::schema::{qapi_enum, qapi_struct, qapi_union};
 
 qapi_struct! {
     /// The counters of an export or a node.
@@ -19,6 +20,8 @@ qapi_struct! {
         "node-name" node_name: Option<String>,
         /// The counters.
         "stats" stats: BlockDeviceStats,
+        /// What only this driver counts.
+        "driver-specific" driver_specific: Option<BlockStatsSpecific>,
         /// The counters of the node below, called parent by QEMU.
         "parent" parent: Option<Box<BlockStats>>,
         /// The counters of the node that shows where an export's image has nothing.
@@ -102,12 +105,68 @@ qapi_struct! {
     pub struct BlockDeviceTimedStats "BlockDeviceTimedStats" {}
 }
 
+qapi_union! {
+    /// What only one driver counts.
+    pub struct BlockStatsSpecific "BlockStatsSpecific" {
+        /// The driver.
+        "driver" driver: BlockStatsSpecificDriver,
+    }
+    /// The counters of the driver.
+    pub enum BlockStatsSpecificData by "driver" driver: BlockStatsSpecificDriver {
+        /// `file`
+        File(BlockStatsSpecificFile),
+        /// `host_device`
+        HostDevice(BlockStatsSpecificFile),
+    }
+}
+
+qapi_enum! {
+    /// Drivers with counters of their own.
+    pub enum BlockStatsSpecificDriver "BlockStatsSpecificDriver" {
+        /// Plain files.
+        File = "file",
+        /// Block devices.
+        HostDevice = "host_device",
+    }
+}
+
+qapi_struct! {
+    /// What came of discards.
+    pub struct BlockStatsSpecificFile "BlockStatsSpecificFile" {
+        /// Those that the storage has taken.
+        "discard-nb-ok" discard_nb_ok: u64,
+        /// Those that it has not.
+        "discard-nb-failed" discard_nb_failed: u64,
+        /// Bytes that were given back.
+        "discard-bytes-ok" discard_bytes_ok: u64,
+    }
+}
+
+impl BlockStatsSpecific {
+    fn of(node: &Node) -> Option<Self> {
+        let Driver::File(file) = node.driver() else { return None };
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let discards = file.discards();
+        let counters = BlockStatsSpecificFile {
+            discard_nb_ok: count(&discards.done),
+            discard_nb_failed: count(&discards.failed),
+            discard_bytes_ok: count(&discards.bytes),
+        };
+        let (driver, branch) = match file.is_device() {
+            false => (BlockStatsSpecificDriver::File, BlockStatsSpecificData::File(counters)),
+            true => (BlockStatsSpecificDriver::HostDevice, BlockStatsSpecificData::HostDevice(counters)),
+        };
+        Some(Self { driver, branch })
+    }
+}
+
 /// An export's counters.
 pub(super) fn of_export(export: &ExportInfo) -> BlockStats {
     BlockStats {
         device: Some(export.id.clone()),
         node_name: Some(export.node.name().to_owned()),
         stats: counters(&[export.stats]),
+        driver_specific: BlockStatsSpecific::of(&export.node),
         parent: None,
         backing: backing_of(&export.node),
     }
@@ -121,6 +180,7 @@ pub(super) fn of_node(node: &Arc<Node>, exports: &[ExportInfo]) -> BlockStats {
         device: None,
         node_name: Some(node.name().to_owned()),
         stats: counters(&totals),
+        driver_specific: BlockStatsSpecific::of(node),
         parent: node.child().map(|child| Box::new(of_node(child, exports))),
         backing: None,
     }

@@ -28,6 +28,17 @@ impl<T: Tracked> Stage<T> {
         self.free(node, name, Use::Change).map(|_| ())
     }
 
+    /// The nodes that get persistent bitmaps.
+    pub fn keeping(&self) -> Vec<Arc<T>> {
+        let mut nodes: Vec<Arc<T>> = Vec::new();
+        for entry in self.0.iter().filter(|entry| entry.persistent && entry.original.is_none() && !entry.removed) {
+            if !nodes.iter().any(|node| Arc::ptr_eq(node, &entry.node)) {
+                nodes.push(entry.node.clone());
+            }
+        }
+        nodes
+    }
+
     /// The persistent bitmaps that are removed, with their nodes: their images have to forget them.
     pub fn leaving(&self) -> Vec<(Arc<T>, String)> {
         let leaving = self.0.iter().filter(|entry| entry.removed && entry.persistent && entry.original.is_some());

@@ -1,6 +1,9 @@
 //! Names in headers against files on a disk.
 
 use super::*;
+use crate::graph::Graph;
+use crate::node::NodeOptions;
+use crate::node::options::{DriverOptions, FileOptions, Locking};
 use std::os::unix::fs::symlink;
 use tempfile::TempDir;
 
@@ -20,7 +23,7 @@ fn place() -> TempDir {
 fn look(place: &TempDir, allowed: &[PathBuf], name: &str) -> Result<PathBuf, String> {
     let top = place.path().join("images/top");
     let chain = Chain::begin(&top, allowed).unwrap();
-    chain.find(&top, name).map_err(|error| error.to_string())
+    chain.find(&top, name).map(|found| found.path).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -73,17 +76,37 @@ fn only_paths_of_regular_files_are_followed() {
 #[test]
 fn a_chain_ends_where_it_meets_itself_and_when_it_is_too_long() {
     let place = place();
-    let (top, base) = (place.path().join("images/top"), place.path().join("images/base"));
+    let top = place.path().join("images/top");
     let chain = Chain::begin(&top, &[]).unwrap();
-    assert!(chain.clone().below(&top).is_err());
-    let chain = chain.below(&base).unwrap();
-    let alias = chain.clone().below(&place.path().join("images/alias")).unwrap_err();
+    let found = |chain: &Chain, name: &str| chain.find(&top, name).unwrap();
+    assert!(chain.clone().below(&found(&chain, "top")).is_err());
+    let chain = chain.clone().below(&found(&chain, "base")).unwrap();
+    let alias = chain.clone().below(&found(&chain, "alias")).unwrap_err();
     assert!(alias.to_string().contains("its own backing chain"), "{alias}");
     let mut chain = chain;
     for number in 2..DEPTH_MAX {
-        let path = place.path().join(format!("images/{number}"));
-        fs::write(&path, b"x").unwrap();
-        chain = chain.below(&path).unwrap();
+        let name = number.to_string();
+        fs::write(place.path().join("images").join(&name), b"x").unwrap();
+        let below = found(&chain, &name);
+        chain = chain.below(&below).unwrap();
     }
-    assert!(chain.below(&place.path().join("images/sub/base")).is_err());
+    let last = found(&chain, "sub/base");
+    assert!(chain.below(&last).is_err());
+}
+
+#[test]
+fn a_file_that_takes_the_place_of_one_that_was_looked_at_is_refused() {
+    let place = place();
+    let top = place.path().join("images/top");
+    let found = Chain::begin(&top, &[]).unwrap().find(&top, "base").unwrap();
+    let file = FileOptions { filename: found.path.clone(), locking: Locking::Off, device: false };
+    let open = |name: &str| {
+        let options = NodeOptions::new(DriverOptions::File(file.clone()));
+        Graph::new().open(&NodeOptions { node_name: Some(name.into()), ..options }).unwrap()
+    };
+    assert!(found.check(&open("same")).is_ok());
+    fs::remove_file(&found.path).unwrap();
+    symlink(place.path().join("other/secret"), &found.path).unwrap();
+    let text = found.check(&open("other")).unwrap_err().to_string();
+    assert!(text.contains("another file"), "{text}");
 }

@@ -87,6 +87,13 @@ impl Disk {
                 self.grow(usize::try_from(op.offset + op.len).map_err(|_| IoError::NoSpace)?);
                 Ok(0)
             }
+            OpKind::Cut => {
+                if let Some(error) = fault {
+                    return Err(error);
+                }
+                self.cut(usize::try_from(op.offset).unwrap_or(usize::MAX));
+                Ok(0)
+            }
             OpKind::Discard | OpKind::Zero { .. } => {
                 let range = self.inside(op.offset, op.len);
                 let len = cut(range.len(), fault.is_some(), SECTOR, random);
@@ -222,6 +229,20 @@ impl Disk {
             self.durable.resize(len, 0);
             self.recent.push(Change::Length(len as u64));
         }
+    }
+
+    /// Stable at once, before anything else that is not: the worst that can be.
+    fn cut(&mut self, len: usize) {
+        if len >= self.live.len() {
+            return;
+        }
+        self.live.truncate(len);
+        self.durable.truncate(len);
+        self.volatile.retain(|sector, _| *sector < len.div_ceil(SECTOR));
+        for (_, bytes) in self.volatile.get_mut(&(len / SECTOR)).into_iter().flatten() {
+            *bytes = bytes[..bytes.len().min(len % SECTOR)].into();
+        }
+        self.recent.push(Change::Length(len as u64));
     }
 
     /// Changes what programs see, and remembers each sector's new state.

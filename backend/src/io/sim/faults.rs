@@ -72,7 +72,7 @@ impl Faults {
         let rates = match kind {
             OpKind::Read | OpKind::Extent { .. } => [(self.read_error, IoError::Io), (0, IoError::Io)],
             OpKind::Flush => [(self.flush_error, IoError::Io), (0, IoError::Io)],
-            OpKind::Discard => [(self.write_error, IoError::Io), (0, IoError::Io)],
+            OpKind::Discard | OpKind::Cut => [(self.write_error, IoError::Io), (0, IoError::Io)],
             OpKind::Write { .. } | OpKind::Zero { .. } | OpKind::Grow => {
                 [(self.write_error, IoError::Io), (self.no_space, IoError::NoSpace)]
             }

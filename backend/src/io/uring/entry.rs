@@ -40,7 +40,7 @@ pub fn build(op: &Op, target: Target) -> squeue::Entry {
         }
         OpKind::Zero { unmap: false } => fallocate(op, target, libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE),
         // Workers do these.
-        OpKind::Extent { .. } | OpKind::Grow => opcode::Nop::new().build(),
+        OpKind::Extent { .. } | OpKind::Grow | OpKind::Cut => opcode::Nop::new().build(),
     }
 }
 

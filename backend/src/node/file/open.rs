@@ -54,6 +54,7 @@ impl File {
             poisoned: AtomicBool::new(false),
             cannot_unmap: AtomicBool::new(false),
             cannot_zero: AtomicBool::new(false),
+            discards: Default::default(),
         };
         Ok((file, length))
     }

@@ -5,10 +5,29 @@ use crate::error::IoError;
 use crate::io::{Buf, Memory, Op, OpKind, byte_count};
 use crate::node::{Kind, Request};
 use crate::reactor::Handle;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bytes of zeroes written at a time.
 const PIECE: u64 = 1 << 20;
+
+/// How many discards the storage has taken, and how many not.
+#[derive(Debug, Default)]
+pub struct Discards {
+    /// Those it has taken.
+    pub done: AtomicU64,
+    /// Their bytes.
+    pub bytes: AtomicU64,
+    /// Those that failed, or that it has no means for.
+    pub failed: AtomicU64,
+}
+
+impl Discards {
+    fn count(&self, len: u64, done: bool) {
+        let (operations, bytes) = if done { (&self.done, len) } else { (&self.failed, 0) };
+        operations.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
 
 impl File {
     /// Makes a range read as zeroes.
@@ -25,7 +44,9 @@ impl File {
 
     /// Gives a range's space back. A discard is advice: storage that cannot is no error.
     pub(super) async fn give_back(&self, io: &Handle, offset: u64, len: u64) -> Result<(), IoError> {
-        self.attempt(io, OpKind::Discard, offset, len, &self.cannot_unmap).await.unwrap_or(Ok(()))
+        let result = self.attempt(io, OpKind::Discard, offset, len, &self.cannot_unmap).await;
+        self.discards.count(len, result == Some(Ok(())));
+        result.unwrap_or(Ok(()))
     }
 
     /// Tries what the storage may not have; `None` when it has not. That is found out once per file, but for a range

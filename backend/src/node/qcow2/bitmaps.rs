@@ -23,7 +23,8 @@ use super::bitmap_directory::BitmapEntry;
 use crate::bitmaps::Persistent;
 use crate::range_lock::RangeLock;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tidemark_cbt::Bitmap;
 
 /// A bitmap that the file has, and the bytes of the file that hold its table and its bits.
 #[derive(Clone, Debug)]
@@ -47,6 +48,8 @@ pub struct Bitmaps {
     /// Of those who change what the file has.
     turn: RangeLock,
     in_file: Mutex<InFile>,
+    /// Those that were not to be believed, until they are removed.
+    lost: Mutex<Vec<String>>,
     /// What was loaded, until the image's node takes it.
     loaded: Mutex<Vec<Persistent>>,
 }
@@ -54,6 +57,52 @@ pub struct Bitmaps {
 impl Bitmaps {
     fn in_file(&self) -> MutexGuard<'_, InFile> {
         self.in_file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the file has bitmaps.
+    pub(super) fn has_any(&self) -> bool {
+        !self.in_file().held.is_empty()
+    }
+
+    /// The names of those that were not to be believed when the image was opened.
+    pub(super) fn lost(&self) -> Vec<String> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// One of them is gone; false if there was none of that name.
+    fn forget_lost(&self, name: &str) -> bool {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = lost.len();
+        lost.retain(|other| other != name);
+        lost.len() < before
+    }
+
+    /// Takes what was loaded for nothing: somebody has written to the disk who did not record it.
+    pub(super) fn distrust(&self, file: &str) {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if !loaded.is_empty() {
+            tracing::warn!(
+                file,
+                "the data file was written to, copied or moved without its image: bitmaps are inconsistent; if its \
+                 content is what it was, `tidemark track --adopt` says so"
+            );
+        }
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        *lost = loaded.iter().map(|bitmap| bitmap.name.clone()).collect();
+        for bitmap in loaded.iter_mut() {
+            let empty = Bitmap::new(0, bitmap.bits.granularity()).map(Arc::new);
+            *bitmap = Persistent {
+                name: std::mem::take(&mut bitmap.name),
+                bits: empty.unwrap_or_else(|_| bitmap.bits.clone()),
+                enabled: false,
+                inconsistent: true,
+            };
+        }
+    }
+
+    /// What was loaded, as long as the image's node has not taken it.
+    pub(super) fn loaded(&self) -> Vec<Persistent> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What was loaded; nothing the second time.

@@ -2,6 +2,7 @@
 
 use super::backing::BackingNodes;
 use super::bitmaps::Bitmaps;
+use super::changes::Changes;
 use super::compressed::Inflater;
 use super::corruption::{Listener, Soundness};
 use super::entry::Geometry;
@@ -10,7 +11,7 @@ use super::journal::Journal;
 use super::l2::Tables;
 use super::map::{Extent, Found, View};
 use super::own_header::OwnHeader;
-use super::refcount::{Refcounts, Run};
+use super::refcount::Refcounts;
 use super::reserve::Reserve;
 use super::snapshot::{Snapshot, SnapshotTable};
 use super::store::Store;
@@ -53,6 +54,7 @@ pub struct Image {
     pub(super) header: OwnHeader,
     pub(super) snapshot_table: SnapshotTable,
     pub(super) bitmaps: Bitmaps,
+    pub(super) changes: Changes,
     /// Its files, kept from others.
     pub(super) holds: Mutex<Vec<Hold>>,
 }
@@ -198,11 +200,5 @@ impl Image {
             (true, Ok(())) => (memory, self.flush(io, points).await),
             (_, result) => (memory, result),
         }
-    }
-
-    /// Clusters of an external data file: a guest's offset is the one there.
-    pub(super) async fn data_clusters(&self, io: &Handle, first: u64, clusters: u64) -> Result<Run, IoError> {
-        self.data.grow(io, first + clusters * self.geometry.cluster()).await?;
-        Ok(Run { host: first, clusters, fresh: false })
     }
 }

@@ -15,16 +15,18 @@ mod record;
 mod recover;
 mod runs;
 mod sweep;
-mod tie;
+pub(in crate::node::qcow2) mod tie;
 
+pub(in crate::node::qcow2) use attach::path_of;
 pub use file::{JournalError, Place};
 pub use record::Change;
 
 use crate::io::SharedWords;
+use crate::node::changes::Shared;
 use record::{Record, WORDS};
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Changes that are noted in one step, at most.
 pub const MOST: usize = 256;
@@ -39,13 +41,15 @@ const GENERATIONS: usize = 6;
 const IMAGE: Range<usize> = 8..520;
 /// Its file.
 const FILE: Range<usize> = 520..522;
+/// Words behind the records, for a change journal.
+const CHANGES: usize = FILE.end;
 /// Where the records begin.
-const RECORDS: usize = FILE.end;
+const RECORDS: usize = CHANGES + 1;
 
 /// A journal in use.
 #[derive(Debug)]
 pub struct Journal {
-    words: SharedWords,
+    words: Arc<SharedWords>,
     path: PathBuf,
     /// Records of a half.
     slots: usize,
@@ -107,6 +111,12 @@ impl Journal {
         let mut halves: Vec<usize> = (0..2).filter(|half| generation(half) != 0).collect();
         halves.sort_by_key(generation);
         halves.into_iter().flat_map(|half| self.half(half, generation(&half))).collect()
+    }
+
+    /// Where a change journal is that goes with this one, if it has room for one.
+    pub fn changes_medium(&self) -> Option<Shared> {
+        let count = usize::try_from(self.words.load(CHANGES)).ok().filter(|count| *count > 0)?;
+        Some(Shared { words: self.words.clone(), first: RECORDS + 2 * self.slots * WORDS, count })
     }
 
     fn turn_to(&self, tail: &mut Tail, half: usize) {

@@ -5,13 +5,15 @@
 
 use super::backing::BackingNodes;
 use super::bitmaps::{self, LoadError};
+use super::changes::{self, Changes, ChangesOptions};
 use super::compressed::{Inflater, Method};
 use super::corruption::Soundness;
 use super::freed::Quarantine;
 use super::guarded;
 use super::header::{Compression, Header, HeaderError, PREFIX, bits};
 use super::image::Image;
-use super::journal::{Journal, Place};
+use super::journal::tie::{self, Tie};
+use super::journal::{Journal, Place, path_of};
 use super::l2::{L1, Tables};
 use super::own_header::{ChangeError, OwnHeader};
 use super::refcount::{self, Refcounts};
@@ -45,12 +47,18 @@ pub enum OpenError {
     /// Its snapshots cannot be read.
     #[error(transparent)]
     Snapshots(#[from] TableError),
+    /// The L1 tables of its snapshots are too long to guard all they lead to.
+    #[error("The snapshots have more L1 tables than can be kept in mind for overlap-check.inactive-l2: leave it off")]
+    InactiveTables,
     /// Part of it cannot be read.
     #[error("Could not read {0}: {1}")]
     Read(&'static str, IoError),
     /// Its journal is there and cannot be read: to go on without would lose what a guest was told is there.
     #[error("Could not open its journal {0}: try again, or remove that file and lose what was not flushed")]
     Journal(String),
+    /// A change journal was asked for and there is none, or what it had cannot be stored.
+    #[error("Could not keep a change journal: {0}")]
+    Changes(String),
     /// What was noted in its journal cannot be written.
     #[error("Could not write back what its journal has: {0}")]
     Recover(IoError),
@@ -72,6 +80,8 @@ pub struct Options {
     pub pass_discard: bool,
     /// Where changes are noted that the file does not have, if they are to outlive the process.
     pub journal: Option<Place>,
+    /// How its bitmaps are kept from being lost in a crash, if they are.
+    pub changes: Option<ChangesOptions>,
 }
 
 /// The nodes an image is made of.
@@ -131,7 +141,7 @@ impl Image {
         let geometry = header.geometry();
         let store = Store::new(files.file.clone());
         if !options.read_only {
-            check_writable(header)?;
+            header.writable()?;
         }
         let place = (header.reftable_offset, header.reftable_clusters);
         let refcounts = Refcounts::open(io, store.clone(), geometry, place.0, place.1).await?;
@@ -146,7 +156,17 @@ impl Image {
         let tables = Tables::open(io, store.clone(), geometry, l1, cache, metadata).await;
         let tables = tables.map_err(|error| OpenError::Read("L1 table", error))?;
         guarded::protect(header, &refcounts, &snapshots, &tables);
-        let bitmaps = bitmaps::load(io, &store, header, tables.metadata(), &refcounts).await?;
+        let recovered = match &options.changes {
+            Some(changes) if !options.read_only => {
+                let file = path_of(&files.file).unwrap_or_default();
+                changes::find(io, header, &file, changes, options.journal.as_ref()).await
+            }
+            _ => None,
+        };
+        let bitmaps = bitmaps::load(io, &store, header, tables.metadata(), &refcounts, recovered.as_ref()).await?;
+        if changes::is_changed(header, &data) {
+            bitmaps.distrust(files.file.name());
+        }
         let l1_in_file = (0..tables.l1_entries()).map(|index| tables.l1(index)).collect();
         let image = Self {
             store,
@@ -173,6 +193,7 @@ impl Image {
             header: OwnHeader::new(header.clone()),
             snapshot_table,
             bitmaps,
+            changes: Changes::new(options.changes.clone(), recovered),
             holds: Mutex::default(),
         };
         if !options.read_only && header.incompatible & bits::INCOMPATIBLE_DIRTY != 0 {
@@ -185,19 +206,33 @@ impl Image {
         Ok(image)
     }
 
-    /// Says what is true from the first write on: features that are not known here are gone, a journal may be needed.
+    /// Says what is true from the first write on: features that are not known here are gone, journals may be needed.
     async fn begin_writing(&self, io: &Handle, place: Option<&Place>) -> Result<(), OpenError> {
         let known = bits::AUTOCLEAR_BITMAPS | bits::AUTOCLEAR_RAW_DATA;
-        let features = self.header().autoclear;
-        match place.filter(|_| self.header().version >= 3) {
-            Some(place) => {
-                let last = self.take_over(io, place).await?;
-                self.begin_journal(io, place, known).await?;
-                last.iter().for_each(Journal::remove);
-            }
-            None if features & !known != 0 => self.change_header(io, |header| header.autoclear &= known).await?,
-            None => {}
+        let features = self.header().autoclear & known;
+        let place = place.filter(|_| self.header().version >= 3);
+        let last = match place {
+            Some(place) => self.take_over(io, place).await?,
+            None => None,
+        };
+        let number = tie::number();
+        let journal = place.and_then(|place| self.make_journal(place, number));
+        // What goes with the new number is there before the header has it.
+        let changes = self.begin_changes(io, number, journal.as_ref()).await?;
+        let tie = match (&journal, changes) {
+            (None, None) => Tie::default(),
+            (journal, changes) => Tie { number, tables: journal.is_some(), changes, data_left: false },
+        };
+        if self.header().autoclear != features || tie != Tie::default() {
+            self.change_header(io, |header| {
+                header.autoclear = features;
+                header.set_tie(tie);
+            })
+            .await?;
         }
+        journal.into_iter().for_each(|journal| drop(self.journal.set(journal)));
+        last.iter().for_each(Journal::remove);
+        self.remove_last_changes();
         Ok(())
     }
 
@@ -215,11 +250,8 @@ impl Image {
         // The first gives back what was freed; the second says so in the file.
         self.flush(io, points).await?;
         self.flush(io, points).await?;
-        self.end_journal(io).await
+        self.end_journal(io, self.tie_to_leave()).await?;
+        self.remove_changes();
+        Ok(())
     }
-}
-
-fn check_writable(header: &Header) -> Result<(), OpenError> {
-    header.writable()?;
-    Ok(())
 }

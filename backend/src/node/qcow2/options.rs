@@ -3,11 +3,14 @@
 //! Names and defaults are those of QEMU's `BlockdevOptionsQcow2`, and so are the texts for what contradicts each other.
 //! Members that only say how QEMU should do what is done here otherwise anyway are checked and have no effect.
 
+use super::changes::CrashSafe;
 use super::header::Header;
+use super::changes::CHANGES_WORDS;
 use super::journal::Place;
 use super::open::Options;
 use crate::error::GraphError;
 use crate::node::options::ChildRef;
+use std::path::PathBuf;
 
 /// Bytes of L2 tables in memory at most, if nothing is said: what 512 GiB take in clusters of 64 KiB.
 const L2_CACHE_BYTES: u64 = 64 << 20;
@@ -39,8 +42,14 @@ pub struct Qcow2Options {
     pub l2_cache_entry_size: Option<u64>,
     /// `refcount-cache-size` in bytes.
     pub refcount_cache_size: Option<u64>,
+    /// `overlap-check`: nothing leads into L2 tables that only snapshots have. Other metadata is guarded in any case.
+    pub guards_inactive_l2: bool,
     /// `encrypt`: the format that the image is said to be encrypted in.
     pub encrypt: Option<&'static str>,
+    /// `x-crash-safe`: what its bitmaps survive.
+    pub crash_safe: Option<CrashSafe>,
+    /// `x-journal`: the file of its change journal; beside the image if absent.
+    pub change_journal: Option<PathBuf>,
     /// Nobody will write to the disk, and only the image's bitmaps are changed: what the file has of them is to be
     /// believed all the time. No member of QEMU's.
     pub bitmaps_only: bool,
@@ -71,7 +80,10 @@ impl Qcow2Options {
             l2_cache_size: None,
             l2_cache_entry_size: None,
             refcount_cache_size: None,
+            guards_inactive_l2: false,
             encrypt: None,
+            crash_safe: None,
+            change_journal: None,
             bitmaps_only: false,
         }
     }
@@ -105,7 +117,9 @@ impl Qcow2Options {
             return refuse("discard-no-unref is only supported since qcow2 version 3".into());
         }
         let pass_discard = self.pass_discard_request.unwrap_or(unmap);
-        Ok(Options { read_only, l2_cache_bytes, refcount_cache_bytes, pass_discard, journal: Some(Place::default()) })
+        let room = self.crash_safe == Some(CrashSafe::Process);
+        let journal = Some(Place { changes: if room { CHANGES_WORDS } else { 0 }, ..Place::default() });
+        Ok(Options { read_only, l2_cache_bytes, refcount_cache_bytes, pass_discard, journal, changes: None })
     }
 
     /// Bytes of L2 tables and of refcount blocks in memory: what was asked for, but no more tables than the disk has.

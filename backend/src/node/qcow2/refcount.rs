@@ -13,6 +13,7 @@ mod reserved;
 mod search;
 mod state;
 mod table;
+mod tail;
 mod width;
 mod write_back;
 

@@ -4,33 +4,16 @@
 //! The bit goes last, when everything else is stable: a crash before that leaves an image that is repaired again.
 
 use super::entry::{Entry, Geometry};
-use super::header::{Header, bits};
+use super::header::bits;
 use super::image::Image;
 use super::open::OpenError;
-use super::refcount::check::{Counted, Directory, Parts, count};
+use super::refcount::check::{Counted, Parts, count};
 use crate::error::IoError;
 use crate::node::points::Points;
 use crate::reactor::Handle;
 
 /// Bit 63 of entries: the reference count is one.
 const COPIED: u64 = 1 << 63;
-
-/// Where an image has what refers to clusters.
-pub(super) fn parts(header: &Header) -> Parts {
-    let directory =
-        header.bitmaps.map(|bitmaps| Directory { count: bitmaps.count, offset: bitmaps.offset, size: bitmaps.size });
-    Parts {
-        geometry: header.geometry(),
-        size: header.size,
-        l1_offset: header.l1_offset,
-        l1_entries: header.l1_entries,
-        reftable_offset: header.reftable_offset,
-        reftable_clusters: header.reftable_clusters,
-        snapshots_offset: header.snapshots_offset,
-        snapshots: header.snapshots,
-        bitmaps: directory,
-    }
-}
 
 impl Image {
     /// Makes the counts right and says so. Nobody may be using the image yet.
@@ -40,7 +23,7 @@ impl Image {
     pub(super) async fn repair(&self, io: &Handle) -> Result<(), OpenError> {
         let file = self.store.node().name();
         tracing::warn!(file, "image was not closed in order: its reference counts are being repaired");
-        let counted = count(io, self.store.clone(), parts(&self.header())).await;
+        let counted = count(io, self.store.clone(), Parts::from(&*self.header())).await;
         let counted = counted.map_err(|error| OpenError::Repair(error.to_string()))?;
         if let Some(wrong) = &counted.wrong {
             tracing::warn!(file, "something else is wrong with the image, and stays as it is: {wrong}");

@@ -55,12 +55,17 @@ impl Image {
         if let Some(run) = self.reserve.take(want, cluster) {
             return Ok(run);
         }
-        let all = self.refcounts.allocate(io, want.max(AHEAD / cluster)).await?;
+        let mut all = self.refcounts.allocate(io, want.max(AHEAD / cluster)).await?;
         self.tables.forbid_new_metadata();
         let end = all.host + all.clusters * cluster;
         if let Err(error) = self.store.grow(io, end).await {
-            self.refcounts.release(io, all.host, all.clusters).await?;
-            return Err(error);
+            // A device has room for some, perhaps.
+            let there = (self.store.node().length().saturating_sub(all.host) / cluster).min(all.clusters);
+            self.refcounts.release(io, all.host + there * cluster, all.clusters - there).await?;
+            if there == 0 {
+                return Err(error);
+            }
+            all.clusters = there;
         }
         let taken = Run { clusters: want.min(all.clusters), ..all };
         let rest = all.clusters - taken.clusters;

@@ -7,6 +7,7 @@
 
 mod entries;
 mod l1;
+mod tail;
 
 use super::header::MAX_L1_BYTES;
 use super::image::Image;

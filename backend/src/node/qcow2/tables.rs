@@ -1,6 +1,5 @@
 //! L2 tables to be changed: there, in memory, and nobody else's.
 
-use super::freed::Freed;
 use super::image::Image;
 use super::l2::Pin;
 use super::l2::metadata::Structure;
@@ -49,12 +48,7 @@ impl Image {
         let pin = self.tables.put_new(index, &words, self.geometry.l1_entry(host));
         match (&pin, shared) {
             (None, _) => self.drop_table(io, host).await?,
-            (Some(_), Some(host)) => {
-                let bytes = host..host + self.geometry.cluster();
-                self.refcounts.unprotect(bytes.clone());
-                self.tables.metadata().remove(bytes);
-                self.freed.add(Freed { host, clusters: 1, punch: false });
-            }
+            (Some(_), Some(host)) => self.let_go_of_table(io, host).await,
             (Some(_), None) => {}
         }
         Ok(pin)

@@ -136,7 +136,8 @@ impl Image {
             Found::Zero { host: Some(host), copied: true } => {
                 Ok(Run { host: self.geometry.cluster_start(host), clusters: wanted, fresh: false })
             }
-            _ if self.geometry.external_data => self.data_clusters(io, first, wanted).await,
+            // A guest's offset is the one there.
+            _ if self.geometry.external_data => Ok(Run { host: first, clusters: wanted, fresh: false }),
             Found::Invalid => Err(IoError::Io),
             _ => self.take_clusters(io, wanted).await,
         }
@@ -160,7 +161,7 @@ impl Image {
         let geometry = self.geometry;
         let before = geometry.in_cluster(part.offset);
         let end = part.offset + part.len;
-        let after = geometry.cluster_start(end + geometry.cluster() - 1) - end;
+        let after = self.end_of_cluster(end) - end;
         let zeroes = self.reads_as_zeroes(extent);
         let around = match zeroes && run.fresh {
             true => [None, None],
@@ -170,6 +171,13 @@ impl Image {
             ],
         };
         self.write_data(io, request, part, run.host + before, around).await
+    }
+
+    /// Where a cluster ends that is written up to `end`: in a data file, which may be no longer than the disk, no later
+    /// than that.
+    fn end_of_cluster(&self, end: u64) -> u64 {
+        let whole = self.geometry.clusters(end) * self.geometry.cluster();
+        if self.geometry.external_data { whole.min(self.length().max(end)) } else { whole }
     }
 
     async fn old_content(&self, io: &Handle, offset: u64, len: u64, zeroes: bool) -> Result<Option<Buf>, IoError> {

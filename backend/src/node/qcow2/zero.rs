@@ -69,6 +69,31 @@ impl Image {
         self.data.handle(io, Request { kind, fua: false, offset: first, len, memory: Memory::empty() }).await.1
     }
 
+    /// Gives the space of clusters back that have lost their entries, in a data file: it is at once nobody's there, for
+    /// a cluster of the guest's has one place only. Whoever takes it again waits for the range lock that is held here.
+    async fn punch_apart(&self, io: &Handle, lost: impl Iterator<Item = (u64, Entry)>) {
+        if !self.geometry.external_data || !self.punches {
+            return;
+        }
+        let mut runs: Vec<Range<u64>> = Vec::new();
+        for (cluster, before) in lost {
+            let place = cluster * self.geometry.cluster()..(cluster + 1) * self.geometry.cluster();
+            let (Entry::Data { host, .. } | Entry::Zero { host: Some(host), .. }) = before else { continue };
+            match runs.last_mut().filter(|last| last.end == place.start) {
+                // An entry that leads elsewhere says nothing of what is there.
+                _ if host != place.start => {}
+                Some(last) => last.end = place.end,
+                None => runs.push(place),
+            }
+        }
+        for Range { start, end } in runs {
+            let len = end.min(self.data.length()).saturating_sub(start);
+            let discard = Request { kind: Kind::Discard, fua: false, offset: start, len, memory: Memory::empty() };
+            // Advice: storage that does not take it keeps the space.
+            let _ = self.data.handle(io, discard).await;
+        }
+    }
+
     /// Version 2 has no zero clusters: one without an entry shows the backing file's content.
     fn keeps_backing_content(&self) -> bool {
         self.geometry.version < 3 && self.backing().is_some()
@@ -171,6 +196,9 @@ impl Image {
         let dropped = dropped.map(|(_, index, _, _)| Self::dropped(table.word(*index)));
         self.note(io, &changes, points, set).await?;
         dropped.into_iter().for_each(|dropped| self.found_harmless(&dropped));
+        if fate != Fate::Keep {
+            self.punch_apart(io, changed.iter().map(|(cluster, _, before, _)| (*cluster, *before))).await;
+        }
         for (_, _, before, word) in changed {
             let kept = if let Entry::Zero { host, .. } = geometry.decode(word) { host } else { None };
             self.free_replaced(before, kept, fate != Fate::Keep);
@@ -186,9 +214,7 @@ impl Image {
             Entry::Unallocated if self.backing().is_none() => None,
             Entry::Zero { host: None, .. } => None,
             Entry::Zero { host: Some(_), .. } if fate == Fate::Keep => None,
-            Entry::Data { host, copied: true } if fate == Fate::Keep || geometry.external_data => {
-                Some(geometry.zero_entry(Some(host)))
-            }
+            Entry::Data { host, copied: true } if fate == Fate::Keep => Some(geometry.zero_entry(Some(host))),
             _ => Some(zero),
         }
     }

@@ -6,6 +6,7 @@
 use super::{Bitmaps, Held, InFile, LoadError, extend};
 use crate::bitmaps::Persistent;
 use crate::error::IoError;
+use crate::node::qcow2::changes::Recovered;
 use crate::node::qcow2::bitmap_directory::{self as directory, BitmapEntry, TableEntry};
 use crate::node::qcow2::entry::Geometry;
 use crate::node::qcow2::header::Header;
@@ -35,9 +36,12 @@ struct Loader<'a> {
     file_length: u64,
     /// Bytes of bits that may still be set.
     ones_left: u64,
+    /// What is known of bitmaps that are in use.
+    recovered: Option<&'a Recovered>,
 }
 
-/// Loads the bitmaps of the image with this header; all other metadata is known.
+/// Loads the bitmaps of the image with this header; all other metadata is known. Those that are in use go on with what
+/// was `recovered` of them, or are inconsistent.
 ///
 /// # Errors
 /// See [`LoadError`].
@@ -47,6 +51,7 @@ pub(in crate::node::qcow2) async fn load(
     header: &Header,
     metadata: &Metadata,
     refcounts: &Refcounts,
+    recovered: Option<&Recovered>,
 ) -> Result<Bitmaps, LoadError> {
     let Some(extension) = header.bitmaps else { return Ok(Bitmaps::default()) };
     let (geometry, file_length) = (header.geometry(), store.node().length());
@@ -58,15 +63,17 @@ pub(in crate::node::qcow2) async fn load(
     metadata.add(Structure::BitmapDirectory, place.clone());
     refcounts.reserve(place.clone());
     let ones_left = file_length.saturating_add(ONES_MAX);
-    let mut loader = Loader { io, store, metadata, refcounts, geometry, size: header.size, file_length, ones_left };
-    let (mut held, mut loaded) = (Vec::new(), Vec::new());
+    let size = header.size;
+    let mut loader = Loader { io, store, metadata, refcounts, geometry, size, file_length, ones_left, recovered };
+    let (mut held, mut loaded) = (Vec::new(), Vec::<Persistent>::new());
     for entry in entries {
         let (places, bitmap) = loader.bitmap(&entry).await?;
         held.push(Held { entry, places });
         loaded.push(bitmap);
     }
     let in_file = Mutex::new(InFile { directory: Some(place), held });
-    Ok(Bitmaps { in_file, loaded: Mutex::new(loaded), ..Bitmaps::default() })
+    let lost = loaded.iter().filter(|bitmap| bitmap.inconsistent).map(|bitmap| bitmap.name.clone()).collect();
+    Ok(Bitmaps { in_file, lost: Mutex::new(lost), loaded: Mutex::new(loaded), ..Bitmaps::default() })
 }
 
 impl Loader<'_> {
@@ -75,17 +82,47 @@ impl Loader<'_> {
         let mut places = Vec::new();
         let table = self.table(entry, &mut places).await;
         let granularity = Granularity::new(1 << entry.granularity_bits).unwrap_or(Granularity::DEFAULT);
-        let len = if entry.in_use { 0 } else { self.size };
-        let bits = Bitmap::new(len, granularity).map_err(|error| LoadError::Memory(entry.name.clone(), error))?;
-        match table {
-            Err(error) if entry.in_use => {
-                tracing::warn!(bitmap = entry.name, "bitmap of an image is in use, and part of it is lost: {error}");
-            }
-            Ok(_) if entry.in_use => {}
-            table => self.bits(entry, &table?, &bits).await?,
+        let new = |len| Bitmap::new(len, granularity).map_err(|error| LoadError::Memory(entry.name.clone(), error));
+        if entry.in_use {
+            let recovered = self.recovered.filter(|recovered| recovered.has(&entry.name));
+            let bits = new(if recovered.is_some() { self.size } else { 0 })?;
+            let recovered = self.recover(entry, table, recovered, &bits).await;
+            let bits = Arc::new(if recovered { bits } else { new(0)? });
+            let enabled = entry.auto && recovered;
+            return Ok((places, Persistent { name: entry.name.clone(), bits, enabled, inconsistent: !recovered }));
         }
-        let (name, enabled) = (entry.name.clone(), entry.auto && !entry.in_use);
-        Ok((places, Persistent { name, bits: Arc::new(bits), enabled, inconsistent: entry.in_use }))
+        let bits = new(self.size)?;
+        self.bits(entry, &table?, &bits).await?;
+        let (name, bits) = (entry.name.clone(), Arc::new(bits));
+        Ok((places, Persistent { name, bits, enabled: entry.auto, inconsistent: false }))
+    }
+
+    /// What a bitmap was when it was stored last, and where a journal says that the disk was written to since, if it
+    /// was recording. False if that cannot be known.
+    async fn recover(
+        &mut self,
+        entry: &BitmapEntry,
+        table: Result<Vec<TableEntry>, LoadError>,
+        recovered: Option<&Recovered>,
+        bits: &Bitmap,
+    ) -> bool {
+        let stored = match (table, recovered) {
+            (Ok(_), None) => return false,
+            (Ok(table), Some(_)) => self.bits(entry, &table, bits).await,
+            (Err(error), _) => Err(error),
+        };
+        if let Err(error) = stored {
+            tracing::warn!(bitmap = entry.name, "bitmap of an image is in use, and part of it is lost: {error}");
+            return false;
+        }
+        if let Some(recovered) = recovered {
+            let before = bits.count();
+            if entry.auto {
+                bits.merge(&recovered.areas);
+            }
+            recovered.add(&entry.name, bits.count() - before);
+        }
+        true
     }
 
     /// A bitmap's table. `places` gets what is the bitmap's and nothing else's from now on.

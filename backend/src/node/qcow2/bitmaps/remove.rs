@@ -28,6 +28,19 @@ impl Image {
             return Err(StoreError::ReadOnly);
         }
         let _turn = self.bitmaps.turn.lock(0..1).await;
-        self.store_without(io, name).await
+        self.store_without(io, name).await?;
+        self.forget_lost(io, name).await;
+        Ok(())
+    }
+
+    /// A bitmap of this name that comes now is not the one that was lost.
+    async fn forget_lost(&self, io: &Handle, name: &str) {
+        let journal = self.changes().journal();
+        if self.bitmaps.forget_lost(name)
+            && let Some(journal) = journal
+            && let Err(error) = journal.forget_lost(io, name).await
+        {
+            tracing::warn!(bitmap = name, %error, "a bitmap of this name would be inconsistent after a crash");
+        }
     }
 }

@@ -26,6 +26,7 @@ impl Image {
     pub async fn store_bitmaps(&self, io: &Handle, points: &Points) -> Result<(), StoreError> {
         let bitmaps = points.tracking().to_store()?;
         if bitmaps.is_empty() {
+            self.changes().stored();
             return Ok(());
         }
         if self.read_only {
@@ -33,9 +34,28 @@ impl Image {
         }
         // Storage that has lost something would have its loss hidden by bitmaps that do not mark it.
         self.flush(io, points).await.map_err(StoreError::Flush)?;
+        self.put_bitmaps(io, &bitmaps, false).await?;
+        self.changes().stored();
+        Ok(())
+    }
+
+    /// Stores these bitmaps, all of them or none, to be believed or `in_use`.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub(in crate::node::qcow2) async fn put_bitmaps(
+        &self,
+        io: &Handle,
+        bitmaps: &[Persistent],
+        in_use: bool,
+    ) -> Result<(), StoreError> {
         let _turn = self.bitmaps.turn.lock(0..1).await;
+        if in_use && self.changes().are_stored() {
+            // Stored for good meanwhile.
+            return Ok(());
+        }
         let mut taken = Taken::default();
-        match self.write_bitmaps(io, &bitmaps, &mut taken).await {
+        match self.write_bitmaps(io, bitmaps, in_use, &mut taken).await {
             Ok(change) => self.switch(io, change, taken).await,
             Err(error) => {
                 self.free_of_bitmaps(io, taken.0).await;
@@ -48,13 +68,16 @@ impl Image {
         &self,
         io: &Handle,
         bitmaps: &[Persistent],
+        in_use: bool,
         taken: &mut Taken,
     ) -> Result<Change, StoreError> {
         let InFile { directory, mut held } = self.bitmaps.in_file().clone();
         let mut freed: Vec<Range<u64>> = directory.into_iter().collect();
-        for bitmap in bitmaps {
+        // Of those that the file does not have the newest comes first, as from QEMU.
+        for bitmap in bitmaps.iter().rev() {
             self.check_bitmap(bitmap)?;
-            let new = self.write_bitmap(io, bitmap, taken).await?;
+            let mut new = self.write_bitmap(io, bitmap, taken).await?;
+            new.entry.in_use = in_use;
             match held.iter_mut().find(|held| held.entry.name == bitmap.name) {
                 Some(old) => freed.extend(std::mem::replace(old, new).places),
                 None => held.push(new),

@@ -26,12 +26,18 @@ pub mod bits {
     pub const AUTOCLEAR_RAW_DATA: u64 = 2;
     /// Autoclear, and private: a journal in memory goes with the image.
     pub const AUTOCLEAR_JOURNAL: u64 = 1 << 62;
+    /// Autoclear, and private: a change journal in a file goes with the image.
+    pub const AUTOCLEAR_CHANGES: u64 = 1 << 61;
+    /// Autoclear, and private: a change journal in memory goes with the image.
+    pub const AUTOCLEAR_SHARED_CHANGES: u64 = 1 << 60;
+    /// Autoclear, and private: the number is that of the external data file as it was left.
+    pub const AUTOCLEAR_DATA_LEFT: u64 = 1 << 59;
 }
 
 /// Bytes of an entry of the feature name table: kind, bit, name.
 const ENTRY: usize = 48;
 /// (kind of bit, number of bit, name), as QEMU names them.
-const NAMES: [(u8, u8, &str); 8] = [
+const NAMES: [(u8, u8, &str); 12] = [
     (0, 0, "dirty bit"),
     (0, 1, "corrupt bit"),
     (0, 2, "external data file"),
@@ -40,6 +46,10 @@ const NAMES: [(u8, u8, &str); 8] = [
     (1, 0, "lazy refcounts"),
     (2, 0, "bitmaps"),
     (2, 1, "raw external data"),
+    (2, 62, "tidemark journal of tables"),
+    (2, 61, "tidemark change journal"),
+    (2, 60, "tidemark change journal in memory"),
+    (2, 59, "tidemark state of raw data"),
 ];
 
 /// The content of a feature name table for the features known here.

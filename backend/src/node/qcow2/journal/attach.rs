@@ -1,7 +1,8 @@
 //! The journal of an image from its opening to its close.
 
 use super::recover::RecoverError;
-use super::{Journal, JournalError, Place, tie};
+use super::tie::{Changes, Tie};
+use super::{Journal, JournalError, Place};
 use crate::error::IoError;
 use crate::node::qcow2::image::Image;
 use crate::node::qcow2::open::OpenError;
@@ -48,52 +49,38 @@ impl Image {
         Ok(Some(journal))
     }
 
-    /// Begins a new journal, and names it in the header beside those `features` that stay. Without one, which is no
-    /// error, the image is as after its last flush when this process is killed.
-    ///
-    /// # Errors
-    /// The header cannot be written.
-    pub(in crate::node::qcow2) async fn begin_journal(
-        &self,
-        io: &Handle,
-        place: &Place,
-        features: u64,
-    ) -> Result<(), ChangeError> {
-        let id = tie::number();
-        self.change_header(io, |header| {
-            header.autoclear &= features;
-            header.set_journal(Some(id));
+    /// Makes a new journal with this number, before the header names it. Without one, which is no error, the image is as
+    /// after its last flush when this process is killed.
+    pub(in crate::node::qcow2) fn make_journal(&self, place: &Place, number: u64) -> Option<Journal> {
+        let made = place.create(number, &path_of(self.store.node()).unwrap_or_default());
+        made.inspect_err(|error| {
+            let file = self.store.node().name();
+            tracing::warn!(file, %error, "an image has no journal: if the daemon is killed, what was not flushed is lost");
         })
-        .await?;
-        match place.create(id, &path_of(self.store.node()).unwrap_or_default()) {
-            Ok(journal) => drop(self.journal.set(journal)),
-            Err(error) => {
-                let file = self.store.node().name();
-                tracing::warn!(file, %error, "an image has no journal: if the daemon is killed, what was not flushed is lost");
-            }
-        }
-        Ok(())
+        .ok()
     }
 
-    /// The image is as its file says: it needs no journal any more.
+    /// The image is as its file says, and goes on with no more than `left`: it needs no journal of tables any more.
     ///
     /// # Errors
     /// The header cannot be written; the journal stays.
-    pub(in crate::node::qcow2) async fn end_journal(&self, io: &Handle) -> Result<(), IoError> {
-        if self.header().journal().is_some() {
-            let changed = self.change_header(io, |header| header.set_journal(None)).await;
+    pub(in crate::node::qcow2) async fn end_journal(&self, io: &Handle, left: Tie) -> Result<(), IoError> {
+        if self.header().tie() != left {
+            let changed = self.change_header(io, |header| header.set_tie(left)).await;
             changed.map_err(|error| match error {
                 ChangeError::Io(error) => error,
                 ChangeError::Header(_) => IoError::Io,
             })?;
         }
-        self.journal.get().into_iter().for_each(Journal::remove);
+        if left.changes != Some(Changes::Shared) {
+            self.journal.get().into_iter().for_each(Journal::remove);
+        }
         Ok(())
     }
 }
 
 /// The path of the file below a node, from the root.
-fn path_of(node: &Node) -> Option<PathBuf> {
+pub(in crate::node::qcow2) fn path_of(node: &Node) -> Option<PathBuf> {
     match node.driver() {
         Driver::File(file) => std::fs::canonicalize(file.path()).ok(),
         _ => path_of(node.child()?),

@@ -3,17 +3,17 @@
 //! It is believed only if this user made it, since this system was started, for the image that names its number.
 
 use super::record::WORDS;
-use super::{FILE, GENERATIONS, Journal, RECORDS, SLOTS, Tail};
+use super::{CHANGES, FILE, GENERATIONS, Journal, RECORDS, SLOTS, Tail};
 use crate::io::SharedWords;
 use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// "Tidemark", then the layout's number.
-const MAGIC: u64 = u64::from_be_bytes(*b"Tidemar1");
+const MAGIC: u64 = u64::from_be_bytes(*b"Tidemar2");
 
 /// Where journals are, and how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Place {
     pub directory: PathBuf,
     /// Records of a half; [`super::MOST`] at least.
     pub slots: usize,
+    /// Words for a change journal.
+    pub changes: usize,
 }
 
 /// Why a journal cannot be used.
@@ -45,7 +47,7 @@ pub enum JournalError {
 
 impl Default for Place {
     fn default() -> Self {
-        Self { directory: PathBuf::from("/dev/shm"), slots: 32768 }
+        Self { directory: PathBuf::from("/dev/shm"), slots: 32768, changes: 0 }
     }
 }
 
@@ -65,17 +67,18 @@ impl Place {
         let made = in_file(&path, || {
             // Who looks for journals that nobody needs leaves those alone whose owner lives.
             rustix::fs::flock(&file, FlockOperation::LockShared)?;
-            let words = words(self.slots);
+            let words = words(self.slots, self.changes);
             rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, words as u64 * 8)?;
             SharedWords::map(file, words)
         });
         let words = made.inspect_err(|_| remove(&path))?;
         identity(id).into_iter().for_each(|(at, value)| words.store(at, value));
         words.store(SLOTS, self.slots as u64);
+        words.store(CHANGES, self.changes as u64);
         self.note_image(&words, image);
         FILE.zip(file_of(image)).for_each(|(at, value)| words.store(at, value));
         words.store(0, MAGIC);
-        let journal = Journal { words, path, slots: self.slots, tail: Mutex::new(FIRST) };
+        let journal = Journal { words: Arc::new(words), path, slots: self.slots, tail: Mutex::new(FIRST) };
         journal.begin_cycle();
         Ok(journal)
     }
@@ -94,7 +97,7 @@ impl Place {
         let half = if generation(1) > generation(0) { 1 } else { 0 };
         // Nothing is added to what is there: it is read, and dropped.
         let tail = Tail { half, slot: slots, generation: generation(half) };
-        Ok(Some(Journal { words, path, slots, tail: Mutex::new(tail) }))
+        Ok(Some(Journal { words: Arc::new(words), path, slots, tail: Mutex::new(tail) }))
     }
 
     /// The words of the journal with this number, and how many records a half has; `None` if it is not there.
@@ -113,7 +116,8 @@ impl Place {
         let words = in_file(&path, || SharedWords::map(file, size))?;
         let named = identity(id).into_iter().all(|(at, value)| words.load(at) == value);
         let slots = usize::try_from(words.load(SLOTS)).unwrap_or(0);
-        match words.load(0) == MAGIC && named && size == self::words(slots) {
+        let changes = usize::try_from(words.load(CHANGES)).unwrap_or(usize::MAX);
+        match words.load(0) == MAGIC && named && size == self::words(slots, changes) {
             true => Ok(Some((words, slots))),
             false => Err(JournalError::Other(path)),
         }
@@ -130,8 +134,8 @@ impl Journal {
 /// Before the first half.
 const FIRST: Tail = Tail { half: 1, slot: 0, generation: 0 };
 
-fn words(slots: usize) -> usize {
-    RECORDS.saturating_add(slots.saturating_mul(2 * WORDS))
+fn words(slots: usize, changes: usize) -> usize {
+    RECORDS.saturating_add(slots.saturating_mul(2 * WORDS)).saturating_add(changes)
 }
 
 /// Words that say whose journal this is, and where they are.

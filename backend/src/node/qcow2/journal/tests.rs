@@ -14,7 +14,7 @@ fn change(first: u64) -> Change {
 
 fn journal(slots: usize) -> (TempDir, Place, Journal) {
     let directory = tempfile::tempdir().unwrap();
-    let place = Place { directory: directory.path().to_owned(), slots };
+    let place = Place { directory: directory.path().to_owned(), slots, changes: 0 };
     let journal = place.create(ID, Path::new("")).unwrap();
     (directory, place, journal)
 }
@@ -124,7 +124,7 @@ fn runs_in_a_row_become_one_change() {
 #[test]
 fn journals_are_removed_when_their_daemon_is_gone_and_their_image_does_not_name_them() {
     let directory = tempfile::tempdir().unwrap();
-    let place = Place { directory: directory.path().to_owned(), slots: MOST };
+    let place = Place { directory: directory.path().to_owned(), slots: MOST, changes: 0 };
     let image = |name: &str, autoclear: u64| {
         let path = directory.path().join(name);
         std::fs::write(&path, [vec![0; 88], autoclear.to_be_bytes().to_vec()].concat()).unwrap();
@@ -149,7 +149,7 @@ fn journals_are_removed_when_their_daemon_is_gone_and_their_image_does_not_name_
 #[test]
 fn an_image_that_names_the_journal_of_another_does_not_get_it() {
     let directory = tempfile::tempdir().unwrap();
-    let place = Place { directory: directory.path().to_owned(), slots: MOST };
+    let place = Place { directory: directory.path().to_owned(), slots: MOST, changes: 0 };
     let [image, other] = ["image", "other"].map(|name| directory.path().join(name));
     [&image, &other].into_iter().for_each(|path| std::fs::write(path, b"").unwrap());
     drop(place.create(ID, &image).unwrap());

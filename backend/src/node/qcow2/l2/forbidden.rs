@@ -41,6 +41,13 @@ impl Tables {
         }
     }
 
+    /// Metadata has been found that nobody knew of: no entry in memory leads there from now on.
+    pub fn forbid_metadata(&self) {
+        for pin in self.cache.resident().into_iter().filter_map(|index| self.cache.pin(index)) {
+            self.forbid_in(&pin, |place| self.metadata.overlaps(place));
+        }
+    }
+
     /// Marks the entries of a table that lead where they must not; the table does not count as changed for that.
     pub(super) fn forbid_in(&self, pin: &Pin<'_>, is_forbidden: impl Fn(Range<u64>) -> bool) {
         for index in 0..self.geometry.l2_entries() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 /// What metadata is; the names are those of QEMU's messages.
@@ -58,6 +58,8 @@ pub struct Metadata {
     end: AtomicU64,
     /// Made of clusters that were used before, and nobody has looked yet whether something leads there.
     new: Mutex<Vec<Range<u64>>>,
+    /// L2 tables that only snapshots have are among the ranges.
+    guards_inactive: AtomicBool,
 }
 
 impl Metadata {
@@ -130,6 +132,16 @@ impl Metadata {
     /// Whether any byte of a range is metadata.
     pub fn overlaps(&self, range: Range<u64>) -> bool {
         self.overlapping(range).is_some()
+    }
+
+    /// From now on L2 tables that only snapshots have are to be added.
+    pub fn guard_inactive(&self) {
+        self.guards_inactive.store(true, Ordering::Release);
+    }
+
+    /// Whether they are.
+    pub fn guards_inactive(&self) -> bool {
+        self.guards_inactive.load(Ordering::Acquire)
     }
 
     /// A number that changes with each range that is added.

@@ -100,6 +100,11 @@ impl Blocks {
         self.insert(region, vec![0; len], Some(0..len));
     }
 
+    /// Forgets a block, whatever the file does not have of it.
+    pub(super) fn remove(&mut self, region: usize) {
+        self.blocks.remove(&region);
+    }
+
     fn insert(&mut self, region: usize, bytes: Vec<u8>, dirty: Option<Range<usize>>) {
         self.uses += 1;
         self.blocks.insert(region, Block { bytes, dirty, writing: false, used: self.uses });

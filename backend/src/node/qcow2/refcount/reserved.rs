@@ -22,6 +22,11 @@ impl Reserved {
         }
     }
 
+    /// Where the last range ends; 0 if there is none.
+    pub(super) fn end(&self) -> u64 {
+        self.0.last_key_value().map_or(0, |(_, end)| *end)
+    }
+
     /// Adds a range; parts of it may be there.
     pub(super) fn add(&mut self, mut clusters: Range<u64>) {
         if clusters.is_empty() {

@@ -83,9 +83,7 @@ impl Image {
         for (index, _) in lost {
             let Ok(Some((host, _))) = self.tables.table(index) else { continue };
             self.tables.set_l1(index, 0);
-            self.tables.metadata().remove(host..host + self.geometry.cluster());
-            self.refcounts.unprotect(host..host + self.geometry.cluster());
-            self.freed.add(Freed { host, clusters: 1, punch: false });
+            self.let_go_of_table(io, host).await;
         }
         Ok(())
     }

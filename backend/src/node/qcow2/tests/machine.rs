@@ -3,11 +3,11 @@
 use crate::error::IoError;
 use crate::graph::Graph;
 use crate::io::sim::{Faults, PortId, World};
-use crate::io::{FileId, Op, Wait};
+use crate::io::{FileId, Wait};
 use crate::node::options::{Discard, DriverOptions, FileOptions, Locking};
 use crate::node::qcow2::image::Image;
 use crate::node::qcow2::open::{Files, OpenError, Options, read_header};
-use crate::node::{Driver, Map, Node, NodeOptions, Outcome, Request, Root, Stamp};
+use crate::node::{Driver, Node, NodeOptions, Outcome, Request, Root};
 use crate::reactor::{Handle, Reactor};
 use std::cell::RefCell;
 use std::path::Path;
@@ -108,7 +108,7 @@ impl Machine {
         let slot = Slot::default();
         let (root, io, result) = (self.roots[reactor].clone(), self.reactors[reactor].1.handle().clone(), slot.clone());
         self.reactors[reactor].1.handle().spawn(async move {
-            let outcome = through_queue(&root, &io, request).await;
+            let outcome = root.through_queue(&io, request).await;
             *result.borrow_mut() = Some(outcome);
         });
         slot
@@ -209,32 +209,6 @@ fn reactors(world: &World) -> Vec<(PortId, Reactor)> {
         (io.port(), Reactor::new(Box::new(io)).unwrap())
     };
     (0..2).map(reactor).collect()
-}
-
-/// The fast path where it leads somewhere, else a task.
-async fn through_queue(root: &Root, io: &Handle, mut request: Request) -> Outcome {
-    let len = request.len;
-    let (map, stamp) = {
-        let section = root.enter();
-        let map = section.map(&request);
-        let submitted = !matches!(map, Map::Task | Map::Ended(Err(_)));
-        let stamp = if submitted { section.stamp(&request) } else { Stamp::default() };
-        (map, stamp)
-    };
-    let outcome = match map {
-        Map::File { file, offset, kind } => {
-            let (op, result) = io.run(Op { kind, file, offset, len, memory: request.memory }).await;
-            (op.memory, result)
-        }
-        Map::Ended(result) => (request.memory, result),
-        Map::Zeroes => {
-            request.memory.fill_zero(0, len);
-            (request.memory, Ok(()))
-        }
-        Map::Task => return root.handle(io, request).await,
-    };
-    root.end(stamp);
-    outcome
 }
 
 fn file_options(name: &str, path: &Path) -> NodeOptions {

@@ -65,7 +65,7 @@ impl Disk {
     fn open(&mut self) {
         let pass_discard = self.random.bool();
         let options =
-            Options { read_only: false, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard, journal: None };
+            Options { read_only: false, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard, journal: None, changes: None };
         self.machine.set_faults(Faults::default());
         self.machine.open(options).unwrap();
     }
@@ -309,6 +309,25 @@ fn a_power_cut_at_any_step_leaves_one_size_or_the_other() {
 }
 
 #[test]
+fn a_file_becomes_shorter_with_its_disk_while_guests_write() {
+    for seed in (1..).filter(|seed| !Disk::new(*seed).faulty).take(12) {
+        let mut disk = Disk::new(seed);
+        disk.resize_to(if disk.old && disk.backing > 0 { disk.sectors() } else { 9000 }, None);
+        let all = disk.sectors();
+        let slot = disk.write(0..all);
+        disk.finish(&slot).1.unwrap();
+        disk.model.end(0..all, true);
+        let before = disk.machine.contents()[0].len();
+        disk.resize_to(all / 9, None);
+        let after = disk.machine.contents()[0].len();
+        assert!(after <= before - all / 2 * SECTOR, "seed {seed}: {before} bytes, then {after}");
+        disk.load();
+        disk.verify();
+        disk.close(true);
+    }
+}
+
+#[test]
 fn sizes_that_an_image_cannot_have_are_refused() {
     let refused = |options: &str, snapshot: bool, size: u64| {
         let directory = tempfile::tempdir().unwrap();
@@ -327,6 +346,7 @@ fn sizes_that_an_image_cannot_have_are_refused() {
                 refcount_cache_bytes,
                 pass_discard: false,
                 journal: None,
+                changes: None,
             })
             .unwrap();
         let node = machine.node.clone().unwrap();

@@ -16,7 +16,7 @@ pub struct Opened {
 }
 
 pub fn options(read_only: bool) -> Options {
-    Options { read_only, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard: true, journal: None }
+    Options { read_only, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard: true, journal: None, changes: None }
 }
 
 /// What an image's node is.

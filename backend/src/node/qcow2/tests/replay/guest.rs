@@ -52,6 +52,7 @@ impl Guest {
             refcount_cache_bytes: 0,
             pass_discard: self.pass_discard,
             journal: None,
+            changes: None,
         };
         let node = |number: Option<usize>| number.map(|number| self.machine.file(number));
         let (data, backing) = (node(data), node(backing));

@@ -1,0 +1,138 @@
+//! Change tracking that outlives a crash: an image's persistent bitmaps with a change journal beside them.
+//!
+//! While the image is open its bitmaps are marked as in use, so nobody else believes them. What they were when they were
+//! stored last and the areas that the journal has are at least what they are, and that is what the next opening begins
+//! with. A journal is believed only if the image names it, which whoever writes to the image and does not know it
+//! undoes; see [`super::journal::tie`]. A journal that fails is first given up in the image, then no write waits for
+//! it: the bitmaps in memory are still right, and lost only by a crash.
+
+mod attach;
+mod checkpoint;
+mod event;
+mod give_up;
+mod left;
+mod recover;
+mod save;
+
+pub use event::{ChangesEvent, Listener};
+pub(in crate::node) use give_up::areas;
+pub(super) use left::is_changed;
+pub use recover::Recovered;
+pub(super) use recover::find;
+
+use super::journal::Journal;
+use crate::error::GraphError;
+use crate::node::Node;
+use crate::node::changes::{ChangeJournal, Medium};
+use crate::range_lock::RangeLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use event::Told;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Words of memory for a journal in memory: what 1 TiB takes, or 16 TiB in larger areas.
+pub const CHANGES_WORDS: usize = (2 + 2 * 274) * 64;
+
+/// What the bitmaps of an image survive (`x-crash-safe`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrashSafe {
+    /// That the power is cut.
+    Power,
+    /// That the process is killed.
+    Process,
+    /// Neither, as in QEMU.
+    Off,
+}
+
+/// Opens the file of an image's journal, or makes it if that is asked for; `None` if it is not there.
+pub type OpenFile = Arc<dyn Fn(bool) -> Result<Option<Arc<Node>>, GraphError> + Send + Sync>;
+
+/// What an image is opened with for its changes.
+#[derive(Clone)]
+pub struct ChangesOptions {
+    /// What the user wants; what can be had if `None`.
+    pub crash_safe: Option<CrashSafe>,
+    /// The journal's file.
+    pub file: OpenFile,
+}
+
+impl std::fmt::Debug for ChangesOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ChangesOptions({:?})", self.crash_safe)
+    }
+}
+
+/// The changes of an open image.
+pub struct Changes {
+    options: Option<ChangesOptions>,
+    journal: Mutex<Option<Arc<ChangeJournal>>>,
+    recovered: Mutex<Option<Recovered>>,
+    /// Of those who begin a journal.
+    turn: RangeLock,
+    told: Told,
+    /// The bitmaps are in the image as they are.
+    stored: AtomicBool,
+}
+
+impl Changes {
+    /// None so far.
+    pub(super) fn new(options: Option<ChangesOptions>, recovered: Option<Recovered>) -> Self {
+        Self {
+            options,
+            journal: Mutex::default(),
+            recovered: Mutex::new(recovered),
+            turn: RangeLock::default(),
+            told: Told::new(),
+            stored: AtomicBool::new(false),
+        }
+    }
+
+    /// The journal, if there is one that is kept.
+    pub fn journal(&self) -> Option<Arc<ChangeJournal>> {
+        locked(&self.journal).clone().filter(|journal| !journal.has_failed())
+    }
+
+    fn set_journal(&self, journal: Option<ChangeJournal>) {
+        *locked(&self.journal) = journal.map(Arc::new);
+    }
+
+    /// What was found in a journal when the image was opened.
+    pub fn recovered(&self) -> Option<Recovered> {
+        locked(&self.recovered).clone()
+    }
+
+    /// What the user wants, as far as it can be had.
+    fn crash_safe(&self) -> CrashSafe {
+        let options = self.options.as_ref();
+        options.map_or(CrashSafe::Off, |options| options.crash_safe.unwrap_or(CrashSafe::Power))
+    }
+
+    /// Where a journal goes, made if it is not there; `None` if none is wanted or can be had, which is no error unless
+    /// the user asked for it.
+    fn medium(&self, tables: Option<&Journal>) -> Result<Option<Medium>, GraphError> {
+        let Some(options) = &self.options else { return Ok(None) };
+        match self.crash_safe() {
+            CrashSafe::Off => Ok(None),
+            CrashSafe::Process => Ok(tables.and_then(Journal::changes_medium).map(Medium::Shared)),
+            CrashSafe::Power => Ok((options.file)(true)?.map(Medium::File)),
+        }
+    }
+
+    /// The bitmaps are in the image, to be believed, and nobody records in them any more.
+    pub(super) fn stored(&self) {
+        self.stored.store(true, Ordering::Release);
+    }
+
+    /// Whether they are.
+    pub(super) fn are_stored(&self) -> bool {
+        self.stored.load(Ordering::Acquire)
+    }
+
+    /// Whether the user asked for it.
+    fn is_demanded(&self) -> bool {
+        self.options.as_ref().is_some_and(|options| options.crash_safe.is_some())
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
