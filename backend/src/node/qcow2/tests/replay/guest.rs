@@ -81,7 +81,7 @@ impl Guest {
         let failing = matches!(self.kind, ImageKind::FlushErrors | ImageKind::TableErrors);
         self.faulty = failing || (errors && !reliable);
         self.machine.set_faults(faults);
-        let of_table = if self.kind == ImageKind::TableErrors { 800 } else { faults.write_error };
+        let of_table = if self.kind == ImageKind::TableErrors { 700 } else { faults.write_error };
         (faults, Faults { write_error: of_table, ..faults })
     }
 
@@ -106,9 +106,9 @@ impl Guest {
     fn request(&mut self) {
         let all = self.past.len();
         let start = self.random.usize(0..all);
-        // Not all tables are to be made at once where the L1 table cannot be written.
-        let many = if self.kind == ImageKind::TableErrors { 64 } else { all };
-        let most = *self.random.choice(&[8, 64, many]).unwrap();
+        // Where the L1 table cannot be written the guest takes new clusters all along.
+        let [many, more] = if self.kind == ImageKind::TableErrors { [32; 2] } else { [64, all] };
+        let most = *self.random.choice(&[8, many, more]).unwrap();
         let sectors = start..start + self.random.usize(1..=most.min(all - start));
         let kind = self.draw();
         // Guests seldom send two requests to one place; what they find there then is theirs all the same.

@@ -86,8 +86,8 @@ fn shape(kind: Kind, random: &mut fastrand::Rng) -> Shape {
         (Kind::Growing, _) => 5000,
         // Sixteen tables of sixty-four clusters are in memory; the L1 table may have more than a sector.
         (Kind::ManyTables, _) => random.usize(1500..6000),
-        // A table leads to sixty-four of them.
-        (Kind::TableErrors, _) => random.usize(200..600),
+        // As many tables as are in memory at most.
+        (Kind::TableErrors, _) => random.usize(700..1000),
         (_, 16) => random.usize(2..20),
         (_, 12) => random.usize(2..200),
         _ => random.usize(2..800),
@@ -122,7 +122,8 @@ pub fn make(kind: Kind, random: &mut fastrand::Rng) -> Made {
     // A cluster that an entry leads to too early hides content then.
     let backed = matches!(kind, Kind::Backing | Kind::TableErrors);
     if backed {
-        let length = random.usize(1..=sectors);
+        let least = if kind == Kind::TableErrors { sectors } else { 1 };
+        let length = random.usize(least..=sectors);
         fill(&directory, "base", &mut content[..length], random);
         arguments.extend(["-b", "base", "-F", "raw"]);
     }
