@@ -129,7 +129,6 @@ qcow2-cuts:
 qcow2-mutations:
 	@.ci/install 'qemu-utils: qemu-img and qemu-io make and check images' 'perl-base: puts the mutations in place'
 	@tests/mutations/run qcow2
-	@tests/mutations/run qcow2-kill
 
 FUZZERS := qcow2_open
 SECONDS_EACH ?= 60
