@@ -11,7 +11,7 @@ mod head;
 mod sector;
 
 pub use areas::Areas;
-pub use head::Head;
+pub use head::{Head, LOST_MAX, hash};
 pub use sector::{AreaSector, Content};
 
 use crate::{Bitmap, Granularity, OutOfMemory};

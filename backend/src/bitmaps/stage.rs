@@ -8,8 +8,8 @@
 mod checks;
 mod leaf;
 
-use super::unsettled::Counted;
 use super::persistent::{State, Use, check};
+use super::unsettled::Counted;
 use super::{BitmapError, Record, Successor, Tracked, granularity};
 use leaf::Leaf;
 use std::sync::Arc;

@@ -42,7 +42,8 @@ impl Graph {
         let header = run(opening.runner, move |io| async move { read_header(&io, &of_file).await })?;
         let header = header.map_err(|error| refusal(&file, error))?;
         let changes = self.changes(&file, options)?.filter(|_| !options.bitmaps_only);
-        let wanted = Qcow2Options { crash_safe: changes.as_ref().and_then(|changes| changes.crash_safe), ..options.clone() };
+        let wanted =
+            Qcow2Options { crash_safe: changes.as_ref().and_then(|changes| changes.crash_safe), ..options.clone() };
         let settings = wanted.for_image(&header, read_only, node.discard == Discard::Unmap)?;
         let settings = Options { changes, ..settings };
         let data = self.data_file(node, options, (&file, &header), opening)?;

@@ -28,6 +28,7 @@ pub struct ChangeJournal {
     /// Of those who write to the medium.
     turn: RangeLock,
     current: Mutex<Arc<Areas>>,
+    covers: AtomicBool,
     failed: AtomicBool,
 }
 
@@ -71,6 +72,7 @@ impl ChangeJournal {
             head: Mutex::new(head),
             turn: RangeLock::default(),
             current: Mutex::new(Arc::new(areas)),
+            covers: AtomicBool::new(false),
             failed: AtomicBool::new(false),
         })
     }
@@ -91,6 +93,16 @@ impl ChangeJournal {
     /// The generation that writes have to be covered in; changed inside a hold.
     pub fn areas(&self) -> Arc<Areas> {
         locked(&self.current).clone()
+    }
+
+    /// All writes are covered from now on; inside the hold that sees to it.
+    pub fn begin_covering(&self) {
+        self.covers.store(true, Ordering::Release);
+    }
+
+    /// Whether they are: what bitmaps lack that are stored after that is in the journal.
+    pub fn is_covering(&self) -> bool {
+        self.covers.load(Ordering::Acquire)
     }
 
     /// What the image names it by.

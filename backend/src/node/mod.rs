@@ -150,7 +150,7 @@ impl Node {
         }
         if let Driver::Qcow2(image) = &driver {
             points.tracking().adopt(image.take_loaded_bitmaps(), read_only);
-            points.keep_within(qcow2::changes::areas(image));
+            points.keep_changes(image);
             points.refresh();
         }
         Self {

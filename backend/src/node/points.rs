@@ -4,7 +4,7 @@
 //! it looks at the hooks, so it is either held or sees the new ones.
 
 use super::copy_before_write::CopyBeforeWrite;
-use super::qcow2::changes;
+use super::qcow2::image::Image;
 use super::{Driver, Node};
 use crate::bitmaps::{NotKept, Tracking};
 use crate::epoch::{Grace, Hold, Seat};
@@ -53,10 +53,12 @@ impl Points {
         locked(&self.copies).retain(|other| !Arc::ptr_eq(other, copy));
     }
 
-    /// Has changing requests covered by this generation of a change journal, or by none; inside [`hold`], or before the
-    /// node has roots.
-    pub fn keep_within(&self, areas: Option<Arc<Areas>>) {
-        *locked(&self.areas) = areas;
+    /// Has changing requests covered by the change journal that an image keeps now, if it keeps one; inside [`hold`], or
+    /// before the node has roots.
+    pub(super) fn keep_changes(&self, image: &Image) {
+        let journal = image.changes().journal();
+        journal.iter().for_each(|journal| journal.begin_covering());
+        *locked(&self.areas) = journal.map(|journal| journal.areas());
     }
 
     /// What requests mind from now on.
@@ -151,7 +153,7 @@ impl Node {
     /// Has requests covered by the change journal that the node's image keeps now, if it keeps one; inside [`hold`].
     pub fn keep_changes(&self) {
         if let Driver::Qcow2(image) = self.driver() {
-            self.points.keep_within(changes::areas(image));
+            self.points.keep_changes(image);
         }
     }
 }

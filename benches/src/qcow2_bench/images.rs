@@ -49,10 +49,7 @@ impl Images {
         let raw = images.raw();
         fill(&raw, options.size).context("cannot write the raw file")?;
         for copy in 0..copies {
-            let path = images.image(copy);
-            images.qemu_img(&["convert", "-f", "raw", "-O", "qcow2"], &[&raw, &path])?;
-            fs::File::open(&path)?.sync_all()?;
-            read_through(&path)?;
+            images.fill(&images.image(copy))?;
         }
         read_through(&raw)?;
         Ok(images)
@@ -82,6 +79,13 @@ impl Images {
         let size = self.size.to_string();
         self.qemu_img(&["create", "-q", "-f", "qcow2"], &[&path, Path::new(&size)])?;
         Ok(path)
+    }
+
+    /// Gives an image the raw file's content: its clusters are there.
+    pub fn fill(&self, path: &Path) -> Result<()> {
+        self.qemu_img(&["convert", "-f", "raw", "-O", "qcow2"], &[&self.raw(), path])?;
+        fs::File::open(path)?.sync_all()?;
+        read_through(path)
     }
 
     fn qemu_img(&self, options: &[&str], operands: &[&Path]) -> Result<()> {

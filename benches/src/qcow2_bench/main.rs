@@ -8,6 +8,7 @@ mod cli;
 mod images;
 mod mapped;
 mod queues;
+mod tracked;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -22,12 +23,13 @@ use crate::cli::Options;
 type Run = fn(Storage, Pattern, &Options, &Machine, &mut Report) -> Result<()>;
 
 /// In the order of the tables.
-const CASES: [(&str, Pattern, Run); 5] = [
+const CASES: [(&str, Pattern, Run); 6] = [
     ("read", Pattern::RandRead, mapped::run),
     ("overwrite", Pattern::RandWrite, mapped::run),
     ("queues/read", Pattern::RandRead, queues::run),
     ("queues/overwrite", Pattern::RandWrite, queues::run),
     ("allocate", Pattern::RandWrite, allocating::run),
+    ("tracked", Pattern::RandWrite, tracked::run),
 ];
 
 fn main() -> Result<()> {

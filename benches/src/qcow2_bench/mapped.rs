@@ -4,12 +4,14 @@
 //! its own.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use tidemark_benches::case::{Case, Pattern};
 use tidemark_benches::contender::{Contender, best_aio};
 use tidemark_benches::cpu::Machine;
 use tidemark_benches::load::Sample;
+use tidemark_benches::monitor::Monitor;
 use tidemark_benches::report::{Report, Target, print_progress};
 use tidemark_benches::statistics::{difference, ratio};
 use tidemark_benches::steps;
@@ -83,6 +85,18 @@ impl Entrant {
         self.disk = format!("{}, {queues} queue{}", self.disk, if queues == 1 { "" } else { "s" });
         self.counts_instructions = false;
         self
+    }
+
+    /// Has bitmaps made before anything is measured, and says so in tables.
+    pub fn with_bitmaps(mut self, make: fn(&mut Monitor) -> Result<()>) -> Result<Self> {
+        make(&mut self.contender.daemon.monitor()?)?;
+        self.disk = format!("{}, 3 bitmaps", self.disk);
+        Ok(self)
+    }
+
+    /// Puts it under load without measuring.
+    pub fn warm_up(&mut self, duration: Duration) -> Result<()> {
+        self.contender.load.run(duration).map(drop)
     }
 
     fn measure(&mut self, options: &Options, machine: &Machine) -> Result<()> {

@@ -4,10 +4,9 @@
 //! says yes only after [`Areas::stable`], and what is stable never becomes less.
 
 use super::sector::WORDS;
-use super::{AREAS_PER_SECTOR, AreaSector, pairs};
+use super::{AreaSector, pairs};
 use crate::sync::{AtomicU64, Ordering};
 use crate::{Granularity, OutOfMemory, zeroed};
-use std::ops::Range;
 
 /// Areas of a disk, in one generation. Any number of threads ask.
 pub struct Areas {

@@ -9,9 +9,15 @@ const MAGIC: u64 = u64::from_le_bytes(*b"TMchang1");
 const CHECKSUM: usize = 8;
 /// What is checked behind it.
 const BODY: usize = 12;
+/// Where the names begin; before them, how many there are.
+const LOST: usize = 64;
+const _: () = assert!(LOST + 8 * LOST_MAX <= SECTOR, "a sector");
+
+/// Bitmaps that a head can name.
+pub const LOST_MAX: usize = 56;
 
 /// What a head says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// Grows by one with each head that is written.
     pub sequence: u64,
@@ -26,6 +32,14 @@ pub struct Head {
     pub area: Granularity,
     /// The first generation of which not all is in the image.
     pub live: u64,
+    /// Bitmaps of the image that were not to be believed when the journal began, by [`hash`] of their names;
+    /// [`LOST_MAX`] at most.
+    pub lost: Vec<u64>,
+}
+
+/// A bitmap's name in short (64-bit FNV-1a).
+pub fn hash(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 impl Head {
@@ -37,6 +51,8 @@ impl Head {
         put(BODY, &self.area.bits().to_le_bytes());
         let numbers =
             [self.sequence, self.number, self.previous.map_or(u64::MAX, |number| number), self.size, self.live];
+        put(LOST - 8, &(self.lost.len().min(LOST_MAX) as u64).to_le_bytes());
+        self.lost.iter().take(LOST_MAX).zip(0..).for_each(|(name, at)| put(LOST + 8 * at, &name.to_le_bytes()));
         numbers.iter().zip(1..).for_each(|(number, at)| put(8 + 8 * at, &number.to_le_bytes()));
         let sum = checksum(&bytes[..CHECKSUM], &bytes[BODY..]);
         bytes[CHECKSUM..BODY].copy_from_slice(&sum.to_le_bytes());
@@ -53,7 +69,9 @@ impl Head {
         let [sequence, number, previous, size, live] = [16, 24, 32, 40, 48].map(|at| word(bytes, at));
         let previous = (previous != u64::MAX).then_some(previous);
         let area = 1_u64.checked_shl(half(bytes, BODY)).and_then(Granularity::new)?;
-        Some(Self { sequence, number, previous, size, area, live })
+        let count = usize::try_from(word(bytes, LOST - 8)).ok().filter(|count| *count <= LOST_MAX)?;
+        let lost = (0..count).map(|at| word(bytes, LOST + 8 * at)).collect();
+        Some(Self { sequence, number, previous, size, area, live, lost })
     }
 
     /// The head that counts of the two at a journal's beginning.

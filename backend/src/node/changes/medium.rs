@@ -114,13 +114,7 @@ impl Medium {
     }
 }
 
-async fn request(
-    node: &Node,
-    io: &Handle,
-    kind: Kind,
-    offset: u64,
-    memory: Memory,
-) -> (Memory, Result<(), IoError>) {
+async fn request(node: &Node, io: &Handle, kind: Kind, offset: u64, memory: Memory) -> (Memory, Result<(), IoError>) {
     let len = memory.len();
     node.handle(io, Request { kind, fua: false, offset, len, memory }).await
 }

@@ -15,18 +15,18 @@ mod recover;
 mod save;
 
 pub use event::{ChangesEvent, Listener};
-pub(in crate::node) use give_up::areas;
 pub(super) use left::is_changed;
 pub use recover::Recovered;
 pub(super) use recover::find;
 
 use super::journal::Journal;
+use super::journal::tie::Changes as Where;
 use crate::error::GraphError;
 use crate::node::Node;
 use crate::node::changes::{ChangeJournal, Medium};
 use crate::range_lock::RangeLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use event::Told;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Words of memory for a journal in memory: what 1 TiB takes, or 16 TiB in larger areas.
@@ -66,6 +66,8 @@ pub struct Changes {
     options: Option<ChangesOptions>,
     journal: Mutex<Option<Arc<ChangeJournal>>>,
     recovered: Mutex<Option<Recovered>>,
+    /// Where the journal is that the image does not name yet.
+    unnamed: Mutex<Option<Where>>,
     /// Of those who begin a journal.
     turn: RangeLock,
     told: Told,
@@ -80,6 +82,7 @@ impl Changes {
             options,
             journal: Mutex::default(),
             recovered: Mutex::new(recovered),
+            unnamed: Mutex::default(),
             turn: RangeLock::default(),
             told: Told::new(),
             stored: AtomicBool::new(false),

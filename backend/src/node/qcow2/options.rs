@@ -3,9 +3,9 @@
 //! Names and defaults are those of QEMU's `BlockdevOptionsQcow2`, and so are the texts for what contradicts each other.
 //! Members that only say how QEMU should do what is done here otherwise anyway are checked and have no effect.
 
+use super::changes::CHANGES_WORDS;
 use super::changes::CrashSafe;
 use super::header::Header;
-use super::changes::CHANGES_WORDS;
 use super::journal::Place;
 use super::open::Options;
 use crate::error::GraphError;

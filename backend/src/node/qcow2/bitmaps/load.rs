@@ -6,8 +6,8 @@
 use super::{Bitmaps, Held, InFile, LoadError, extend};
 use crate::bitmaps::Persistent;
 use crate::error::IoError;
-use crate::node::qcow2::changes::Recovered;
 use crate::node::qcow2::bitmap_directory::{self as directory, BitmapEntry, TableEntry};
+use crate::node::qcow2::changes::Recovered;
 use crate::node::qcow2::entry::Geometry;
 use crate::node::qcow2::header::Header;
 use crate::node::qcow2::l2::metadata::{Metadata, Structure};

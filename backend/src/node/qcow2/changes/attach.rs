@@ -7,6 +7,7 @@ use crate::node::qcow2::image::Image;
 use crate::node::qcow2::journal::Journal;
 use crate::node::qcow2::journal::tie::{self, Changes as Where, Tie};
 use crate::node::qcow2::open::OpenError;
+use crate::node::qcow2::own_header::ChangeError;
 use crate::reactor::Handle;
 use tidemark_cbt::journal::hash;
 
@@ -74,33 +75,37 @@ impl Image {
         Ok(place)
     }
 
-    /// Begins a journal for an open image that gets its first persistent bitmap; nothing if it has one or is to have
-    /// none. Returns whether it is new: then it takes effect in the next hold.
+    /// Begins a journal for an open image that gets a persistent bitmap; nothing if it has one or is to have none. The
+    /// next hold has writes covered, and then [`Image::save_bitmaps`] has the image name it.
     ///
     /// # Errors
     /// There is none, and the user asked for one.
-    pub async fn ensure_changes(&self, io: &Handle) -> Result<bool, OpenError> {
+    pub async fn ensure_changes(&self, io: &Handle) -> Result<(), OpenError> {
         let _turn = self.changes.turn.lock(0..1).await;
-        if self.read_only || self.header().version < 3 || self.changes.journal().is_some() {
-            return Ok(false);
-        }
-        if self.changes.crash_safe() == CrashSafe::Off {
-            return Ok(false);
+        let none = self.read_only || self.header().version < 3 || self.changes.crash_safe() == CrashSafe::Off;
+        if none || self.changes.journal().is_some() {
+            return Ok(());
         }
         let now = self.header().tie();
         // Without journals so far there is no number yet.
         let number = if now.tables { now.number } else { tie::number() };
-        let Some(changes) = self.try_begin_changes(io, number, None, self.journal.get()).await? else {
-            return Ok(false);
-        };
-        let tie = Tie { number, changes: Some(changes), ..now };
-        let named = self.change_header(io, |header| header.set_tie(tie)).await;
-        if let Err(error) = named {
-            self.changes.set_journal(None);
-            return Err(error.into());
-        }
+        *locked(&self.changes.unnamed) = self.try_begin_changes(io, number, None, self.journal.get()).await?;
+        Ok(())
+    }
+
+    /// Has the image name a journal that has been begun for it, when all writes are covered and what was recorded before
+    /// is stored.
+    pub(super) async fn name_changes(&self, io: &Handle, journal: &ChangeJournal) -> Result<(), ChangeError> {
+        let Some(changes) = *locked(&self.changes.unnamed) else { return Ok(()) };
+        let number = journal.number();
+        self.change_header(io, |header| {
+            let now = header.tie();
+            header.set_tie(Tie { number, changes: Some(changes), ..now });
+        })
+        .await?;
+        locked(&self.changes.unnamed).take();
         self.changes.tell(ChangesEvent::Kept);
-        Ok(true)
+        Ok(())
     }
 
     /// What the header names when the image is closed: nothing if its bitmaps are stored, else the journal that is still

@@ -36,10 +36,14 @@ impl Image {
     pub async fn store_changes(&self, io: &Handle, points: &Points) {
         let Some(journal) = self.changes.journal() else { return };
         let generation = journal.areas().generation();
-        if let Err(error) = self.save_bitmaps(io, points).await {
-            let file = self.file().name();
-            tracing::warn!(file, %error, "bitmaps of an image could not be stored; its change journal has what they lack");
-            return;
+        match self.save_bitmaps(io, points).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                let file = self.file().name();
+                tracing::warn!(file, %error, "bitmaps of an image could not be stored; its change journal has what they lack");
+                return;
+            }
         }
         if let Err(error) = journal.stored(io, generation).await {
             self.give_up_changes(io, error).await;

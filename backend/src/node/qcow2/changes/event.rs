@@ -40,8 +40,13 @@ impl Image {
         let recovered = locked(&self.changes.recovered).as_ref().map(super::Recovered::bitmaps);
         if let Some(bitmaps) = recovered {
             for (bitmap, bytes) in &bitmaps {
-                tracing::info!(node = name, bitmap, bytes, "bitmap of an image that was not closed is whole: its change \
-                    journal had areas of so many bytes more than were marked when it was stored");
+                tracing::info!(
+                    node = name,
+                    bitmap,
+                    bytes,
+                    "bitmap of an image that was not closed is whole: its change \
+                    journal had areas of so many bytes more than were marked when it was stored"
+                );
             }
             self.changes.tell(ChangesEvent::Recovered(bitmaps));
         }

@@ -6,7 +6,6 @@ use crate::node::qcow2::image::Image;
 use crate::node::qcow2::journal::tie::Tie;
 use crate::node::qcow2::own_header::ChangeError;
 use crate::reactor::Handle;
-use std::sync::Arc;
 use tidemark_cbt::journal::Areas;
 
 impl Image {
@@ -63,9 +62,4 @@ impl Image {
         );
         self.changes.tell(ChangesEvent::GivenUp(error));
     }
-}
-
-/// The generation that requests to an image are covered in, if it keeps a journal.
-pub(in crate::node) fn areas(image: &Image) -> Option<Arc<Areas>> {
-    image.changes.journal().map(|journal| journal.areas())
 }

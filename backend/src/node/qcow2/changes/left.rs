@@ -35,6 +35,7 @@ fn state(node: &Node) -> Option<u64> {
     let parts = [stat.size().cast_signed(), stat.ctime(), stat.ctime_nsec()];
     // FNV-1a: two states have the same number once in 2^40.
     let bytes = parts.into_iter().flat_map(i64::to_le_bytes);
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     Some(shortened(hash ^ hash >> 40))
 }

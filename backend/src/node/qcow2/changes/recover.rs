@@ -77,12 +77,7 @@ pub(in crate::node::qcow2) async fn find(
 }
 
 /// Where the journal of an image is; `None` if there was none, or why it is not there.
-fn medium(
-    tie: Tie,
-    image: &Path,
-    options: &ChangesOptions,
-    place: Option<&Place>,
-) -> Option<Result<Medium, String>> {
+fn medium(tie: Tie, image: &Path, options: &ChangesOptions, place: Option<&Place>) -> Option<Result<Medium, String>> {
     Some(match tie.changes? {
         Where::File => match (options.file)(false) {
             Ok(Some(node)) => Ok(Medium::File(node)),

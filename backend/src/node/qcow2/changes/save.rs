@@ -11,20 +11,24 @@ const LOOK_NS: u64 = 1_000_000;
 
 impl Image {
     /// Stores the node's persistent bitmaps for an opening after a crash, while writes go on: each as it is now or
-    /// later. Nothing where no journal is kept.
+    /// later. Nothing, and false, where no journal is kept.
     ///
     /// # Errors
     /// See [`StoreError`]; the file has what it had.
-    pub async fn save_bitmaps(&self, io: &Handle, points: &Points) -> Result<(), StoreError> {
-        if self.changes.journal().is_none() || self.is_broken() {
-            return Ok(());
-        }
+    pub async fn save_bitmaps(&self, io: &Handle, points: &Points) -> Result<bool, StoreError> {
+        let Some(journal) = self.changes.journal().filter(|_| !self.is_broken()) else { return Ok(false) };
         // What was swapped out is merged first: it is not in the journal any more when this has ended.
         while points.tracking().is_unsettled() {
             io.sleep_until(io.read_clock().saturating_add(LOOK_NS)).await;
         }
+        // Before looking at the bitmaps: what they lack after that is in the journal.
+        let covers = journal.is_covering();
         let bitmaps = points.tracking().to_store()?;
-        self.put_bitmaps(io, &bitmaps, true).await
+        self.put_bitmaps(io, &bitmaps, true).await?;
+        if covers {
+            self.name_changes(io, &journal).await?;
+        }
+        Ok(true)
     }
 
     /// Stores what was loaded, before the image has a node.

@@ -37,8 +37,14 @@ fn backwards() -> Vec<u8> {
 
 fn opened() -> Machine {
     let mut machine = Machine::new(1, &[backwards()], 1);
-    let options =
-        Options { read_only: true, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard: false, journal: None, changes: None };
+    let options = Options {
+        read_only: true,
+        l2_cache_bytes: 0,
+        refcount_cache_bytes: 0,
+        pass_discard: false,
+        journal: None,
+        changes: None,
+    };
     machine.open(options).unwrap();
     machine
 }

@@ -109,7 +109,8 @@ impl Run {
     }
 
     fn options(&mut self) -> Options {
-        let journal = Place { directory: self.memory.path().to_owned(), slots: MOST + self.random.usize(0..64), changes: 0 };
+        let journal =
+            Place { directory: self.memory.path().to_owned(), slots: MOST + self.random.usize(0..64), changes: 0 };
         let pass_discard = self.random.bool();
         let journal = Some(journal);
         Options { read_only: false, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard, journal, changes: None }

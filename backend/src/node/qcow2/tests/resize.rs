@@ -64,8 +64,14 @@ impl Disk {
 
     fn open(&mut self) {
         let pass_discard = self.random.bool();
-        let options =
-            Options { read_only: false, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard, journal: None, changes: None };
+        let options = Options {
+            read_only: false,
+            l2_cache_bytes: 0,
+            refcount_cache_bytes: 0,
+            pass_discard,
+            journal: None,
+            changes: None,
+        };
         self.machine.set_faults(Faults::default());
         self.machine.open(options).unwrap();
     }

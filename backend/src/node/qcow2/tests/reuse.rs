@@ -26,7 +26,14 @@ fn opened(seed: u64) -> Machine {
     let mut machine = Machine::new(seed, &[std::fs::read(path).unwrap()], 1);
     let [l2_cache_bytes, refcount_cache_bytes] = [0; 2];
     machine
-        .open(Options { read_only: false, l2_cache_bytes, refcount_cache_bytes, pass_discard: false, journal: None, changes: None })
+        .open(Options {
+            read_only: false,
+            l2_cache_bytes,
+            refcount_cache_bytes,
+            pass_discard: false,
+            journal: None,
+            changes: None,
+        })
         .unwrap();
     machine
 }

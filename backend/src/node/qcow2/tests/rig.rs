@@ -78,8 +78,14 @@ impl Rig {
             }))
         };
         // As little memory as there can be, so that tables come and go.
-        let small =
-            Options { read_only: true, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard: false, journal: None, changes: None };
+        let small = Options {
+            read_only: true,
+            l2_cache_bytes: 0,
+            refcount_cache_bytes: 0,
+            pass_discard: false,
+            journal: None,
+            changes: None,
+        };
         self.run(|io| async move {
             let header = read_header(&io, &files.file).await?;
             let image = Image::open(&io, &header, files, &small).await?;

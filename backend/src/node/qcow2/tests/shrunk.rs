@@ -53,7 +53,14 @@ fn opened(seed: u64, image: Vec<u8>) -> Machine {
     let mut machine = Machine::new(seed, &[image], 1);
     let [l2_cache_bytes, refcount_cache_bytes] = [0; 2];
     machine
-        .open(Options { read_only: false, l2_cache_bytes, refcount_cache_bytes, pass_discard: false, journal: None, changes: None })
+        .open(Options {
+            read_only: false,
+            l2_cache_bytes,
+            refcount_cache_bytes,
+            pass_discard: false,
+            journal: None,
+            changes: None,
+        })
         .unwrap();
     machine
 }

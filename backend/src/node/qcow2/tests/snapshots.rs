@@ -127,8 +127,14 @@ fn whatever_a_table_says_is_an_answer() {
 /// Writes to guest clusters 16 to 47 of a 16 MiB image and to cluster 0, and closes it; what its file has then.
 fn written(content: Vec<u8>) -> (Vec<u8>, Result<(), IoError>) {
     let mut machine = Machine::new(3, &[content], 1);
-    let options =
-        Options { read_only: false, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard: false, journal: None, changes: None };
+    let options = Options {
+        read_only: false,
+        l2_cache_bytes: 0,
+        refcount_cache_bytes: 0,
+        pass_discard: false,
+        journal: None,
+        changes: None,
+    };
     machine.open(options).unwrap();
     let mut first = Ok(());
     for cluster in (16..48).chain([0]) {

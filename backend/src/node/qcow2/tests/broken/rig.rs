@@ -45,7 +45,14 @@ pub fn count(content: &mut [u8], cluster: usize, value: u16) {
 }
 
 pub fn options() -> Options {
-    Options { read_only: false, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard: true, journal: None, changes: None }
+    Options {
+        read_only: false,
+        l2_cache_bytes: 0,
+        refcount_cache_bytes: 0,
+        pass_discard: true,
+        journal: None,
+        changes: None,
+    }
 }
 
 /// The image, open.

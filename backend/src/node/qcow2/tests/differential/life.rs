@@ -58,8 +58,14 @@ impl Life {
         let mut machine = Machine::new(self.seed, &contents, 1);
         let pass_discard = self.random.bool();
         // As little memory as there can be: tables come and go.
-        let options =
-            Options { read_only: false, l2_cache_bytes: 0, refcount_cache_bytes: 0, pass_discard, journal: None, changes: None };
+        let options = Options {
+            read_only: false,
+            l2_cache_bytes: 0,
+            refcount_cache_bytes: 0,
+            pass_discard,
+            journal: None,
+            changes: None,
+        };
         let own = contents.len() - self.origin.layers.len();
         let mut backing = None;
         for (number, layer) in self.origin.layers.iter().enumerate().rev() {
