@@ -2,6 +2,7 @@
 
 mod background;
 mod backup;
+mod bitmap;
 mod check;
 mod control;
 mod grown;
@@ -11,3 +12,4 @@ mod options;
 pub mod process;
 mod serve;
 mod socket;
+mod track;

@@ -5,12 +5,14 @@ use std::process::Command;
 use std::time::Duration;
 use tidemark_frontend::{Device, DeviceOptions};
 
-/// A loop device over a file, detached when dropped.
-struct Loop(String);
+/// A loop device over a place's disk, detached when dropped.
+pub struct Loop(pub String);
 
 impl Loop {
-    fn attach(place: &Place) -> Self {
-        let output = Command::new("losetup").args(["-f", "--show"]).arg(place.file("disk")).output().unwrap();
+    /// Attaches one, with more options.
+    pub fn attach(place: &Place, more: &[&str]) -> Self {
+        let output =
+            Command::new("losetup").args(["-f", "--show"]).args(more).arg(place.file("disk")).output().unwrap();
         assert!(output.status.success(), "this test needs loop devices: {output:?}");
         Self(String::from_utf8(output.stdout).unwrap().trim_end().to_owned())
     }
@@ -30,7 +32,7 @@ impl Drop for Loop {
 #[test]
 fn a_guest_is_told_when_its_block_device_grows() {
     let place = Place::new();
-    let device = Loop::attach(&place);
+    let device = Loop::attach(&place, &[]);
     let _daemon = place.start(TIDEMARK, &["serve", &device.0, "--socket", "blk"]);
     place.wait_for_listener("blk");
     let mut guest = Device::connect(place.file("blk"), DeviceOptions::default()).unwrap();
