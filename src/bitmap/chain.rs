@@ -81,19 +81,16 @@ impl Broken {
 /// # Errors
 /// What is wrong.
 pub fn check(layers: &[Layer]) -> Result<(), Broken> {
-    let first_missing = layers.iter().position(|layer| *layer == Layer::Missing).unwrap_or(layers.len());
-    let find = |wanted: &dyn Fn(Layer) -> bool, from: usize| {
-        layers.iter().enumerate().skip(from).find(|(_, layer)| wanted(**layer)).map(|(at, _)| at)
+    let find = |from: usize, wanted: &dyn Fn(Layer) -> bool| {
+        layers.iter().skip(from).position(|layer| wanted(*layer)).map(|at| from + at)
     };
-    if first_missing == 0 {
+    let end = find(0, &|layer| layer == Layer::Missing).unwrap_or(layers.len());
+    if end == 0 {
         return Err(Broken::NotOnTop);
     }
-    let rules: [(&dyn Fn(Layer) -> bool, usize, fn(usize) -> Broken); 3] = [
-        (&|layer| layer != Layer::Missing, first_missing, Broken::Gap),
-        (&|layer| layer == Layer::Disabled, 0, Broken::NotRecording),
-        (&|layer| layer == Layer::Inconsistent, 0, Broken::Inconsistent),
-    ];
-    let broken = rules.into_iter().find_map(|(wanted, from, broken)| find(wanted, from).map(broken));
+    let broken = find(end, &|layer| layer != Layer::Missing).map(Broken::Gap);
+    let broken = broken.or_else(|| find(0, &|layer| layer == Layer::Disabled).map(Broken::NotRecording));
+    let broken = broken.or_else(|| find(0, &|layer| layer == Layer::Inconsistent).map(Broken::Inconsistent));
     broken.map_or(Ok(()), Err)
 }
 
