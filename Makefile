@@ -41,6 +41,7 @@ TEST_PACKAGES := \
   'qemu-system-x86: runs the Linux guest of tests/guest' \
   'seabios: the firmware that guest boots through' \
   'busybox-static: the programs inside the guest' \
+  'jq: runs the rules of bitmap chains beside tidemark bitmap check' \
   'e2fsprogs: mkfs.ext4, e2fsck and resize2fs inside the guest' \
   'util-linux: blkdiscard inside the guest' \
   'cpio: packs the file system of the guest' \
