@@ -8,20 +8,25 @@ use crate::inspect;
 use anyhow::{Context as _, anyhow, bail};
 use qmp_lite::context::Context;
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tidemark_backend::bitmaps::BitmapError;
-use tidemark_backend::error::GraphError;
+use tidemark_backend::error::{GraphError, errno_text};
 use tidemark_backend::graph::InspectError;
+use tidemark_backend::io::lock::Access;
 use tidemark_backend::node::options::{
     Backing, ChildRef, DriverOptions, FileOptions, Locking, NullOptions, Qcow2Options,
 };
+use tidemark_backend::node::qcow2::header::bits;
 use tidemark_backend::node::{Driver, Node, NodeOptions};
 use tidemark_jobs::action::Action;
 use tidemark_jobs::transaction::{TransactionError, transact};
 
 /// Bytes of the largest cluster.
 const CLUSTER_MAX: u64 = 2 << 20;
+
+/// What an image says in its header while it has a change journal.
+const CHANGE_JOURNAL: u64 = bits::AUTOCLEAR_CHANGES | bits::AUTOCLEAR_SHARED_CHANGES;
 
 /// How an image is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +55,13 @@ pub fn open(
     let looked = looked.map_err(|error| inspect::refusal(&error))?;
     inspect::warn(&looked);
     let Some(description) = looked.description() else { return Ok(None) };
-    let data_file = description.header.data_file.as_ref().map(|_| nothing(description.header.size));
-    drop(looked);
     let device = std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device());
+    if mode == Mode::Change && description.header.autoclear & CHANGE_JOURNAL != 0 {
+        return Err(unclosed(context, path, device));
+    }
+    let data_file = description.header.data_file.as_ref();
+    let data_file = data_file.map(|name| data_file_at(path, name, description.header.size)).transpose()?;
+    drop(looked);
     if device && mode == Mode::Change && is_write_protected(path) {
         bail!("Could not open '{}': The device is not writable: Permission denied", path.display());
     }
@@ -69,11 +78,49 @@ pub fn open(
     node.map(Some).map_err(|source| refusal(path, source, mode))
 }
 
-/// What stands for the file with the guest's clusters, of which none is read or written.
-fn nothing(size: u64) -> ChildRef {
-    let size = size.next_multiple_of(CLUSTER_MAX);
-    let null = NullOptions { size, read_zeroes: false, latency_ns: 0 };
-    ChildRef::Inline(Box::new(NodeOptions::new(DriverOptions::Null(null))))
+/// The file with the guest's clusters, which is locked and neither read nor written: whether somebody has written to it
+/// without the image is seen by its state. A device has no such state, and opening one may do something.
+fn data_file_at(image: &Path, name: &str, size: u64) -> anyhow::Result<ChildRef> {
+    let path = image.parent().map_or_else(|| PathBuf::from(name), |parent| parent.join(name));
+    let kind = std::fs::metadata(&path).map_err(|error| {
+        let (image, path) = (image.display(), path.display());
+        anyhow!("Could not open '{image}': Could not open '{path}': {}", errno_text(&error))
+    })?;
+    let driver = match kind.is_file() {
+        true => DriverOptions::File(FileOptions { filename: path, locking: Locking::Auto, device: false }),
+        false => {
+            let size = size.next_multiple_of(CLUSTER_MAX);
+            DriverOptions::Null(NullOptions { size, read_zeroes: false, latency_ns: 0 })
+        }
+    };
+    Ok(ChildRef::Inline(Box::new(NodeOptions::new(driver))))
+}
+
+/// Why an image with a change journal is not changed: somebody has it open, or nobody has closed it, and the journal
+/// would be lost.
+fn unclosed(context: &Context, path: &Path, device: bool) -> anyhow::Error {
+    match lock(context, path, device) {
+        Err(source) => refusal(path, source, Mode::Change),
+        Ok(()) => anyhow!(
+            "'{0}' was not closed, and what its bitmaps lack is in its change journal: `tidemark bitmap recover '{0}'` \
+             first",
+            path.display()
+        ),
+    }
+}
+
+/// Takes the locks of whoever writes to a file, for a moment.
+fn lock(context: &Context, path: &Path, device: bool) -> Result<(), GraphError> {
+    let file = FileOptions { filename: path.to_owned(), locking: Locking::Auto, device };
+    let options = NodeOptions { node_name: Some("file".to_owned()), ..NodeOptions::new(DriverOptions::File(file)) };
+    let node = context.graph.open(&options)?;
+    let locked = node.acquire_for(Access::Write);
+    if locked.is_ok() {
+        node.release_for(Access::Write);
+    }
+    drop(node);
+    context.graph.close("file")?;
+    locked
 }
 
 fn refusal(path: &Path, source: GraphError, mode: Mode) -> anyhow::Error {

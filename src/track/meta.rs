@@ -10,26 +10,34 @@ use tempfile::NamedTempFile;
 use tidemark_backend::node::qcow2::create::{CreateOptions, layout};
 
 /// The largest there are: a table of them maps 512 GiB.
-const CLUSTER_BYTES: u64 = 2 << 20;
+pub const CLUSTER_BYTES: u64 = 2 << 20;
 
-/// Where the image goes.
+/// Where the image is, or is to be.
 ///
 /// # Errors
-/// There is something; a block device, and nobody has said where.
-pub fn path(disk: &TrackedDisk, wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
-    let name = disk.path.display();
-    let path = match wanted {
-        Some(path) => path.to_owned(),
+/// A block device, and nobody has said where.
+pub fn named(disk: &TrackedDisk, wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
+    match wanted {
+        Some(path) => Ok(path.to_owned()),
         None if disk.is_device => bail!(
-            "'{name}' is a block device, and what is beside it is gone after a restart of this machine: say with \
-             --meta where the image is to be"
+            "'{}' is a block device, and what is beside it is gone after a restart of this machine: say with --meta \
+             where the image is to be",
+            disk.path.display()
         ),
         None => {
             let mut path = disk.path.clone().into_os_string();
             path.push(".track.qcow2");
-            path.into()
+            Ok(path.into())
         }
-    };
+    }
+}
+
+/// Where the image goes.
+///
+/// # Errors
+/// As [`named`]; there is something.
+pub fn path(disk: &TrackedDisk, wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let path = named(disk, wanted)?;
     match path.symlink_metadata() {
         Ok(_) => Err(exists(&path)),
         Err(_) => Ok(path),

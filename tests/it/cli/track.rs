@@ -107,19 +107,45 @@ fn a_daemon_of_qemus_opens_it_and_records() {
     assert!(check.starts_with("valid\n"), "{check}");
 }
 
-#[test]
-fn a_copy_of_both_files_is_a_disk_of_its_own() {
-    let place = place();
-    tidemark(&place, &["track", "disk"]);
-    shell(&place, "mkdir copy; cp --sparse=always disk disk.track.qcow2 copy");
-    let serve = ["serve", "copy/disk.track.qcow2", "--format", "qcow2", "--socket", "blk"];
-    let daemon = place.start(TIDEMARK, &serve);
+/// Serves an image, writes a block and ends the daemon. What it has said.
+fn serve_and_write(place: &Place, image: &str) -> String {
+    let daemon = place.start(TIDEMARK, &["serve", image, "--format", "qcow2", "--socket", "blk"]);
     place.wait_for_listener("blk");
     let mut guest = Guest::at(&place.file("blk"), DeviceOptions::default());
     assert_eq!(guest.write(0, &[7; 4096]), Status::Ok);
-    daemon.end(Signal::TERM);
+    drop(guest);
+    daemon.end(Signal::TERM)
+}
+
+#[test]
+fn a_copy_of_both_files_is_a_disk_of_its_own_once_its_image_is_told() {
+    let place = place();
+    tidemark(&place, &["track", "disk"]);
+    shell(&place, "mkdir copy; cp --sparse=always disk disk.track.qcow2 copy");
+    let list = || tidemark(&place, &["bitmap", "list", "copy/disk.track.qcow2"]);
+    assert!(list().contains("inconsistent"), "{}", list());
+    tidemark(&place, &["track", "copy/disk", "--adopt"]);
+    assert!(list().contains("0 B  recording"), "{}", list());
+    serve_and_write(&place, "copy/disk.track.qcow2");
     assert!(fs::read(place.file("copy/disk")).unwrap().starts_with(&[7; 4096]));
+    assert!(list().contains("64 KiB  recording"), "{}", list());
     shell(&place, "cmp disk before");
+}
+
+#[test]
+fn bitmaps_of_a_disk_that_was_written_to_past_its_image_are_not_believed() {
+    let place = place();
+    tidemark(&place, &["track", "disk"]);
+    serve_and_write(&place, "disk.track.qcow2");
+    let list = || tidemark(&place, &["bitmap", "list", "disk.track.qcow2"]);
+    assert!(list().contains("64 KiB  recording"), "{}", list());
+    shell(&place, "printf x | dd of=disk conv=notrunc bs=1 status=none");
+    assert!(list().contains("unknown  inconsistent"), "{}", list());
+    let said = place.refusal(&["bitmap", "clear", "disk.track.qcow2", "backup"]);
+    assert!(said.contains("Bitmap 'backup' is inconsistent and cannot be used"), "{said}");
+    shell(&place, "truncate -s 6M disk");
+    let said = place.refusal(&["track", "disk", "--adopt"]);
+    assert!(said.contains("tracks a disk of 5242880 bytes, and 'disk' has 6291456: it is another disk"), "{said}");
 }
 
 #[test]
