@@ -16,6 +16,7 @@ pub mod options;
 pub mod points;
 pub mod qcow2;
 mod raw;
+mod recording;
 mod root;
 mod settings;
 mod users;

@@ -5,13 +5,14 @@
 
 use super::copy_before_write::CopyBeforeWrite;
 use super::qcow2::image::Image;
+use super::recording::Recording;
 use super::{Driver, Node};
 use crate::bitmaps::{NotKept, Tracking};
 use crate::epoch::{Grace, Hold, Seat};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use tidemark_cbt::Granularity;
 use tidemark_cbt::journal::Areas;
-use tidemark_cbt::{Bitmap, Granularity};
 
 /// A hold that is not complete by then is given up.
 const HOLD_MAX: Duration = Duration::from_millis(50);
@@ -19,12 +20,10 @@ const HOLD_MAX: Duration = Duration::from_millis(50);
 /// What a changing request has to mind.
 #[derive(Default)]
 pub struct Hooks {
-    /// Bitmaps that record.
-    pub(super) bitmaps: Vec<Arc<Bitmap>>,
+    /// What is recorded of it.
+    pub(super) recording: Arc<Recording>,
     /// Copies that a write must not overtake.
     pub(super) copies: Vec<Arc<CopyBeforeWrite>>,
-    /// Areas that the change journal has, if there is one: nothing is written outside of them.
-    pub(super) areas: Option<Arc<Areas>>,
 }
 
 /// The hooks of one node, what they are made of, and the seats of the roots that reach it.
@@ -69,7 +68,8 @@ impl Points {
     /// Makes the hooks what tracking and copies say.
     pub(super) fn refresh(&self) {
         let (copies, areas) = (locked(&self.copies).clone(), locked(&self.areas).clone());
-        let hooks = Hooks { bitmaps: self.tracking.recording(), copies, areas };
+        let recording = Recording::new(self.tracking.recording(), areas, &self.hooks().recording);
+        let hooks = Hooks { recording, copies };
         *locked(&self.hooks) = Arc::new(hooks);
     }
 

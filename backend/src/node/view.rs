@@ -3,13 +3,12 @@
 use super::copy_before_write::CopyBeforeWrite;
 use super::options::Discard;
 use super::points::{chain, shift};
+use super::recording::Recording;
 use super::{Driver, Kind, Node, Request, Root};
 use crate::error::IoError;
 use crate::reactor::Handle;
 use std::rc::Rc;
 use std::sync::Arc;
-use tidemark_cbt::Bitmap;
-use tidemark_cbt::journal::Areas;
 
 /// Where a hook hangs.
 #[derive(Clone, Copy)]
@@ -40,70 +39,26 @@ impl Copying {
     }
 }
 
-/// The areas of a change journal, and whose it is.
-struct Journaled {
+/// What is recorded, and of which node.
+struct Recorded {
     node: Arc<Node>,
-    areas: Arc<Areas>,
+    recording: Arc<Recording>,
     place: Place,
 }
 
-impl Journaled {
+impl Recorded {
     #[inline]
     fn covers(&self, request: &Request) -> bool {
-        self.areas.cover(request.offset.wrapping_add(self.place.shift), request.len) || !self.place.minds(request.kind)
+        let offset = request.offset.wrapping_add(self.place.shift);
+        self.recording.covers(offset, request.len) || !self.place.minds(request.kind)
     }
-}
-
-/// Bitmaps of the root's own bytes, with the same blocks: most often all there are.
-#[derive(Default)]
-struct Alike {
-    /// Log2 of bytes per block.
-    bits: u32,
-    /// None if the bitmaps differ.
-    bitmaps: Vec<Arc<Bitmap>>,
-}
-
-impl Alike {
-    fn of(marks: &[(Arc<Bitmap>, Place)]) -> Self {
-        let Some((first, _)) = marks.first() else { return Self::default() };
-        let bits = first.granularity().bits();
-        let alike = marks.iter().all(|(bitmap, place)| bitmap.granularity().bits() == bits && place.shift == 0);
-        let bitmaps = if alike { marks.iter().map(|(bitmap, _)| bitmap.clone()).collect() } else { Vec::new() };
-        Self { bits, bitmaps }
-    }
-
-    /// Marks a range that is in one block, which most often was marked before; whether it did.
-    #[inline]
-    fn mark(&self, offset: u64, len: u64) -> bool {
-        let [first, rest @ ..] = self.bitmaps.as_slice() else { return false };
-        if (offset ^ offset.wrapping_add(len).wrapping_sub(1)) >> self.bits != 0 {
-            return false;
-        }
-        let block = offset >> self.bits;
-        if !first.has_block(block) {
-            mark_one(first, offset, len);
-        }
-        for bitmap in rest {
-            if !bitmap.has_block(block) {
-                mark_one(bitmap, offset, len);
-            }
-        }
-        true
-    }
-}
-
-#[inline(never)]
-fn mark_one(bitmap: &Bitmap, start: u64, len: u64) {
-    bitmap.mark(start, len);
 }
 
 /// The hooks of one epoch.
 #[derive(Default)]
 pub(super) struct View {
-    marks: Vec<(Arc<Bitmap>, Place)>,
-    alike: Alike,
+    recorded: Vec<Recorded>,
     copies: Vec<Copying>,
-    journals: Vec<Journaled>,
     /// Something below gives space back.
     counts_all: bool,
 }
@@ -116,19 +71,17 @@ impl View {
         for node in chain(node) {
             place.discards &= node.discard() != Discard::Ignore;
             let hooks = node.points.hooks();
-            view.marks.extend(hooks.bitmaps.iter().map(|bitmap| (bitmap.clone(), place)));
             for copy in &hooks.copies {
                 let known = last.copies.iter().find(|known| Arc::ptr_eq(&known.copy, copy));
                 let target = known.map_or_else(|| Root::new(copy.target()), |known| known.target.clone());
                 view.copies.push(Copying { copy: copy.clone(), target, place });
             }
-            if let Some(areas) = &hooks.areas {
-                view.journals.push(Journaled { node: node.clone(), areas: areas.clone(), place });
+            if !hooks.recording.is_none() {
+                view.recorded.push(Recorded { node: node.clone(), recording: hooks.recording.clone(), place });
             }
             view.counts_all |= node.gives_space_back();
             place.shift += shift(node);
         }
-        view.alike = Alike::of(&view.marks);
         view
     }
 
@@ -141,16 +94,10 @@ impl View {
     /// Marks the range in every bitmap of this epoch.
     #[inline]
     pub(super) fn mark(&self, kind: Kind, offset: u64, len: u64) {
-        let marked = kind != Kind::Discard && self.alike.mark(offset, len);
-        if !marked && !self.marks.is_empty() {
-            self.mark_each(kind, offset, len);
-        }
-    }
-
-    #[inline(never)]
-    fn mark_each(&self, kind: Kind, offset: u64, len: u64) {
-        for (bitmap, place) in self.marks.iter().filter(|(_, place)| place.minds(kind)) {
-            bitmap.mark(offset + place.shift, len);
+        for Recorded { recording, place, .. } in &self.recorded {
+            if place.minds(kind) {
+                recording.mark(offset.wrapping_add(place.shift), len);
+            }
         }
     }
 
@@ -168,7 +115,7 @@ impl View {
     /// Whether this request stays within what the change journals have.
     #[inline]
     pub(super) fn covers(&self, request: &Request) -> bool {
-        self.journals.iter().all(|journaled| journaled.covers(request))
+        self.recorded.iter().all(|recorded| recorded.covers(request))
     }
 
     /// Has the change journals have what this request needs.
@@ -176,8 +123,8 @@ impl View {
     /// # Errors
     /// A journal cannot be written, nor given up.
     pub(super) async fn cover(&self, io: &Handle, request: &Request) -> Result<(), IoError> {
-        for Journaled { node, areas, place } in self.journals.iter().filter(|journaled| !journaled.covers(request)) {
-            if let Driver::Qcow2(image) = node.driver() {
+        for Recorded { node, recording, place } in self.recorded.iter().filter(|recorded| !recorded.covers(request)) {
+            if let (Driver::Qcow2(image), Some(areas)) = (node.driver(), recording.areas()) {
                 image.cover_changes(io, areas, request.offset + place.shift, request.len).await?;
             }
         }
