@@ -59,7 +59,7 @@ impl Graph {
         let bitmaps_only = options.bitmaps_only;
         let open = move |io| async move {
             match bitmaps_only {
-                true => Image::open_for_bitmaps(&io, &header, files, &settings).await,
+                true => Image::open_as_is(&io, &header, files, &settings).await,
                 false => Image::open(&io, &header, files, &settings).await,
             }
         };

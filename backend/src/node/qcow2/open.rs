@@ -120,7 +120,7 @@ impl Image {
     /// # Errors
     /// See [`OpenError`].
     pub async fn open(io: &Handle, header: &Header, files: Files, options: &Options) -> Result<Self, OpenError> {
-        let image = Self::open_for_bitmaps(io, header, files, options).await?;
+        let image = Self::open_as_is(io, header, files, options).await?;
         if !options.read_only {
             image.begin_recording(io).await?;
         }
@@ -132,12 +132,7 @@ impl Image {
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub async fn open_for_bitmaps(
-        io: &Handle,
-        header: &Header,
-        files: Files,
-        options: &Options,
-    ) -> Result<Self, OpenError> {
+    pub async fn open_as_is(io: &Handle, header: &Header, files: Files, options: &Options) -> Result<Self, OpenError> {
         let geometry = header.geometry();
         let store = Store::new(files.file.clone());
         if !options.read_only {
@@ -196,9 +191,6 @@ impl Image {
             changes: Changes::new(options.changes.clone(), recovered),
             holds: Mutex::default(),
         };
-        if !options.read_only && header.incompatible & bits::INCOMPATIBLE_DIRTY != 0 {
-            Box::pin(image.repair(io)).await?;
-        }
         if !options.read_only {
             image.begin_writing(io, options.journal.as_ref()).await?;
             image.forget_stale_bitmaps(io).await?;
@@ -208,6 +200,9 @@ impl Image {
 
     /// Says what is true from the first write on: features that are not known here are gone, journals may be needed.
     async fn begin_writing(&self, io: &Handle, place: Option<&Place>) -> Result<(), OpenError> {
+        if self.header().incompatible & bits::INCOMPATIBLE_DIRTY != 0 {
+            Box::pin(self.repair(io)).await?;
+        }
         let known = bits::AUTOCLEAR_BITMAPS | bits::AUTOCLEAR_RAW_DATA;
         let features = self.header().autoclear & known;
         let place = place.filter(|_| self.header().version >= 3);
