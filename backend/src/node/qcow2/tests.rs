@@ -16,3 +16,4 @@ mod reuse;
 mod rig;
 mod shrunk;
 mod snapshots;
+mod unsure;
