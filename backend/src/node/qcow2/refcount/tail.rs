@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// A block that the table in memory does not lead to any more.
 struct Dropped {
     cluster: u64,
-    /// Its own cluster is counted by another block.
+    /// Its own cluster is counted by a block that is still there.
     counted: bool,
 }
 
@@ -71,18 +71,20 @@ impl Refcounts {
         for region in (0..self.regions()).rev() {
             self.load(io, region, &(0..0)).await?;
             let mut state = self.state();
+            if state.place(region) == Place::Nowhere {
+                continue;
+            }
             let cluster = state.entry(region) >> state.geometry.cluster_bits;
             clusters.insert(cluster);
             if state.last_counted(region, &clusters).is_some() {
                 break;
             }
-            if state.place(region) != Place::Nowhere {
-                let counted = state.locate(cluster).0 != region;
-                state.drop_block(region, cluster);
-                dropped.push(Dropped { cluster, counted });
-            }
+            state.drop_block(region, cluster);
+            dropped.push((region, cluster));
         }
-        Ok(dropped)
+        let (state, regions) = (self.state(), dropped.iter().map(|(region, _)| *region).collect::<BTreeSet<_>>());
+        let counted = |cluster| !regions.contains(&state.locate(cluster).0);
+        Ok(dropped.iter().map(|(_, cluster)| Dropped { cluster: *cluster, counted: counted(*cluster) }).collect())
     }
 
     fn regions(&self) -> usize {

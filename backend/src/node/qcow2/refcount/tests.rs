@@ -6,3 +6,4 @@ mod counts;
 mod machine;
 mod order;
 mod space;
+mod tail;

@@ -202,7 +202,9 @@ impl Disk {
             Err(error) => {
                 assert!(self.faulty, "{old} -> {new}: {error}");
                 assert_eq!(self.sectors(), old);
-                // What was to go may have gone.
+                // What was to go may have gone. All that is found from here on is to be there after a power cut.
+                let flush = self.send(Kind::Flush, 0..0, Memory::empty());
+                assert_eq!(self.finish(&flush).1, Ok(()));
                 self.model.resize(new.min(old));
                 let content = self.content();
                 self.model.resize(old);

@@ -14,7 +14,7 @@ fn make(cluster_bits: u32, order: u32) -> Vec<u8> {
 }
 
 /// Takes clusters and makes the file reach that far, as whoever writes there does.
-fn allocate(machine: &mut Machine, refcounts: &Arc<Refcounts>, want: u64, exactly: bool) -> Run {
+pub fn allocate(machine: &mut Machine, refcounts: &Arc<Refcounts>, want: u64, exactly: bool) -> Run {
     let (refcounts, store) = (refcounts.clone(), machine.store());
     let cluster = geometry(&machine.header).cluster();
     let task = |io| async move {
@@ -28,7 +28,7 @@ fn allocate(machine: &mut Machine, refcounts: &Arc<Refcounts>, want: u64, exactl
     machine.run(|io| Box::pin(task(io)))
 }
 
-fn release(machine: &mut Machine, refcounts: &Arc<Refcounts>, host: u64, clusters: u64) -> Vec<std::ops::Range<u64>> {
+pub fn release(machine: &mut Machine, refcounts: &Arc<Refcounts>, host: u64, clusters: u64) -> Vec<std::ops::Range<u64>> {
     let refcounts = refcounts.clone();
     machine.run(|io| Box::pin(async move { refcounts.release(&io, host, clusters).await })).unwrap()
 }
