@@ -1,6 +1,7 @@
 //! The graph: nodes by name, opened and closed by the control plane.
 //!
 //! The data path never comes here: an export holds its node. Knows no exports beyond the count of users a node keeps.
+//! Opening and closing take I/O: one at a time, and whoever looks for a node does not wait for it.
 
 mod apart;
 mod chain;
@@ -24,7 +25,7 @@ use crate::node::options::{ChildRef, CopyBeforeWriteOptions, DriverOptions, Null
 use crate::node::qcow2::{changes, corruption};
 use crate::node::{BlkDebug, Driver, File, Node, NodeOptions, Null, Raw};
 use chain::Chain;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tidemark_cbt::Bitmap;
@@ -38,6 +39,10 @@ pub type ResizeListener = Box<dyn Fn(&Arc<Node>) + Send + Sync>;
 #[derive(Default)]
 pub struct Graph {
     nodes: Mutex<Names>,
+    /// Whose turn it is to open or close nodes.
+    changing: Mutex<()>,
+    /// Names of nodes that are being opened.
+    claimed: Mutex<BTreeSet<String>>,
     order: Mutex<Vec<String>>,
     generated: std::sync::atomic::AtomicU32,
     files: Arc<FileTable>,
@@ -50,11 +55,23 @@ pub struct Graph {
 
 /// Nodes being opened.
 struct Opening<'a> {
-    names: &'a Names,
+    names: Names,
     opened: Vec<Arc<Node>>,
     runner: &'a dyn Runner,
     /// Of an image that is opened because another one's header names it: where that leads.
     chain: Option<Chain>,
+}
+
+/// The turn of who opens or closes nodes. What was claimed is free when it is over, or the name of a node.
+struct Turn<'a> {
+    graph: &'a Graph,
+    _changing: MutexGuard<'a, ()>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.graph.claimed().clear();
+    }
 }
 
 impl Graph {
@@ -91,16 +108,34 @@ impl Graph {
     /// # Errors
     /// As there.
     pub fn open_on(&self, runner: &dyn Runner, options: &NodeOptions) -> Result<Arc<Node>, GraphError> {
-        let mut names = self.lock();
         if options.node_name.is_none() {
             return Err(GraphError::NameMissing);
         }
-        let mut opening = Opening { names: &names, opened: Vec::new(), runner, chain: None };
-        let node = self.build(options, true, &mut opening)?;
+        self.open_as(options, true, runner)
+    }
+
+    /// Opens a node and lists it.
+    fn open_as(&self, options: &NodeOptions, root: bool, runner: &dyn Runner) -> Result<Arc<Node>, GraphError> {
+        let _turn = self.turn();
+        let mut opening = self.opening(runner);
+        let node = self.build(options, root, &mut opening)?;
         let opened = opening.opened;
+        let mut names = self.lock();
         self.order().extend(opened.iter().map(|node| node.name().to_owned()));
         names.extend(opened.into_iter().map(|node| (node.name().to_owned(), node)));
         Ok(node)
+    }
+
+    fn opening<'a>(&self, runner: &'a dyn Runner) -> Opening<'a> {
+        Opening { names: self.lock().clone(), opened: Vec::new(), runner, chain: None }
+    }
+
+    fn turn(&self) -> Turn<'_> {
+        Turn { graph: self, _changing: self.changing.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    fn claimed(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes a root node and the inline nodes below it.
@@ -116,8 +151,8 @@ impl Graph {
     /// # Errors
     /// As there.
     pub fn close_on(&self, runner: &dyn Runner, name: &str) -> Result<(), GraphError> {
-        let mut names = self.lock();
-        let node = names.get(name).cloned().ok_or_else(|| GraphError::NotFound(name.to_owned()))?;
+        let _turn = self.turn();
+        let node = self.find(name).ok_or_else(|| GraphError::NotFound(name.to_owned()))?;
         if let Some(reason) = node.busy() {
             return Err(GraphError::Busy { name: name.to_owned(), reason });
         }
@@ -128,7 +163,7 @@ impl Graph {
         if node.users() > 0 || is_copying(&node) {
             return Err(GraphError::InUse(name.to_owned()));
         }
-        self.remove(&mut names, node, runner);
+        self.remove(node, runner);
         Ok(())
     }
 
@@ -142,8 +177,7 @@ impl Graph {
         let length = copy.source().length();
         let driver = Driver::CopyBeforeWrite(Filter::listed(copy));
         let options = NodeOptions { node_name: name.map(str::to_owned), ..NodeOptions::new(described(copy)) };
-        let opening = Opening { names: &names, opened: Vec::new(), runner: &self.ring(), chain: None };
-        let name = self.name(&options, &opening)?;
+        let name = self.name(&options, &names)?;
         let node = Arc::new(Node::new(name.clone(), false, &options, length, driver));
         copy.source().adopt();
         self.order().push(name.clone());
@@ -169,7 +203,7 @@ impl Graph {
     }
 
     fn build(&self, options: &NodeOptions, root: bool, opening: &mut Opening<'_>) -> Result<Arc<Node>, GraphError> {
-        let name = self.name(options, opening)?;
+        let name = self.claim(options)?;
         let (driver, length) = match &options.driver {
             DriverOptions::File(file) => {
                 let (file, length) = File::open(options, file, &self.files)?;
@@ -193,7 +227,7 @@ impl Graph {
                     check_apart(&source, &target, &name)?;
                 }
                 let access =
-                    copy.bitmap.as_ref().map(|(node, name)| access(opening.names, node, name, source.length()));
+                    copy.bitmap.as_ref().map(|(node, name)| access(&opening.names, node, name, source.length()));
                 let filter = Filter::new(&source, &target, access.transpose()?, copy.copying)?;
                 (Driver::CopyBeforeWrite(filter), source.length())
             }
@@ -208,9 +242,6 @@ impl Graph {
                 (Driver::Qcow2(Box::new(image)), length)
             }
         };
-        if opening.opened.iter().any(|child| child.name() == name) {
-            return Err(GraphError::NameTaken(name));
-        }
         let node = Arc::new(Node::new(name, root, options, length, driver));
         node.adopted().for_each(|child| child.adopt());
         opening.opened.push(node.clone());
@@ -232,9 +263,16 @@ impl Graph {
         }
     }
 
-    fn name(&self, options: &NodeOptions, opening: &Opening<'_>) -> Result<String, GraphError> {
-        let Opening { names, opened, .. } = opening;
-        let taken = |name: &str| names.contains_key(name) || opened.iter().any(|node| node.name() == name);
+    /// A name that nobody else gets while the turn lasts.
+    fn claim(&self, options: &NodeOptions) -> Result<String, GraphError> {
+        let names = self.lock();
+        let name = self.name(options, &names)?;
+        self.claimed().insert(name.clone());
+        Ok(name)
+    }
+
+    fn name(&self, options: &NodeOptions, names: &Names) -> Result<String, GraphError> {
+        let taken = |name: &str| names.contains_key(name) || self.claimed().contains(name);
         match &options.node_name {
             Some(name) if !is_identifier(name) => Err(GraphError::NameInvalid(name.clone())),
             Some(name) if taken(name) => Err(GraphError::NameTaken(name.clone())),
@@ -246,16 +284,16 @@ impl Graph {
         }
     }
 
-    fn remove(&self, names: &mut Names, node: Arc<Node>, runner: &dyn Runner) {
+    fn remove(&self, node: Arc<Node>, runner: &dyn Runner) {
         image::close(&node, runner);
-        names.remove(node.name());
+        self.lock().remove(node.name());
         self.order().retain(|name| name != node.name());
         let children = children(&node);
         drop(node);
         for child in children {
             // Of two edges to one node the last one takes it along.
-            if !child.is_root() && child.users() == 0 && names.contains_key(child.name()) {
-                self.remove(names, child, runner);
+            if !child.is_root() && child.users() == 0 && self.find(child.name()).is_some() {
+                self.remove(child, runner);
             }
         }
     }

@@ -25,6 +25,13 @@ pub struct Command {
     pub run: fn(&Context, Input<'_>) -> Result<Value, QmpError>,
 }
 
+impl Command {
+    /// Whether it changes nothing.
+    pub fn only_looks(&self) -> bool {
+        self.name.starts_with("query-")
+    }
+}
+
 /// All commands, in the order of the reference.
 pub fn commands() -> impl Iterator<Item = &'static Command> {
     let families = [

@@ -1,6 +1,6 @@
 //! Runs commands, whoever asks: monitors, the command line, tests.
 //!
-//! Knows the table of commands and that they run one at a time; knows no connection.
+//! Knows the table of commands and that those which change something run one at a time; knows no connection.
 
 #[cfg(test)]
 mod tests;
@@ -32,7 +32,7 @@ impl Dispatcher {
         &self.context
     }
 
-    /// Runs a command with JSON arguments, after those that are running.
+    /// Runs a command with JSON arguments, after those that are running; a query does not wait for them.
     ///
     /// # Errors
     /// An unknown command, arguments that do not fit it, or its own failure.
@@ -63,7 +63,9 @@ impl Dispatcher {
             let text = format!("The command {name} has not been found");
             return Err(QmpError::command_not_found(text));
         };
-        let _running = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        // Storage may be slow: whoever opens an image on it does not keep others from looking.
+        let running = || self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        let _running = (!command.only_looks()).then(running);
         if self.context.quit.is_requested() {
             return Err(QmpError::generic("The daemon is ending"));
         }

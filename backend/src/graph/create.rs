@@ -9,11 +9,11 @@ mod image;
 pub use file::{CreateFile, FilePreallocation};
 pub use image::{CreateImage, ImagePreallocation};
 
-use super::{Graph, Opening};
+use super::Graph;
 use crate::error::GraphError;
 use crate::io::lock::Access;
+use crate::node::Node;
 use crate::node::options::ChildRef;
-use crate::node::{Node, NodeOptions};
 use std::sync::Arc;
 
 /// What to make.
@@ -41,24 +41,14 @@ impl Graph {
     fn borrow_node(&self, reference: &ChildRef) -> Result<Borrowed<'_>, GraphError> {
         let (node, own) = match reference {
             ChildRef::Name(name) => (self.find(name).ok_or_else(|| GraphError::ChildNotFound(name.clone()))?, false),
-            ChildRef::Inline(options) => (self.open_unnamed(options)?, true),
+            // A node that nobody else owns; its name may be made up.
+            ChildRef::Inline(options) => (self.open_as(options, false, &self.ring())?, true),
         };
         let mut borrowed = Borrowed { graph: self, node: node.clone(), own, acquired: false };
         node.check_replaceable()?;
         node.acquire_for(Access::Write)?;
         borrowed.acquired = true;
         Ok(borrowed)
-    }
-
-    /// Opens a node that nobody else owns; its name may be made up.
-    fn open_unnamed(&self, options: &NodeOptions) -> Result<Arc<Node>, GraphError> {
-        let mut names = self.lock();
-        let mut opening = Opening { names: &names, opened: Vec::new(), runner: &self.ring(), chain: None };
-        let node = self.build(options, false, &mut opening)?;
-        let opened = opening.opened;
-        self.order().extend(opened.iter().map(|node| node.name().to_owned()));
-        names.extend(opened.into_iter().map(|node| (node.name().to_owned(), node)));
-        Ok(node)
     }
 }
 
@@ -77,8 +67,7 @@ impl Drop for Borrowed<'_> {
             self.node.release_for(Access::Write);
         }
         if self.own && self.node.users() == 0 {
-            let mut names = self.graph.lock();
-            self.graph.remove(&mut names, self.node.clone(), &self.graph.ring());
+            self.graph.remove(self.node.clone(), &self.graph.ring());
         }
     }
 }

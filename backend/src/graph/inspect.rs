@@ -4,9 +4,9 @@
 //! nobody said is looked for in the first bytes of the file that was named, and there alone: below, it is what the
 //! header says.
 
+use super::Graph;
 use super::chain::Chain;
 use super::errand::run;
-use super::{Graph, Opening};
 use crate::error::GraphError;
 use crate::node::options::{DriverOptions, FileOptions, Locking};
 use crate::node::qcow2::description::Description;
@@ -169,9 +169,8 @@ impl Graph {
         let device = std::fs::metadata(path).map_err(fail)?.file_type().is_block_device();
         let file = FileOptions { filename: path.to_owned(), locking: Locking::Auto, device };
         let options = NodeOptions { read_only: true, force_share, ..NodeOptions::new(DriverOptions::File(file)) };
-        let names = self.lock();
-        let mut opening = Opening { names: &names, opened: Vec::new(), runner: &self.ring(), chain: None };
-        self.build(&options, false, &mut opening)
+        let _turn = self.turn();
+        self.build(&options, false, &mut self.opening(&self.ring()))
     }
 
     /// What the first bytes of a file say: qcow2, or nothing that is known.

@@ -168,8 +168,7 @@ impl Graph {
                 && !last.is_root()
                 && last.users() == 0
             {
-                let mut names = self.lock();
-                self.remove(&mut names, last, &self.ring());
+                self.remove(last, &self.ring());
             }
         }
     }

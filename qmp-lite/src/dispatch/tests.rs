@@ -48,6 +48,18 @@ fn features_of_qemu_that_are_not_built_are_refused_by_name() {
 }
 
 #[test]
+fn queries_are_answered_while_a_command_runs() {
+    let dispatcher = dispatcher();
+    let running = dispatcher.control.lock().unwrap();
+    for query in commands().filter(|command| command.name.starts_with("query-")) {
+        // Some want arguments: an answer all the same.
+        let _ = dispatcher.execute(query.name, &json!({}));
+    }
+    assert_eq!(succeed(&dispatcher, "query-named-block-nodes", json!({})), json!([]));
+    drop(running);
+}
+
+#[test]
 fn options_of_the_command_line_mean_what_their_commands_mean() {
     let dispatcher = dispatcher();
     let option = |command, option, implied| dispatcher.execute_option(command, option, Some(implied));

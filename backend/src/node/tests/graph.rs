@@ -2,15 +2,19 @@
 
 use super::bench::{Bench, file_options};
 use crate::error::GraphError;
-use crate::graph::{Graph, KernelRing, Runner};
+use crate::graph::{Errand, Graph, KernelRing, Runner};
 use crate::io::Workers;
 use crate::node::options::{BlkDebugOptions, ChildRef, Delays, DriverOptions, FileOptions, NullOptions, RawOptions};
+use crate::node::qcow2::options::Qcow2Options;
 use crate::node::{Node, NodeOptions};
 use crate::reactor::Handle;
 use std::cell::RefCell;
 use std::path::Path;
+use std::process::Command;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 fn null(name: Option<&str>) -> NodeOptions {
     let null = NullOptions { size: 1 << 20, read_zeroes: false, latency_ns: 0 };
@@ -33,6 +37,42 @@ fn names_are_unique_and_well_formed() {
     assert_eq!(refused(null(Some("a"))), "Duplicate nodes with node-name='a'");
     assert_eq!(refused(over("b", ChildRef::Inline(Box::new(null(Some("b")))))), "Duplicate nodes with node-name='b'");
     assert_eq!(refused(over("b", ChildRef::Name("c".into()))), "Cannot find device='c' nor node-name='c'");
+    assert_eq!(graph.nodes().len(), 1);
+}
+
+/// Before each task of the control plane, somebody else looks for a node.
+struct Asked {
+    graph: Arc<Graph>,
+    answers: RefCell<Vec<bool>>,
+}
+
+impl Runner for Asked {
+    fn run(&self, errand: Errand) -> Result<(), GraphError> {
+        let (graph, (answer, answered)) = (self.graph.clone(), channel());
+        std::thread::spawn(move || answer.send(graph.find("other").is_some() && !graph.nodes().is_empty()));
+        let found = answered.recv_timeout(Duration::from_secs(60)).expect("an answer while files are read");
+        self.answers.borrow_mut().push(found);
+        KernelRing::new(self.graph.files().clone(), Workers::new()).run(errand)
+    }
+}
+
+#[test]
+fn nodes_are_found_while_an_image_is_opened_and_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("image");
+    let create = ["create", "-q", "-f", "qcow2", path.to_str().unwrap(), "1M"];
+    assert!(Command::new("qemu-img").args(create).status().unwrap().success());
+    let graph = Graph::new();
+    graph.open(&null(Some("other"))).unwrap();
+    let qcow2 = Qcow2Options::new(ChildRef::Inline(Box::new(file_options(&path))));
+    let image = NodeOptions::new(DriverOptions::Qcow2(Box::new(qcow2)));
+    let asked = Asked { graph: graph.clone(), answers: RefCell::default() };
+    graph.open_on(&asked, &NodeOptions { node_name: Some("image".into()), ..image }).unwrap();
+    let opened = asked.answers.borrow().len();
+    assert!(opened > 0 && graph.nodes().len() == 3);
+    graph.close_on(&asked, "image").unwrap();
+    let answers = asked.answers.borrow();
+    assert!(answers.len() > opened && answers.iter().all(|found| *found), "{answers:?}");
     assert_eq!(graph.nodes().len(), 1);
 }
 
