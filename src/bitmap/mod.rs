@@ -9,6 +9,7 @@ mod edit;
 mod granularity;
 mod list;
 mod open;
+mod recover;
 
 pub use granularity::Bytes;
 pub use open::{apply, close, store};
@@ -32,6 +33,8 @@ pub enum BitmapCommand {
     Disable(edit::EditOptions),
     /// Merge bitmaps into a bitmap: it marks what they mark, too.
     Merge(edit::MergeOptions),
+    /// Recover the bitmaps of an image whose daemon has crashed, so that every program may use the image again.
+    Recover(recover::RecoverOptions),
     /// Check whether a bitmap and those of its name in the images below can be used for a backup.
     Check(check::ChainOptions),
 }
@@ -49,6 +52,7 @@ pub fn run(command: &BitmapCommand) -> anyhow::Result<ExitCode> {
         BitmapCommand::Enable(options) => edit::enable(options),
         BitmapCommand::Disable(options) => edit::disable(options),
         BitmapCommand::Merge(options) => edit::merge(options),
+        BitmapCommand::Recover(options) => recover::run(options),
         BitmapCommand::Check(options) => return check::run(options),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -9,7 +9,7 @@ use super::{Graph, Opening, Runner};
 use crate::error::GraphError;
 use crate::node::options::Discard;
 use crate::node::options::{ChildRef, DriverOptions, FileOptions, Locking, RawOptions};
-use crate::node::qcow2::bitmaps::LoadError;
+use crate::node::qcow2::bitmaps::{LoadError, StoreError};
 use crate::node::qcow2::header::{self, Header, bits};
 use crate::node::qcow2::image::Image;
 use crate::node::qcow2::open::{Files, OpenError, Options, read_header};
@@ -41,9 +41,9 @@ impl Graph {
         let of_file = file.clone();
         let header = run(opening.runner, move |io| async move { read_header(&io, &of_file).await })?;
         let header = header.map_err(|error| refusal(&file, error))?;
-        let changes = self.changes(&file, options)?.filter(|_| !options.bitmaps_only);
-        let wanted =
-            Qcow2Options { crash_safe: changes.as_ref().and_then(|changes| changes.crash_safe), ..options.clone() };
+        let changes = self.changes(&file, options, !read_only && header.has_change_journal_file())?;
+        let wanted = Qcow2Options { crash_safe: Some(changes.crash_safe), ..options.clone() };
+        let changes = Some(changes).filter(|_| !options.bitmaps_only);
         let settings = wanted.for_image(&header, read_only, node.discard == Discard::Unmap)?;
         let settings = Options { changes, ..settings };
         let data = self.data_file(node, options, (&file, &header), opening)?;
@@ -212,14 +212,29 @@ pub(super) fn close(node: &Arc<Node>, runner: &dyn Runner) {
     match closed {
         Ok((stored, closed)) => {
             if let Err(error) = stored {
-                tracing::error!(
-                    file,
-                    "Lost persistent bitmaps during inactivation of node '{name}': {error}; those that the image has \
-                     can only be removed with block-dirty-bitmap-remove, and backups have to begin with a full one"
-                );
+                tell_unstored(node, file, &error);
             }
             closed.unwrap_or_else(|error| failed(&error));
         }
         Err(error) => failed(&error),
+    }
+}
+
+/// The bitmaps of an image that is being closed cannot be stored.
+fn tell_unstored(node: &Node, file: &str, error: &StoreError) {
+    let name = node.name();
+    let recovers = matches!(node.driver(), Driver::Qcow2(image) if image.changes().journal().is_some());
+    if recovers {
+        tracing::error!(
+            file,
+            "Persistent bitmaps of node '{name}' could not be stored: {error}; their change journal stays, and whoever \
+             opens the image next recovers them: the daemon, or `tidemark bitmap recover`"
+        );
+    } else {
+        tracing::error!(
+            file,
+            "Lost persistent bitmaps during inactivation of node '{name}': {error}; those that the image has can only \
+             be removed with block-dirty-bitmap-remove, and backups have to begin with a full one"
+        );
     }
 }

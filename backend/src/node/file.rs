@@ -86,7 +86,7 @@ impl File {
         &self.fd
     }
 
-    pub(super) fn lock(&self, access: Access) -> Result<(), GraphError> {
+    pub(crate) fn lock(&self, access: Access) -> Result<(), GraphError> {
         self.lock.as_ref().map_or(Ok(()), |lock| lock.acquire(access))
     }
 

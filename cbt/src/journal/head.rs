@@ -79,6 +79,11 @@ impl Head {
         heads.chunks(SECTOR).take(2).filter_map(Self::decode).max_by_key(|head| head.sequence)
     }
 
+    /// Whether a sector is a head, be it a broken one.
+    pub fn is_one(bytes: &[u8]) -> bool {
+        word(bytes, 0) == MAGIC
+    }
+
     /// Bytes from the journal's beginning to where it is written.
     pub fn place(&self) -> u64 {
         self.sequence % 2 * SECTOR as u64

@@ -8,7 +8,7 @@ mod inspected;
 mod snapshot;
 mod specific;
 
-pub use bitmaps::{BitmapChainCheck, BitmapChainLayer, bitmaps_to_json};
+pub use bitmaps::{BitmapChainCheck, BitmapChainLayer, BitmapRecovery, bitmaps_to_json, recoveries_to_json};
 pub use check::ImageCheck;
 pub use inspected::{BlockChildInfo, BlockGraphInfo};
 pub use snapshot::SnapshotInfo;

@@ -31,6 +31,15 @@ pub enum Medium {
     Shared(Shared),
 }
 
+impl std::fmt::Display for Medium {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(node) => write!(f, "'{}'", node.name()),
+            Self::Shared(_) => f.write_str("in memory"),
+        }
+    }
+}
+
 impl Medium {
     /// Whether it is there after the power was cut.
     pub fn survives_power(&self) -> bool {

@@ -16,8 +16,10 @@ mod save;
 
 pub use event::{ChangesEvent, Listener};
 pub(super) use left::is_changed;
+#[cfg(test)]
+pub(super) use left::state as data_state;
 pub use recover::Recovered;
-pub(super) use recover::find;
+pub(super) use recover::{find, tell_disbelief};
 
 use super::journal::Journal;
 use super::journal::tie::Changes as Where;
@@ -43,14 +45,27 @@ pub enum CrashSafe {
     Off,
 }
 
-/// Opens the file of an image's journal, or makes it if that is asked for; `None` if it is not there.
-pub type OpenFile = Arc<dyn Fn(bool) -> Result<Option<Arc<Node>>, GraphError> + Send + Sync>;
+/// Which file is opened for a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The one that the image names, if it is there.
+    Found,
+    /// The same, whatever it has; made if it is not there.
+    Own,
+    /// One that has nothing else than a journal; made if it is not there.
+    New,
+}
+
+/// Opens the file of an image's journal; `None` if it is not there.
+pub type OpenFile = Arc<dyn Fn(Wanted) -> Result<Option<Arc<Node>>, GraphError> + Send + Sync>;
 
 /// What an image is opened with for its changes.
 #[derive(Clone)]
 pub struct ChangesOptions {
-    /// What the user wants; what can be had if `None`.
-    pub crash_safe: Option<CrashSafe>,
+    /// What is wanted.
+    pub crash_safe: CrashSafe,
+    /// Whether the user has asked for it: it is an error then if it cannot be had.
+    pub demanded: bool,
     /// The journal's file.
     pub file: OpenFile,
 }
@@ -71,15 +86,22 @@ pub struct Changes {
     /// Of those who begin a journal.
     turn: RangeLock,
     told: Told,
+    /// Why bitmaps that were in use are inconsistent.
+    disbelief: String,
     /// The bitmaps are in the image as they are.
     stored: AtomicBool,
 }
 
 impl Changes {
     /// None so far.
-    pub(super) fn new(options: Option<ChangesOptions>, recovered: Option<Recovered>) -> Self {
+    pub(super) fn new(options: Option<ChangesOptions>, found: Result<Recovered, String>) -> Self {
+        let (recovered, disbelief) = match found {
+            Ok(recovered) => (Some(recovered), recover::BEFORE.to_owned()),
+            Err(reason) => (None, reason),
+        };
         Self {
             options,
+            disbelief,
             journal: Mutex::default(),
             recovered: Mutex::new(recovered),
             unnamed: Mutex::default(),
@@ -103,20 +125,31 @@ impl Changes {
         locked(&self.recovered).clone()
     }
 
-    /// What the user wants, as far as it can be had.
-    fn crash_safe(&self) -> CrashSafe {
-        let options = self.options.as_ref();
-        options.map_or(CrashSafe::Off, |options| options.crash_safe.unwrap_or(CrashSafe::Power))
+    /// Why bitmaps that were in use, and are not among those recovered, are inconsistent.
+    pub fn disbelief(&self) -> &str {
+        &self.disbelief
     }
 
-    /// Where a journal goes, made if it is not there; `None` if none is wanted or can be had, which is no error unless
-    /// the user asked for it.
-    fn medium(&self, tables: Option<&Journal>) -> Result<Option<Medium>, GraphError> {
+    /// What is wanted.
+    fn crash_safe(&self) -> CrashSafe {
+        let options = self.options.as_ref();
+        options.map_or(CrashSafe::Off, |options| options.crash_safe)
+    }
+
+    /// Where a journal goes, made if it is not there; `None` if none is wanted. `named` is where the image has one.
+    fn medium(&self, tables: Option<&Journal>, named: Option<Where>) -> Result<Option<Medium>, GraphError> {
         let Some(options) = &self.options else { return Ok(None) };
-        match self.crash_safe() {
+        match options.crash_safe {
             CrashSafe::Off => Ok(None),
-            CrashSafe::Process => Ok(tables.and_then(Journal::changes_medium).map(Medium::Shared)),
-            CrashSafe::Power => Ok((options.file)(true)?.map(Medium::File)),
+            CrashSafe::Process => {
+                let medium = tables.and_then(Journal::changes_medium).map(Medium::Shared);
+                let none = || GraphError::Options("x-crash-safe=process needs a file in /dev/shm".to_owned());
+                medium.ok_or_else(none).map(Some)
+            }
+            CrashSafe::Power => {
+                let wanted = if named == Some(Where::File) { Wanted::Own } else { Wanted::New };
+                Ok((options.file)(wanted)?.map(Medium::File))
+            }
         }
     }
 
@@ -132,7 +165,7 @@ impl Changes {
 
     /// Whether the user asked for it.
     fn is_demanded(&self) -> bool {
-        self.options.as_ref().is_some_and(|options| options.crash_safe.is_some())
+        self.options.as_ref().is_some_and(|options| options.demanded)
     }
 }
 

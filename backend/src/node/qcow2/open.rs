@@ -151,14 +151,18 @@ impl Image {
         let tables = Tables::open(io, store.clone(), geometry, l1, cache, metadata).await;
         let tables = tables.map_err(|error| OpenError::Read("L1 table", error))?;
         guarded::protect(header, &refcounts, &snapshots, &tables);
-        let recovered = match &options.changes {
+        let file = path_of(&files.file).unwrap_or_default();
+        let found = match &options.changes {
             Some(changes) if !options.read_only => {
-                let file = path_of(&files.file).unwrap_or_default();
-                changes::find(io, header, &file, changes, options.journal.as_ref()).await
+                let found = changes::find(io, header, &file, changes, options.journal.as_ref()).await;
+                found.map_err(|reason| format!("{reason}; remove them and begin with a full backup"))
             }
-            _ => None,
+            _ => Err("it was not closed, and nothing is recovered as long as it is only read".to_owned()),
         };
-        let bitmaps = bitmaps::load(io, &store, header, tables.metadata(), &refcounts, recovered.as_ref()).await?;
+        let recovered = found.as_ref().ok();
+        let bitmaps = bitmaps::load(io, &store, header, tables.metadata(), &refcounts, recovered).await?;
+        let changes = Changes::new(options.changes.clone(), found);
+        changes::tell_disbelief(&file, &bitmaps.lost(), changes.disbelief());
         if changes::is_changed(header, &data) {
             bitmaps.distrust(files.file.name());
         }
@@ -188,7 +192,7 @@ impl Image {
             header: OwnHeader::new(header.clone()),
             snapshot_table,
             bitmaps,
-            changes: Changes::new(options.changes.clone(), recovered),
+            changes,
             holds: Mutex::default(),
         };
         if !options.read_only {

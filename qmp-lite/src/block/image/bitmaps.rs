@@ -11,6 +11,28 @@ pub fn bitmaps_to_json(bitmaps: Vec<BitmapInfo>) -> String {
     lines(&bitmaps.into_iter().map(|bitmap| BlockDirtyInfo::from(bitmap).encode()).collect())
 }
 
+/// What has come of an image's bitmaps as JSON, in lines.
+pub fn recoveries_to_json(bitmaps: Vec<BitmapRecovery>) -> String {
+    lines(&bitmaps.into_iter().map(|bitmap| bitmap.encode()).collect())
+}
+
+qapi_struct! {
+    /// A bitmap of an image whose bitmaps were recovered.
+    pub struct BitmapRecovery "BitmapRecovery" {
+        /// Its name.
+        "name" name: String,
+        /// Whether it records.
+        "recording" recording: bool,
+        /// Whether it can only be removed.
+        "inconsistent" inconsistent: bool,
+        /// Bytes that it marks and that were not marked when it was stored, if it was in use: at most so many are marked
+        /// though nobody has changed them.
+        "more" more: Option<u64>,
+        /// Why it is inconsistent.
+        "reason" reason: Option<String>,
+    }
+}
+
 qapi_struct! {
     /// Whether a backup can be made from a bitmap of a chain of images.
     pub struct BitmapChainCheck "BitmapChainCheck" {

@@ -45,7 +45,7 @@ impl Image {
         previous: Option<u64>,
         tables: Option<&Journal>,
     ) -> Result<Option<Where>, OpenError> {
-        let begun = match self.changes.medium(tables) {
+        let begun = match self.changes.medium(tables, self.header().tie().changes) {
             Ok(None) => return Ok(None),
             Ok(Some(medium)) => self.changes_on(io, medium, number, previous).await.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),

@@ -28,7 +28,7 @@ pub(in crate::node::qcow2) fn is_changed(header: &Header, data: &Node) -> bool {
 }
 
 /// Size and time of the last change of a file, in one number.
-fn state(node: &Node) -> Option<u64> {
+pub(in crate::node::qcow2) fn state(node: &Node) -> Option<u64> {
     let path = match node.driver() {
         Driver::File(file) => file.path(),
         _ => return state(node.child()?),

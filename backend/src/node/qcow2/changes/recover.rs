@@ -1,10 +1,10 @@
 //! What an image's journal says when the image is opened after a crash.
 
-use super::{ChangesOptions, locked};
+use super::{ChangesOptions, Wanted, locked};
 use crate::node::changes::{ChangeJournal, Medium, Written};
 use crate::node::qcow2::header::Header;
+use crate::node::qcow2::journal::Place;
 use crate::node::qcow2::journal::tie::{Changes as Where, Tie};
-use crate::node::qcow2::journal::{Journal, Place};
 use crate::reactor::Handle;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -43,58 +43,57 @@ impl Recovered {
     }
 }
 
-/// The journal of the image with this header, if it was in use and is to be believed. What speaks against it goes to
-/// the log: then the bitmaps are inconsistent.
+/// Of bitmaps that a journal says nothing of.
+pub(super) const BEFORE: &str = "they were so before, and have been since";
+
+/// The journal of the image with this header, if it was in use and is to be believed.
+///
+/// # Errors
+/// Why bitmaps that were in use are inconsistent.
 pub(in crate::node::qcow2) async fn find(
     io: &Handle,
     header: &Header,
     image: &Path,
     options: &ChangesOptions,
     place: Option<&Place>,
-) -> Option<Recovered> {
+) -> Result<Recovered, String> {
     let tie = header.tie();
-    let shown = image.display();
-    let medium = match medium(tie, image, options, place)? {
-        Ok(medium) => medium,
-        Err(reason) => {
-            tracing::warn!("bitmaps of '{shown}' are inconsistent: its change journal is not there ({reason})");
-            return None;
-        }
-    };
+    let medium = medium(tie, image, options, place)?;
     match ChangeJournal::written(io, &medium, tie.number, header.size).await {
         Ok(Some(Written { areas, lost })) => {
-            Some(Recovered { areas: Arc::new(areas), lost, medium, number: tie.number, bitmaps: Arc::default() })
+            Ok(Recovered { areas: Arc::new(areas), lost, medium, number: tie.number, bitmaps: Arc::default() })
         }
-        Ok(None) => {
-            tracing::warn!("bitmaps of '{shown}' are inconsistent: its change journal is of another image or time");
-            None
-        }
-        Err(error) => {
-            tracing::warn!("bitmaps of '{shown}' are inconsistent: its change journal cannot be read: {error}");
-            None
-        }
+        Ok(None) => Err(format!("its change journal {medium} is of another image or time")),
+        Err(error) => Err(format!("its change journal {medium} cannot be read: {error}")),
     }
 }
 
-/// Where the journal of an image is; `None` if there was none, or why it is not there.
-fn medium(tie: Tie, image: &Path, options: &ChangesOptions, place: Option<&Place>) -> Option<Result<Medium, String>> {
-    Some(match tie.changes? {
-        Where::File => match (options.file)(false) {
+/// Where the journal of an image is, or why there is none.
+fn medium(tie: Tie, image: &Path, options: &ChangesOptions, place: Option<&Place>) -> Result<Medium, String> {
+    let missing = |reason: String| format!("its change journal is not there ({reason})");
+    match tie.changes {
+        None => Err("it was not closed, and no change journal goes with it: none was kept, another program has \
+                     written to it since, or they were so before"
+            .to_owned()),
+        Some(Where::File) => match (options.file)(Wanted::Found) {
             Ok(Some(node)) => Ok(Medium::File(node)),
-            Ok(None) => Err("no such file".to_owned()),
-            Err(error) => Err(error.to_string()),
+            Ok(None) => Err(missing("no such file".to_owned())),
+            Err(error) => Err(missing(error.to_string())),
         },
-        Where::Shared => {
-            let journal = place.map(|place| place.find(tie.number, image));
-            match journal {
-                Some(Ok(Some(journal))) => shared(&journal),
-                Some(Err(error)) => Err(error.to_string()),
-                _ => Err("the system was started anew, or has another /dev/shm".to_owned()),
+        Some(Where::Shared) => match place.map(|place| place.find(tie.number, image)) {
+            Some(Ok(Some(journal))) => {
+                journal.changes_medium().map(Medium::Shared).ok_or_else(|| missing("no room".into()))
             }
-        }
-    })
+            Some(Err(error)) => Err(missing(error.to_string())),
+            _ => Err(missing("the system was started anew, or has another /dev/shm".to_owned())),
+        },
+    }
 }
 
-fn shared(journal: &Journal) -> Result<Medium, String> {
-    journal.changes_medium().map(Medium::Shared).ok_or_else(|| "it has no room".to_owned())
+/// Says of bitmaps that they are inconsistent, and why.
+pub(in crate::node::qcow2) fn tell_disbelief(image: &Path, bitmaps: &[String], reason: &str) {
+    if !bitmaps.is_empty() {
+        let image = image.display();
+        tracing::warn!(?bitmaps, "bitmaps of '{image}' are inconsistent: {reason}");
+    }
 }

@@ -76,6 +76,16 @@ impl Header {
         Tie::of(self.autoclear)
     }
 
+    /// Whether it was not closed and has a change journal: what its bitmaps lack is there.
+    pub fn has_change_journal(&self) -> bool {
+        self.tie().changes.is_some()
+    }
+
+    /// Whether it has one in a file.
+    pub fn has_change_journal_file(&self) -> bool {
+        self.tie().changes == Some(Changes::File)
+    }
+
     /// The number of the journal of tables that goes with the image as it is.
     pub(in crate::node::qcow2) fn journal(&self) -> Option<u64> {
         let tie = self.tie();
