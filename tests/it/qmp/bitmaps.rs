@@ -176,3 +176,32 @@ fn bitmaps_of_an_image_for_reading_are_what_they_are_for_qemu_storage_daemon() {
     let mut daemons = both();
     compare(&read_only_requests(), &mut daemons);
 }
+
+/// The names of an image's bitmaps in the order of a query, and in that of its directory. They are stored when the image
+/// is closed, as by QEMU; those that survive more are stored one after the other as they are made.
+fn orders(program: &str) -> Vec<String> {
+    let mut daemon = Daemon::start(program, &[]);
+    shell(&daemon, "qemu-img create -q -f qcow2 listed 1M");
+    let mut client = daemon.negotiate();
+    let mut orders = Vec::new();
+    for names in ["cab", "d", "fe"] {
+        client.succeed(&add("listed", "n", if program == QEMU { "" } else { ", 'x-crash-safe': 'off'" }));
+        for name in names.chars() {
+            client.succeed(&bitmap("add", "n", &name.to_string(), ", 'persistent': true"));
+        }
+        let nodes = client.succeed("{'execute': 'query-named-block-nodes', 'arguments': {'flat': true}}");
+        let node = nodes.as_array().unwrap().iter().find(|node| node["node-name"] == "n").unwrap();
+        let queried = node["dirty-bitmaps"].as_array().unwrap().iter().map(|bitmap| bitmap["name"].as_str().unwrap());
+        orders.push(queried.collect());
+        client.succeed("{'execute': 'blockdev-del', 'arguments': {'node-name': 'n'}}");
+        orders.push(shell(&daemon, "qemu-img info listed | sed -n 's/^ *name: *//p' | tr -d '\\n'"));
+    }
+    orders
+}
+
+#[test]
+fn bitmaps_are_in_the_order_in_which_qemu_storage_daemon_has_them() {
+    let expected = orders(QEMU);
+    assert_eq!(expected[1], "bac", "the newest first");
+    assert_eq!(orders(TIDEMARK), expected);
+}

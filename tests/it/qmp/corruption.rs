@@ -148,3 +148,59 @@ fn what_is_found_to_be_corrupt_is_told_as_by_qemu_storage_daemon() {
         assert_eq!(found.1.len(), 1, "{:#x} {:x?} {:?}: told", case.at, case.bytes, case.does);
     }
 }
+
+/// An image with a snapshot, whose guest cluster 1 leads into the snapshot's L2 table: how a write there ends, and what is
+/// told.
+fn write_into_a_snapshots_table(program: &str, members: &str) -> (Status, Vec<String>) {
+    let mut daemon = Daemon::start(program, &[]);
+    let path = daemon.dir().join("broken");
+    let name = path.to_str().unwrap();
+    for arguments in [
+        &["qemu-img", "create", "-q", "-f", "qcow2", name, "16M"][..],
+        &["qemu-io", "-f", "qcow2", "-c", "write -P 1 0 256k", name],
+        &["qemu-img", "snapshot", "-c", "s", name],
+        &["qemu-io", "-f", "qcow2", "-c", "write -P 2 0 64k", name],
+    ] {
+        let output = Command::new(arguments[0]).args(&arguments[1..]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    let mut content = fs::read(&path).unwrap();
+    let word = |at: u64| u64::from_be_bytes(content[usize::try_from(at).unwrap()..][..8].try_into().unwrap());
+    let table = |l1: u64| word(l1) & 0x00ff_ffff_ffff_fe00;
+    let (active, inactive) = (table(word(40)), table(word(word(64))));
+    assert_ne!(active, inactive, "the disk has a table of its own");
+    let entry = usize::try_from(active).unwrap() + 8;
+    content[entry..entry + 8].copy_from_slice(&(COPIED | inactive).to_be_bytes());
+    fs::write(&path, content).unwrap();
+    let mut client = daemon.negotiate();
+    client.succeed(&format!(
+        "{{'execute': 'blockdev-add', 'arguments': {{'driver': 'qcow2', 'node-name': 'n'{members}, \
+         'file': {{'driver': 'file', 'filename': 'DIR/broken'}}}}}}"
+    ));
+    client.succeed(
+        "{'execute': 'block-export-add', 'arguments': {'type': 'vhost-user-blk', 'id': 'e', 'node-name': 'n', \
+         'writable': true, 'addr': {'type': 'unix', 'path': 'DIR/blk'}}}",
+    );
+    let mut guest = Guest::at(&daemon.dir().join("blk"), DeviceOptions::default());
+    let status = run(&mut guest, Does::Writes, CLUSTER);
+    client.succeed("{'execute': 'query-version'}");
+    let told = client.events().iter().filter(|event| event["event"] == "BLOCK_IMAGE_CORRUPTED");
+    (status, told.map(|event| sorted(&event["data"])).collect())
+}
+
+#[test]
+fn tables_of_snapshots_are_guarded_where_overlap_check_says_so() {
+    for (members, guarded) in [
+        ("", false),
+        (", 'overlap-check': 'cached'", false),
+        (", 'overlap-check': 'all'", true),
+        (", 'overlap-check': {'inactive-l2': true}", true),
+        (", 'overlap-check': {'template': 'all'}", true),
+        (", 'overlap-check': {'template': 'all', 'inactive-l2': false}", false),
+        (", 'overlap-check': {'template': 'none', 'inactive-l2': true}", true),
+    ] {
+        let [expected, found] = [QEMU, TIDEMARK].map(|program| write_into_a_snapshots_table(program, members));
+        assert_eq!(found, expected, "{members}");
+        assert_eq!(found.0 == Status::IoError, guarded, "{members}");
+    }
+}

@@ -23,6 +23,7 @@ fn prepare(daemon: &Daemon) {
         cp image corrupt; printf '\\002' | dd of=corrupt bs=1 seek=79 conv=notrunc status=none
         cp image unknown; printf '\\100' | dd of=unknown bs=1 seek=79 conv=notrunc status=none
         head -c 4 image > short
+        mk --object secret,id=s,data=secret -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 locked 1M
         cp zstd marked
         qemu-img bitmap --add marked recording
         qemu-img bitmap --add --disable -g 128k marked resting
@@ -296,4 +297,84 @@ fn an_image_left_dirty_is_repaired_and_one_that_cannot_be_is_refused_to_writers_
         assert!(found.contains(part), "{found}");
     }
     client.succeed(&add("hopeless", ", 'read-only': true"));
+}
+
+#[test]
+fn what_stands_over_an_image_tells_of_it_what_qemu_storage_daemon_tells() {
+    let [(qemu, qemu_client), (ours, our_client)] = &mut both();
+    let image = |name: &str| {
+        format!("{{'driver': 'qcow2', 'read-only': true, 'file': {{'driver': 'file', 'filename': 'DIR/{name}'}}}}")
+    };
+    for (driver, child) in [("raw", "file"), ("blkdebug", "image")] {
+        for name in ["marked", "top", "apart", "corrupt", "old"] {
+            let members = format!("'driver': '{driver}', 'node-name': 'n', '{child}': {}", image(name));
+            let request = format!("{{'execute': 'blockdev-add', 'arguments': {{'read-only': true, {members}}}}}");
+            let mut described = [(&*qemu, &mut *qemu_client), (&*ours, &mut *our_client)].map(|(daemon, client)| {
+                client.succeed(&request);
+                let nodes = [false, true].map(|flat| nodes(daemon, client, flat));
+                client.succeed("{'execute': 'blockdev-del', 'arguments': {'node-name': 'n'}}");
+                nodes.map(|nodes| nodes.into_iter().find(|node| node["node-name"] == "n").unwrap())
+            });
+            let [expected, found] = &mut described;
+            for (expected, found) in expected.iter_mut().zip(found.iter_mut()) {
+                // QEMU has a description of all nodes in the place of a name here.
+                for node in [&mut *expected, &mut *found] {
+                    node["file"] = Value::Null;
+                    node["image"]["filename"] = Value::Null;
+                }
+                assert_eq!(difference(name, found, expected), None, "{driver}");
+                assert_eq!(members_of(found), members_of(expected), "{driver} over {name}");
+            }
+        }
+    }
+}
+
+/// The names of what is told of a node's image.
+fn members_of(node: &Value) -> Vec<String> {
+    let mut names: Vec<String> = node["image"].as_object().unwrap().keys().cloned().collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn nodes_of_an_image_have_the_counters_that_those_of_qemu_storage_daemon_have() {
+    let [(_qemu, qemu_client), (_ours, our_client)] = &mut both();
+    for image in ["top", "apart", "marked"] {
+        let described = [&mut *qemu_client, &mut *our_client].map(|client| {
+            client.succeed(&add(image, ""));
+            let all = client.succeed("{'execute': 'query-blockstats', 'arguments': {'query-nodes': true}}");
+            let devices = ["query-block", "query-blockstats"]
+                .map(|query| client.succeed(&format!("{{'execute': '{query}'}}")).as_array().unwrap().len());
+            assert_eq!(devices, [0, 0], "nothing is exported");
+            client.succeed("{'execute': 'blockdev-del', 'arguments': {'node-name': 'n'}}");
+            all.as_array().unwrap().iter().find(|node| node["node-name"] == "n").unwrap().clone()
+        });
+        let [expected, found] = &described;
+        assert_eq!(shape(found), shape(expected), "{image}");
+    }
+}
+
+/// The names of all members, with those inside of them.
+fn shape(value: &Value) -> Vec<String> {
+    let members = value.as_object().into_iter().flatten();
+    let mut names: Vec<String> = members
+        .flat_map(|(name, value)| {
+            let inner = shape(value).into_iter().map(move |inner| format!("{name}.{inner}"));
+            std::iter::once(name.clone()).chain(inner)
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+/// QEMU asks for the key; here there is no way to read it.
+#[test]
+fn an_encrypted_image_is_refused() {
+    let [(qemu, qemu_client), (ours, our_client)] = &mut both();
+    for more in ["", ", 'read-only': true"] {
+        let request = add("locked", more);
+        assert_ne!(text(qemu, &qemu_client.ask(&request)), "ok");
+        assert_eq!(text(ours, &our_client.ask(&request)), "qcow2 encryption (LUKS) is not supported");
+    }
+    assert!(nodes(ours, our_client, true).is_empty(), "nothing stays open");
 }

@@ -102,3 +102,35 @@ fn images_get_the_sizes_that_qemu_storage_daemon_gives_them() {
     let [expected, found] = [QEMU, TIDEMARK].map(play);
     assert_eq!(found, expected);
 }
+
+/// Of two images with something everywhere: one table of counts, and a block of them for each 256 clusters.
+#[test]
+fn the_file_of_an_image_that_becomes_shorter_is_as_short_as_qemu_img_makes_it() {
+    let mut daemon = Daemon::start(TIDEMARK, &[]);
+    let script = "
+        set -e
+        for size in 512 64k; do
+            qemu-img create -q -f qcow2 -o cluster_size=$size full$size 4M
+            qemu-io -c 'write -q -P 5 0 4M' full$size
+            cp full$size by-qemu$size
+            qemu-img resize -q -f qcow2 --shrink by-qemu$size 256k
+        done
+    ";
+    shell(&daemon, script);
+    let mut client = daemon.negotiate();
+    for size in ["512", "64k"] {
+        let file = format!("'driver': 'file', 'filename': 'DIR/full{size}'");
+        let add = format!("'driver': 'qcow2', 'node-name': 'n', 'file': {{{file}}}");
+        assert_eq!(request(&mut client, &daemon, "blockdev-add", &add), "ok");
+        assert_eq!(request(&mut client, &daemon, "block_resize", "'node-name': 'n', 'size': 262144"), "ok");
+        let length = |name: &str| std::fs::metadata(daemon.dir().join(name)).unwrap().len();
+        let (found, by_qemu) = (length(&format!("full{size}")), length(&format!("by-qemu{size}")));
+        assert!(found <= by_qemu, "{size}: {found} bytes, {by_qemu} by qemu-img");
+        // And it goes on as an image.
+        assert_eq!(request(&mut client, &daemon, "block_resize", "'node-name': 'n', 'size': 4194304"), "ok");
+        assert_eq!(request(&mut client, &daemon, "blockdev-del", "'node-name': 'n'"), "ok");
+        shell(&daemon, &format!("qemu-img check -q full{size}"));
+        let kept = "qemu-io -c 'read -q -P 5 0 256k' -c 'read -q -P 0 256k 3840k'";
+        assert_eq!(shell(&daemon, &format!("{kept} full{size}")), "");
+    }
+}
