@@ -10,11 +10,11 @@ use tempfile::NamedTempFile;
 use tidemark_backend::error::IoError;
 use tidemark_backend::graph::Graph;
 use tidemark_backend::io::sim::{PortId, World};
-use tidemark_backend::io::{Buf, FileId, Memory, Op, Wait};
+use tidemark_backend::io::{Buf, FileId, Memory, Wait};
 use tidemark_backend::node::options::{Discard, DriverOptions, FileOptions, Locking};
 use tidemark_backend::node::qcow2::image::Image;
 use tidemark_backend::node::qcow2::open::{Files, OpenError, Options, read_header};
-use tidemark_backend::node::{Driver, Kind, Map, Node, NodeOptions, Outcome, Request, Root, Stamp};
+use tidemark_backend::node::{Driver, Kind, Node, NodeOptions, Outcome, Request, Root};
 use tidemark_backend::reactor::{Handle, Reactor};
 
 /// What the guest writes.
@@ -121,7 +121,7 @@ impl Guest {
         let (root, result) = (self.roots[queue].clone(), slot.clone());
         let io = self.reactors[queue].1.handle().clone();
         self.reactors[queue].1.handle().spawn(async move {
-            let outcome = through_queue(&root, &io, request).await;
+            let outcome = root.through_queue(&io, request).await;
             *result.borrow_mut() = Some(outcome);
         });
         self.under_way.push(slot.clone());
@@ -190,30 +190,4 @@ fn run<T: 'static, F: Future<Output = T> + 'static>(
         assert!(step(world, reactors) || slot.borrow().is_some(), "everybody sleeps");
     }
     panic!("a task does not end")
-}
-
-/// The fast path where it leads somewhere, else a task.
-async fn through_queue(root: &Root, io: &Handle, mut request: Request) -> Outcome {
-    let len = request.len;
-    let (map, stamp) = {
-        let section = root.enter();
-        let map = section.map(&request);
-        let submitted = !matches!(map, Map::Task | Map::Ended(Err(_)));
-        let stamp = if submitted { section.stamp(&request) } else { Stamp::default() };
-        (map, stamp)
-    };
-    let outcome = match map {
-        Map::File { file, offset, kind } => {
-            let (op, result) = io.run(Op { kind, file, offset, len, memory: request.memory }).await;
-            (op.memory, result)
-        }
-        Map::Ended(result) => (request.memory, result),
-        Map::Zeroes => {
-            request.memory.fill_zero(0, len);
-            (request.memory, Ok(()))
-        }
-        Map::Task => return root.handle(io, request).await,
-    };
-    root.end(stamp);
-    outcome
 }

@@ -1,7 +1,7 @@
 //! Where an image has metadata when it is opened, so that nothing else is put there.
 //!
 //! L2 tables are added when the L1 table is read, what is made later by who makes it. The L2 tables that only snapshots
-//! have are left out: to find them all L1 tables would have to be read.
+//! have are left to [`super::inactive`]: to find them all L1 tables have to be read.
 
 use super::entry::Geometry;
 use super::header::Header;
