@@ -47,27 +47,20 @@ impl Recording {
     pub(super) fn covers(&self, offset: u64, len: u64) -> bool {
         match &self.areas {
             None => true,
-            Some(areas) => self.is_settled(offset, len) || areas.cover(offset, len),
+            Some(areas) => areas.cover(offset, len),
         }
     }
 
-    /// Marks a range that is covered.
+    /// Whether the range is in one block, and that is settled: then it is covered, and marked everywhere.
     #[inline]
-    pub(super) fn mark(&self, offset: u64, len: u64) {
-        if !self.is_settled(offset, len) {
-            self.mark_all(offset, len);
-        }
-    }
-
-    /// Whether the range is in one block, and that is settled.
-    #[inline]
-    fn is_settled(&self, offset: u64, len: u64) -> bool {
+    pub(super) fn is_settled(&self, offset: u64, len: u64) -> bool {
         let one = (offset ^ offset.wrapping_add(len).wrapping_sub(1)) >> self.bits == 0;
         one && self.settled.as_ref().is_some_and(|settled| settled.has_block(offset >> self.bits))
     }
 
+    /// Marks a range that is covered.
     #[inline(never)]
-    fn mark_all(&self, offset: u64, len: u64) {
+    pub(super) fn mark(&self, offset: u64, len: u64) {
         self.bitmaps.iter().for_each(|bitmap| bitmap.mark(offset, len));
         if let Some(settled) = &self.settled {
             settled.mark(offset, len);
@@ -130,7 +123,7 @@ mod tests {
         areas.stable(&areas.lacking(1));
         assert!(recording.covers(0, 4096) && !recording.covers(MIB, 4096));
         recording.mark(0, 4096);
-        assert!(recording.covers(0, 4096) && !recording.covers(MIB - 1, 2));
+        assert!(recording.is_settled(0, 4096) && !recording.is_settled(0, 65537) && !recording.covers(MIB - 1, 2));
     }
 
     #[test]
@@ -140,7 +133,7 @@ mod tests {
         areas.want(0, 1);
         areas.stable(&areas.lacking(1));
         recording.mark(0, 4096);
-        assert!(recording.covers(4096, 4096) && !recording.covers(MIB, 4096));
+        assert!(recording.is_settled(4096, 4096) && !recording.is_settled(MIB, 4096));
     }
 
     #[test]
@@ -151,6 +144,7 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &Recording::new(vec![one.clone(), other], None, &first)));
         let fresh = bitmap(65536);
         let second = Recording::new(vec![one, fresh.clone()], None, &first);
+        assert!(first.is_settled(0, 1) && !second.is_settled(0, 1));
         second.mark(0, 1);
         assert!(fresh.is_marked(0));
     }

@@ -123,7 +123,7 @@ impl Root {
             self.refresh();
             if self.seat.enter() {
                 if self.seat.epoch() == self.epoch.get() {
-                    return Section { root: self, view: self.view.borrow().clone() };
+                    return Section { root: self, view: self.view.borrow().clone(), settled: Cell::new(NOWHERE) };
                 }
                 self.seat.leave();
             } else {
@@ -230,7 +230,12 @@ impl Drop for UnderWay<'_> {
 pub struct Section<'a> {
     root: &'a Root,
     view: Rc<View>,
+    /// Where the request begins that was looked at last and has nothing left to record.
+    settled: Cell<u64>,
 }
+
+/// No request begins here.
+const NOWHERE: u64 = u64::MAX;
 
 impl Section<'_> {
     /// Where a request leads without waiting; a task if something has to be copied before.
@@ -238,8 +243,13 @@ impl Section<'_> {
     pub fn map(&self, request: &Request) -> Map {
         let map = self.root.node.map(request);
         let moves = !matches!(map, Map::Ended(Err(_)) | Map::Task);
-        let waits = || request.kind.changes() && (self.view.owes(request) || !self.view.covers(request));
-        if moves && waits() { Map::Task } else { map }
+        if !moves || !request.kind.changes() {
+            return map;
+        }
+        let settled = self.view.is_settled(request);
+        self.settled.set(if settled { request.offset } else { NOWHERE });
+        let waits = self.view.owes(request) || !(settled || self.view.covers(request));
+        if waits { Map::Task } else { map }
     }
 
     /// Stamps a request that is submitted now, if it counts: one that changes something, or any where space is given
@@ -253,7 +263,9 @@ impl Section<'_> {
             stamp = stamp.with(Stamp::PASS, half);
         }
         if request.kind.changes() {
-            self.view.mark(request.kind, request.offset, request.len);
+            if self.settled.replace(NOWHERE) != request.offset {
+                self.view.mark(request.kind, request.offset, request.len);
+            }
             // The section has been entered in this epoch.
             let parity = parity(self.root.epoch.get());
             self.root.count(parity, self.root.changes[parity].get() + 1);

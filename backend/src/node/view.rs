@@ -91,8 +91,16 @@ impl View {
         self.counts_all
     }
 
-    /// Marks the range in every bitmap of this epoch.
+    /// Whether nothing is left to record of this request: it is covered and marked wherever changes are recorded.
     #[inline]
+    pub(super) fn is_settled(&self, request: &Request) -> bool {
+        let settled = |Recorded { recording, place, .. }: &Recorded| {
+            recording.is_settled(request.offset.wrapping_add(place.shift), request.len)
+        };
+        self.recorded.iter().all(settled)
+    }
+
+    /// Marks the range in every bitmap of this epoch.
     pub(super) fn mark(&self, kind: Kind, offset: u64, len: u64) {
         for Recorded { recording, place, .. } in &self.recorded {
             if place.minds(kind) {
