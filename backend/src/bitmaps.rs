@@ -2,19 +2,28 @@
 //!
 //! Knows nodes by what it is given of them ([`Tracked`]); knows no jobs and no wire. What is *in* a bitmap is `cbt`'s.
 
+mod change_id;
+mod changed;
 mod error;
+mod history;
 mod persistent;
+mod recorded;
 mod release;
 mod resize;
 mod stage;
 mod unsettled;
 
+pub use change_id::{ChangeId, NoChangeId};
+pub use changed::{Changed, Gap, NotKnown, Page};
 pub use error::{BitmapError, NotKept};
+pub use history::Cause;
 pub use persistent::Persistent;
 pub use release::{Outcome, Released};
 pub use resize::Resize;
 pub use stage::{Committed, Frozen, Stage};
 
+use history::History;
+use recorded::Recorded;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidemark_cbt::{Bitmap, Granularity};
 pub use unsettled::Counted;
@@ -40,6 +49,9 @@ pub trait Tracked {
 /// What collects writes while somebody uses the bitmap itself.
 struct Successor {
     bits: Arc<Bitmap>,
+    recorded: Recorded,
+    /// The point in time when that use began.
+    since: u64,
     enabled: bool,
 }
 
@@ -47,6 +59,8 @@ struct Successor {
 struct Record {
     name: String,
     bits: Arc<Bitmap>,
+    /// What `bits` has of the node's history.
+    recorded: Recorded,
     /// Whether it records writes. Not while there is a successor.
     enabled: bool,
     persistent: bool,
@@ -75,12 +89,17 @@ pub struct BitmapInfo {
     pub persistent: bool,
     /// Whether the image does not know what it holds; never of one that no image keeps.
     pub inconsistent: bool,
+    /// The point in time since which every change is marked; `None` if it does not record, or has recorded since the node
+    /// was opened.
+    pub since: Option<ChangeId>,
 }
 
 /// The bitmaps of one node, oldest first.
 #[derive(Default)]
 pub struct Tracking {
     records: Mutex<Vec<Record>>,
+    /// Locked after `records`.
+    history: Mutex<History>,
     /// Bitmaps that do not have all yet that is theirs.
     unsettled: Unsettled,
 }
@@ -88,7 +107,8 @@ pub struct Tracking {
 impl Tracking {
     /// All of them, newest first.
     pub fn list(&self) -> Vec<BitmapInfo> {
-        self.lock().iter().rev().map(Record::info).collect()
+        let (records, history) = (self.lock(), self.history());
+        records.iter().rev().map(|record| record.info(&history)).collect()
     }
 
     /// What records writes now; the node's hooks are made of it.
@@ -116,8 +136,37 @@ impl Tracking {
         self.unsettled.is_any()
     }
 
+    /// A point in time, under a hold of the node: what is written from now on has changed since. For a transaction, before
+    /// its stage is committed.
+    pub fn begin_point(&self) {
+        self.history().generation += 1;
+    }
+
+    /// The name of the last point in time, if there has been one since the node was opened.
+    pub fn last_point(&self) -> Option<ChangeId> {
+        let history = self.history();
+        history.id(history.generation)
+    }
+
+    /// What is below the node was replaced, under a hold of it: no bitmap knows what that has changed.
+    pub fn forget_past(&self) {
+        let (mut records, mut history) = (self.lock(), self.history());
+        history.generation += 1;
+        let now = history.generation;
+        for record in records.iter_mut() {
+            let old = record.all_recorded();
+            record.recorded = record.recorded.after(now);
+            record.successor.iter_mut().for_each(|successor| successor.recorded = successor.recorded.after(now));
+            history.lose(&record.name, &old, &record.all_recorded(), Cause::Replaced, now);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Record>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -129,7 +178,7 @@ impl Record {
         }
     }
 
-    fn info(&self) -> BitmapInfo {
+    fn info(&self, history: &History) -> BitmapInfo {
         BitmapInfo {
             name: self.name.clone(),
             count: self.bits.count(),
@@ -138,6 +187,7 @@ impl Record {
             busy: self.successor.is_some(),
             persistent: self.persistent,
             inconsistent: self.inconsistent,
+            since: self.all_recorded().since().and_then(|since| history.id(since)),
         }
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! All jobs live on one thread ([`Engine`]); others reach them by mail ([`EngineHandle`]). Modules from bottom to top:
 //! `state`, `error`, `event`, `signal`, `rate`, `job`, `group`, `context`, `query`, `registry`, `lifecycle`, `command`,
-//! `engine`, `points`, `checkpoint`, `copy`, `backup`, `transaction`, `resize`, `reopen`, `create`.
+//! `engine`, `points`, `checkpoint`, `copy`, `backup`, `transaction`, `changed`, `resize`, `reopen`, `create`.
 #![forbid(unsafe_code)]
 
 pub mod action;
 mod backup;
+pub mod changed;
 pub mod checkpoint;
 mod command;
 pub mod context;

@@ -49,7 +49,8 @@ fn prepare(
     length: impl Fn(u64, u64) -> Option<u64>,
 ) -> Result<Vec<Prepared>, TransactionError> {
     let wanted = nodes.iter().filter_map(|(node, new)| Some((node, length(node.length(), *new)?)));
-    let made = wanted.map(|(node, len)| Ok((node.clone(), Resize::prepare(node.points().tracking(), len)?)));
+    let made =
+        wanted.map(|(node, len)| Ok((node.clone(), Resize::prepare(node.points().tracking(), node.length(), len)?)));
     made.collect()
 }
 

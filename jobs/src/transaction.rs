@@ -146,6 +146,8 @@ impl Plan<'_> {
         self.keep_changes().await?;
         self.forget().await?;
         let mut nodes = self.stage.nodes();
+        // The stage begins the point in time on the nodes that it changes.
+        let staged_nodes = nodes.len();
         for (_, backup) in &self.backups {
             points::add(&mut nodes, backup.source());
         }
@@ -154,6 +156,7 @@ impl Plan<'_> {
         let mut committed = None;
         let backups = &self.backups;
         let mut edit = || {
+            nodes.iter().skip(staged_nodes).for_each(|node| node.points().tracking().begin_point());
             committed = staged.take().map(Stage::commit);
             nodes.iter().for_each(|node| node.keep_changes());
             backups.iter().for_each(|(_, backup)| backup.install());

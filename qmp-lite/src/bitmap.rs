@@ -93,6 +93,9 @@ qapi_struct! {
         "persistent" persistent: bool,
         /// Present if it was not stored properly: it can only be removed.
         "inconsistent" inconsistent: Option<bool>,
+        /// The point in time since which it marks every change. Absent if it does not record, or has recorded all along since
+        /// the node was opened. Not in QEMU.
+        "x-change-id" x_change_id: Option<String>,
     }
 }
 
@@ -140,6 +143,7 @@ impl From<BitmapInfo> for BlockDirtyInfo {
             busy: info.busy,
             persistent: info.persistent,
             inconsistent: info.inconsistent.then_some(true),
+            x_change_id: info.since.map(|since| since.to_string()),
         }
     }
 }

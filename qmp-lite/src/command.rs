@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::context::Context;
 use crate::error::QmpError;
 use crate::schema::{Doc, Input, Schema, TypeId};
-use crate::{bitmap, block, export, job, object, qmp, transaction};
+use crate::{bitmap, block, changed, export, job, object, qmp, transaction};
 
 /// One command.
 #[derive(Clone, Copy)]
@@ -40,6 +40,7 @@ pub fn commands() -> impl Iterator<Item = &'static Command> {
         export::COMMANDS,
         object::COMMANDS,
         bitmap::COMMANDS,
+        changed::COMMANDS,
         transaction::COMMANDS,
         job::COMMANDS,
     ];

@@ -75,9 +75,9 @@ impl History {
         // Whoever asks about earlier generations hears of this one, too.
         self.lengths.retain(|(_, earlier)| *earlier < len);
         self.lengths.push((self.generation, len));
-        if let [(_, shorter), (_, next), ..] = self.lengths.as_mut_slice() && self.lengths.len() > LENGTHS_MAX {
-            *next = *shorter;
-            self.lengths.remove(0);
+        if self.lengths.len() > LENGTHS_MAX {
+            let (_, shorter) = self.lengths.remove(0);
+            self.lengths.iter_mut().take(1).for_each(|(_, next)| *next = shorter);
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Knows no image format.
 
-use super::{BitmapError, Record, Tracking};
+use super::{BitmapError, Record, Recorded, Tracking};
 use std::sync::Arc;
 use tidemark_cbt::{Bitmap, OutOfMemory};
 
@@ -73,6 +73,7 @@ impl Tracking {
         self.lock().extend(bitmaps.into_iter().map(|Persistent { name, bits, enabled, inconsistent }| Record {
             name,
             bits,
+            recorded: Recorded::inherited(enabled),
             enabled,
             persistent: true,
             read_only,

@@ -1,6 +1,7 @@
 //! The end of a use of a bitmap: it or its successor goes on.
 
 use super::Tracking;
+use super::history::Cause;
 use super::unsettled::Counted;
 use std::sync::Arc;
 use tidemark_cbt::Bitmap;
@@ -41,9 +42,15 @@ impl Tracking {
         let counted = self.unsettled.count();
         record.enabled = successor.enabled;
         match outcome {
-            Outcome::Keep => Released(Some((record.bits.clone(), successor.bits, counted))),
+            Outcome::Keep => {
+                record.recorded.merge(&successor.recorded);
+                Released(Some((record.bits.clone(), successor.bits, counted)))
+            }
             Outcome::Replace(left) => {
                 record.bits = successor.bits;
+                let used = std::mem::replace(&mut record.recorded, successor.recorded);
+                left.iter().for_each(|_| record.recorded.add_foreign());
+                self.history().lose(name, &used, &record.recorded, Cause::UsedUp, successor.since);
                 Released(left.map(|left| (record.bits.clone(), left, counted)))
             }
         }

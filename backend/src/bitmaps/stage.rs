@@ -7,8 +7,11 @@
 
 mod checks;
 mod leaf;
+mod recorded;
 
+use super::history::Cause;
 use super::persistent::{State, Use, check};
+use super::recorded::Recorded;
 use super::unsettled::Counted;
 use super::{BitmapError, Record, Successor, Tracked, granularity};
 use leaf::Leaf;
@@ -24,6 +27,8 @@ struct Entry<T> {
     name: String,
     /// What it is now; `None` if the transaction adds it.
     original: Option<Arc<Bitmap>>,
+    /// What it has now of its node's history.
+    recorded: Recorded,
     granularity: Granularity,
     len: u64,
     enabled: bool,
@@ -112,6 +117,7 @@ impl<T: Tracked> Stage<T> {
             node: node.clone(),
             name: name.to_owned(),
             original: None,
+            recorded: Recorded::nothing(),
             granularity,
             len: node.length(),
             enabled: !disabled,
@@ -242,7 +248,8 @@ impl<T: Tracked> Stage<T> {
 
     /// The point in time, under a hold of [`Stage::nodes`]. Swaps pointers, allocates next to nothing and cannot fail.
     pub fn commit(self) -> Committed {
-        let mut left = Vec::new();
+        self.nodes().iter().for_each(|node| node.tracking().begin_point());
+        let (recorded, mut left) = (self.recorded(), Vec::new());
         for entry in &self.0 {
             if let Some(fresh) = &entry.fresh {
                 let leaves =
@@ -250,7 +257,7 @@ impl<T: Tracked> Stage<T> {
                 left.push((fresh.clone(), leaves.collect(), entry.node.tracking().unsettled.count()));
             }
         }
-        self.0.into_iter().for_each(Entry::commit);
+        self.0.into_iter().zip(recorded).for_each(|(entry, recorded)| entry.commit(recorded));
         Committed(left)
     }
 
@@ -275,6 +282,7 @@ impl<T: Tracked> Stage<T> {
             node: node.clone(),
             name: name.to_owned(),
             original: Some(record.bits.clone()),
+            recorded: record.recorded.clone(),
             granularity: record.bits.granularity(),
             len: record.bits.len(),
             enabled: record.enabled,
@@ -312,41 +320,49 @@ impl<T> Entry<T> {
 }
 
 impl<T: Tracked> Entry<T> {
-    fn commit(self) {
+    fn commit(self, recorded: Recorded) {
         let node = self.node.clone();
         let mut records = node.tracking().lock();
         let known = records.iter().position(|record| record.name == self.name);
         match known {
-            Some(at) if self.removed => drop(records.remove(at)),
-            Some(at) => self.change(&mut records[at]),
+            Some(at) if self.removed => {
+                self.note_loss(&Recorded::nothing(), Cause::Removed);
+                drop(records.remove(at));
+            }
+            Some(at) => self.change(&mut records[at], recorded),
             None if self.removed => {}
-            None => records.extend(self.added()),
+            None => records.extend(self.added(recorded)),
         }
     }
 
-    fn added(self) -> Option<Record> {
+    fn added(self, recorded: Recorded) -> Option<Record> {
         let mut record = Record {
             name: self.name.clone(),
             bits: self.fresh.clone()?,
+            recorded: Recorded::nothing(),
             enabled: false,
             persistent: self.persistent,
             read_only: false,
             inconsistent: false,
             successor: None,
         };
-        self.change(&mut record);
+        self.change(&mut record, recorded);
         Some(record)
     }
 
-    fn change(self, record: &mut Record) {
+    fn change(self, record: &mut Record, recorded: Recorded) {
         if record.successor.is_some() {
             // In use by somebody else: the transaction has only looked at it.
             return;
         }
+        let since = self.node.tracking().history().generation;
+        let begun = Recorded::from(since, self.enabled);
+        self.note_loss(&recorded, Cause::Cleared);
+        record.recorded = recorded;
         if let Some(fresh) = self.fresh {
             record.bits = fresh;
         }
-        record.successor = self.successor.map(|bits| Successor { bits, enabled: self.enabled });
+        record.successor = self.successor.map(|bits| Successor { bits, recorded: begun, since, enabled: self.enabled });
         record.enabled = self.enabled && record.successor.is_none();
     }
 }

@@ -3,6 +3,8 @@
 
 mod disk;
 mod errors;
+mod gaps;
 mod merges;
 mod naive;
+mod past;
 mod random;

@@ -185,6 +185,7 @@ impl Reopen {
         self.node.change_settings(&self.options, self.read_only);
         if let (Some(backing), Driver::Qcow2(image)) = (&self.backing, self.node.driver()) {
             image.change_backing(backing.clone());
+            self.node.points().tracking().forget_past();
             self.claim.iter().for_each(|claim| claim.kept.set(true));
         }
     }

@@ -54,6 +54,9 @@ qapi_struct! {
         "write_threshold" write_threshold: i64,
         /// Its bitmaps, newest first, if it has any.
         "dirty-bitmaps" dirty_bitmaps: Option<Vec<BlockDirtyInfo>>,
+        /// The last point in time, if there has been one since the node was opened: a transaction about its bitmaps, or the
+        /// start of a backup. Not in QEMU.
+        "x-change-id" x_change_id: Option<String>,
     }
 }
 
@@ -111,6 +114,7 @@ pub(super) fn block_device(node: &Arc<Node>, flat: bool) -> BlockDeviceInfo {
         cache: BlockdevCacheInfo { writeback: true, direct: node.cache_direct(), no_flush: node.cache_no_flush() },
         write_threshold: 0,
         dirty_bitmaps: bitmaps(node),
+        x_change_id: node.points().tracking().last_point().map(|point| point.to_string()),
     }
 }
 

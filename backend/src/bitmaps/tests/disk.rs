@@ -72,7 +72,7 @@ impl Disk {
 
     /// Changes the length while `under_way` writes.
     pub fn resize(&self, len: u64, under_way: &[Write]) -> Result<(), BitmapError> {
-        let resize = Resize::prepare(&self.tracking, len)?;
+        let resize = Resize::prepare(&self.tracking, self.length(), len)?;
         let left = resize.commit(&self.tracking);
         self.len.store(len, Ordering::Relaxed);
         under_way.iter().for_each(Write::end);

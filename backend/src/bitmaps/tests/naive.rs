@@ -1,6 +1,7 @@
 //! Bitmaps as QEMU documents them: sets of block numbers, edited one after the other. An action takes effect where it
 //! stands in the list; whoever wants a transaction works on a clone and throws it away on an error.
 
+use super::past::{Knowledge, Past};
 use crate::bitmaps::BitmapInfo;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,6 +38,7 @@ pub struct Named {
     removed: bool,
     /// What records while a job uses the bitmap, and whether it does.
     pub successor: Option<(Marks, bool)>,
+    pub knowledge: Knowledge,
 }
 
 /// Disk and name.
@@ -47,6 +49,7 @@ pub type Key = (usize, String);
 pub struct Naive {
     pub lens: Vec<u64>,
     pub bitmaps: BTreeMap<Key, Named>,
+    pub pasts: Vec<Past>,
     added: usize,
 }
 
@@ -54,11 +57,13 @@ type Refused = Result<(), String>;
 
 impl Naive {
     pub fn new(lens: &[u64]) -> Self {
-        Self { lens: lens.to_vec(), bitmaps: BTreeMap::new(), added: 0 }
+        let pasts = lens.iter().map(|len| Past::new(*len)).collect();
+        Self { lens: lens.to_vec(), bitmaps: BTreeMap::new(), pasts, added: 0 }
     }
 
     pub fn write(&mut self, disk: usize, offset: u64, len: u64) {
         let end = self.lens[disk];
+        self.pasts[disk].write(offset, len);
         for named in self.bitmaps.iter_mut().filter(|(key, _)| key.0 == disk).map(|(_, named)| named) {
             match &mut named.successor {
                 Some((marks, true)) => marks.mark(offset, len, end),
@@ -80,7 +85,8 @@ impl Naive {
         }
         self.added += 1;
         let marks = Marks { block, ..Marks::default() };
-        let named = Named { age: self.added, marks, enabled: !disabled, removed: false, successor: None };
+        let knowledge = Knowledge::from(self.pasts[key.0].next());
+        let named = Named { age: self.added, marks, enabled: !disabled, removed: false, successor: None, knowledge };
         self.bitmaps.insert(key.clone(), named);
         Ok(())
     }
@@ -94,6 +100,14 @@ impl Naive {
         Ok(named)
     }
 
+    pub fn clear(&mut self, key: &Key) -> Refused {
+        let next = self.pasts[key.0].next();
+        let named = self.free(key)?;
+        named.marks.blocks.clear();
+        named.knowledge = Knowledge::from(next);
+        Ok(())
+    }
+
     pub fn remove(&mut self, key: &Key) -> Refused {
         self.free(key).map(|named| named.removed = true)
     }
@@ -105,6 +119,7 @@ impl Naive {
         }
         let len = self.lens[target.0];
         let mut sum = self.bitmaps[target].marks.clone();
+        let mut knowledge = self.bitmaps[target].knowledge.clone();
         for source in sources {
             self.free(target)?;
             let marks = self.free(source)?.marks.clone();
@@ -114,14 +129,18 @@ impl Naive {
                 return Err(format!("Bitmaps are of different sizes ({sizes}) and can't be merged"));
             }
             sum.merge(&marks, len);
+            knowledge.merge(source.0 == target.0, &self.bitmaps[source].knowledge);
+            self.pasts[target.0].note_merge();
         }
-        self.bitmaps.entry(target.clone()).and_modify(|named| named.marks = sum);
+        self.bitmaps.entry(target.clone()).and_modify(|named| (named.marks, named.knowledge) = (sum, knowledge));
         Ok(())
     }
 
     /// A job takes it: what it holds.
     pub fn freeze(&mut self, key: &Key) -> Result<Marks, String> {
+        let next = self.pasts[key.0].next();
         let named = self.free(key)?;
+        named.knowledge.freeze(next);
         let successor = Marks { block: named.marks.block, ..Marks::default() };
         named.successor = Some((successor, named.enabled));
         named.enabled = false;
@@ -134,6 +153,7 @@ impl Naive {
         let Some(named) = self.bitmaps.get_mut(key) else { return };
         let Some((successor, enabled)) = named.successor.take() else { return };
         named.enabled = enabled;
+        named.knowledge.release(used_up, left.is_some());
         if used_up {
             named.marks.blocks.clear();
         }
@@ -147,6 +167,7 @@ impl Naive {
             return Err(format!("Bitmap '{name}' is currently in use by another operation and cannot be used"));
         }
         self.lens[disk] = len;
+        self.pasts[disk].resize(len);
         for (_, named) in self.bitmaps.iter_mut().filter(|(key, _)| key.0 == disk) {
             let blocks = len.div_ceil(named.marks.block);
             named.marks.blocks.retain(|at| *at < blocks);
@@ -154,9 +175,19 @@ impl Naive {
         Ok(())
     }
 
-    /// A transaction is over.
-    pub fn commit(&mut self) {
+    /// A transaction is over that concerned these disks.
+    pub fn commit(&mut self, disks: impl IntoIterator<Item = usize>) {
         self.bitmaps.retain(|_, named| !named.removed);
+        for disk in disks {
+            let now = self.pasts[disk].begin();
+            for (_, named) in self.bitmaps.iter_mut().filter(|(key, _)| key.0 == disk) {
+                named.knowledge.begin(
+                    now,
+                    named.enabled,
+                    named.successor.as_ref().is_some_and(|(_, enabled)| *enabled),
+                );
+            }
+        }
     }
 
     /// What is told of a disk's bitmaps, newest first.
@@ -171,6 +202,7 @@ impl Naive {
             busy: named.successor.is_some(),
             persistent: false,
             inconsistent: false,
+            since: None,
         };
         all.into_iter().map(info).collect()
     }

@@ -2,7 +2,8 @@
 
 use super::disk::{Disk, Disks, Write, offsets};
 use super::naive::{Key, Marks, Naive};
-use crate::bitmaps::{BitmapError, Committed, Frozen, Outcome, Stage, Tracked};
+use super::past;
+use crate::bitmaps::{BitmapError, BitmapInfo, Committed, Frozen, Outcome, Stage, Tracked};
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::sync::Arc;
@@ -98,7 +99,7 @@ fn evaluate(naive: &mut Naive, verb: &Verb) -> Result<Option<Marks>, String> {
     match verb {
         Verb::Add(key, block, disabled) => naive.add(key, *block, *disabled),
         Verb::Remove(key) => naive.remove(key),
-        Verb::Clear(key) => naive.free(key).map(|named| named.marks.blocks.clear()),
+        Verb::Clear(key) => naive.clear(key),
         Verb::Enable(key) => naive.free(key).map(|named| named.enabled = true),
         Verb::Disable(key) => naive.free(key).map(|named| named.enabled = false),
         Verb::Merge(target, sources) => naive.merge(target, sources),
@@ -125,14 +126,16 @@ fn transact(disks: &Disks, naive: &mut Naive, verbs: &[Verb], abort: bool, befor
         return under_way.iter().for_each(Write::end);
     }
     staged.prepare().unwrap();
+    let concerned = staged.nodes();
     let committed: Committed = staged.commit();
-    plain.commit();
+    plain.commit((0..disks.len()).filter(|number| concerned.iter().any(|disk| Arc::ptr_eq(disk, &disks[*number]))));
     *naive = plain;
     let later: Vec<Write> = after.iter().map(|range| submit(disks, naive, *range)).collect();
     under_way.iter().for_each(Write::end);
     committed.settle();
     later.iter().for_each(Write::end);
     frozen.iter().for_each(|(disk, ours, expected)| check_frozen(*disk, ours, expected));
+    disks.iter().zip(&mut naive.pasts).for_each(|(disk, past)| past.note_name(disk.tracking().last_point()));
 }
 
 /// What a backup is told to copy is what the bitmap held; finer, where it came from finer ones.
@@ -187,14 +190,19 @@ fn run(disks: &Disks, naive: &mut Naive, step: Step) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     #[test]
-    fn verbs_in_any_order_do_what_the_plain_evaluator_does(steps in prop::collection::vec(step(), 1..40)) {
+    fn verbs_in_any_order_do_what_the_plain_evaluator_does(
+        steps in prop::collection::vec((step(), any::<usize>()), 1..40)
+    ) {
         let lens = [LENS[1], LENS[1]];
         let disks = ["d0", "d1"].map(|name| Disk::new(name, lens[0]));
         let mut naive = Naive::new(&lens);
-        for step in steps {
+        for (step, probe) in steps {
             run(&disks, &mut naive, step);
             for (number, disk) in disks.iter().enumerate() {
-                prop_assert_eq!(disk.tracking().list(), naive.list(number));
+                let listed = disk.tracking().list().into_iter();
+                let listed: Vec<_> = listed.map(|info| BitmapInfo { since: None, ..info }).collect();
+                prop_assert_eq!(listed, naive.list(number));
+                past::check(disk, &naive, number, probe);
             }
             for ((disk, name), named) in &naive.bitmaps {
                 prop_assert_eq!(disks[*disk].marked(name), named.marks.offsets(), "{} {}", disk, name);

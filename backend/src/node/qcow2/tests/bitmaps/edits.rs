@@ -39,7 +39,7 @@ fn an_inconsistent_bitmap_can_only_be_removed() {
     assert_eq!(text(opened.try_edit(|stage, node| stage.check_backup(node, "b"))), refused);
     let exists = text(opened.try_edit(|stage, node| stage.add(node, "b", None, true, false)));
     assert_eq!(exists, "Bitmap already exists: b");
-    let resized = Resize::prepare(opened.node().points().tracking(), 2 * MIB);
+    let resized = Resize::prepare(opened.node().points().tracking(), opened.node().length(), 2 * MIB);
     assert_eq!(resized.err().unwrap().to_string(), refused);
     opened.edit(|stage, node| stage.remove(node, "b"));
     let file = opened.file();
