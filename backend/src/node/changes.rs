@@ -134,6 +134,16 @@ impl ChangeJournal {
         self.write_lacking(io, areas).await
     }
 
+    /// The image names it: whoever still names the one before is an old copy of the image, and does not go with it.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub async fn named(&self, io: &Handle) -> Result<(), IoError> {
+        let _turn = self.turn.lock(0..1).await;
+        let head = self.head();
+        if head.previous.is_none() { Ok(()) } else { self.write_head(io, Head { previous: None, ..head }).await }
+    }
+
     /// Gives it up, in the image first (by `tell`): from then on writes do not wait for it. Once.
     ///
     /// # Errors

@@ -229,6 +229,7 @@ impl Image {
             })
             .await?;
         }
+        self.changes_named(io).await;
         journal.into_iter().for_each(|journal| drop(self.journal.set(journal)));
         last.iter().for_each(Journal::remove);
         self.remove_last_changes();

@@ -50,8 +50,8 @@ impl Image {
         in_use: bool,
     ) -> Result<(), StoreError> {
         let _turn = self.bitmaps.turn.lock(0..1).await;
-        if in_use && self.changes().are_stored() {
-            // Stored for good meanwhile.
+        // Without any the file has what it has; and some may be stored for good meanwhile.
+        if bitmaps.is_empty() || (in_use && self.changes().are_stored()) {
             return Ok(());
         }
         let mut taken = Taken::default();

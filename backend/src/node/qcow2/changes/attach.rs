@@ -38,6 +38,15 @@ impl Image {
         self.try_begin_changes(io, number, previous, tables).await
     }
 
+    /// The image names its journal.
+    pub(in crate::node::qcow2) async fn changes_named(&self, io: &Handle) {
+        if let Some(journal) = self.changes.journal()
+            && let Err(error) = journal.named(io).await
+        {
+            self.give_up_changes(io, error).await;
+        }
+    }
+
     async fn try_begin_changes(
         &self,
         io: &Handle,
