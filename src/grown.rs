@@ -80,9 +80,12 @@ fn look(graph: &Weak<Graph>) -> bool {
 
 fn is_on_device(node: &Node) -> bool {
     match node.driver() {
-        Driver::File(file) => rustix::fs::fstat(file.fd())
-            .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::BlockDevice),
-        _ => node.child().is_some_and(|child| is_on_device(child)),
+        Driver::File(file) => file.fd().is_ok_and(|fd| {
+            rustix::fs::fstat(fd).is_ok_and(|stat| {
+                rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::BlockDevice
+            })
+        }),
+        _ => node.child().is_some_and(|child| is_on_device(&child)),
     }
 }
 

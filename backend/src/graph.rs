@@ -289,6 +289,9 @@ impl Graph {
         self.lock().remove(node.name());
         self.order().retain(|name| name != node.name());
         let children = children(&node);
+        if let Driver::File(file) = node.driver() {
+            file.close();
+        }
         drop(node);
         for child in children {
             // Of two edges to one node the last one takes it along.
@@ -317,7 +320,7 @@ fn children(node: &Node) -> Vec<Arc<Node>> {
         Driver::CopyBeforeWrite(filter) if filter.is_own() => Some(filter.copy().target()),
         _ => None,
     };
-    node.adopted().chain(target).cloned().collect()
+    node.adopted().chain(target.cloned()).collect()
 }
 
 /// Whether a filter that is closed together with `node` has copies under way.

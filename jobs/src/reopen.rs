@@ -6,7 +6,6 @@ use crate::registry::Registry;
 use crate::transaction::TransactionError;
 use std::sync::Arc;
 use tidemark_backend::graph::Graph;
-use tidemark_backend::graph::reopen::Reopen;
 use tidemark_backend::node::NodeOptions;
 
 /// Gives nodes other options. Returns when all that was under way before has ended.
@@ -19,12 +18,23 @@ pub fn reopen(jobs: &EngineHandle, graph: &Arc<Graph>, options: Vec<NodeOptions>
 }
 
 async fn run(registry: &Registry, graph: &Graph, options: &[NodeOptions]) -> Result<(), TransactionError> {
-    let _turn = registry.edit().await;
-    let staged = graph.prepare_reopen(options)?;
-    let mut nodes = Vec::new();
-    staged.iter().for_each(|reopen| points::add(&mut nodes, reopen.node()));
-    let grace = points::hold(registry.io(), &nodes, &mut || staged.iter().for_each(Reopen::commit)).await?;
-    points::over(registry.io(), &grace).await;
-    graph.conclude_reopen(registry.io(), staged).await;
-    Ok(())
+    let (_turn, io) = (registry.edit().await, registry.io());
+    let mut reopen = graph.prepare_reopen(options)?;
+    let nodes = reopen.nodes().to_vec();
+    if reopen.must_lock_blocks() {
+        let grace = points::hold(io, &nodes, &mut || reopen.lock_blocks()).await?;
+        points::over(io, &grace).await;
+    }
+    reopen.begin(io).await?;
+    match points::hold(io, &nodes, &mut || reopen.commit()).await {
+        Ok(grace) => {
+            points::over(io, &grace).await;
+            graph.conclude_reopen(io, reopen).await;
+            Ok(())
+        }
+        Err(error) => {
+            reopen.undo(io).await;
+            Err(error.into())
+        }
+    }
 }

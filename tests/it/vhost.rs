@@ -17,5 +17,6 @@ mod malformed;
 mod memory;
 mod messages;
 mod qcow2;
+mod reopen;
 mod requests;
 mod stop;

@@ -212,7 +212,7 @@ fn options(scenario: &Scenario, name: &str, driver: DriverOptions) -> NodeOption
 pub fn file_of(node: &Node) -> FileId {
     match (node.driver(), node.child()) {
         (Driver::File(file), _) => file.id(),
-        (_, Some(child)) => file_of(child),
+        (_, Some(child)) => file_of(&child),
         (_, None) => unreachable!("every stack ends in a file"),
     }
 }

@@ -98,6 +98,15 @@ impl Tracking {
         records.iter_mut().filter(|record| record.persistent).for_each(|record| record.read_only = read_only);
     }
 
+    /// Marks everything in all of them, and in what records while they are in use; at any time. But for those that
+    /// cannot be used or changed.
+    pub fn mark_all(&self) {
+        for record in self.lock().iter().filter(|record| !record.inconsistent && !record.read_only) {
+            let all = std::iter::once(&record.bits).chain(record.successor.as_ref().map(|successor| &successor.bits));
+            all.for_each(|bits| bits.mark(0, bits.len()));
+        }
+    }
+
     /// What a bitmap marks, for somebody who wants to read it.
     ///
     /// # Errors

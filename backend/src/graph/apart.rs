@@ -12,10 +12,10 @@ use std::sync::Arc;
 /// A permission conflict on the first node that both reach.
 pub fn check_apart(source: &Arc<Node>, target: &Arc<Node>, filter: &str) -> Result<(), GraphError> {
     for (node, reader) in with_parents(source) {
-        let Some((_, writer)) = with_parents(target).find(|(other, _)| Arc::ptr_eq(node, other)) else { continue };
+        let Some((_, writer)) = with_parents(target).find(|(other, _)| Arc::ptr_eq(&node, other)) else { continue };
         let name = node.name();
-        let user = |parent: Option<&Arc<Node>>, role: &str| match parent {
-            Some(parent) => format!("node '{}' (uses node '{name}' as '{}' child)", parent.name(), edge(parent)),
+        let user = |parent: Option<Arc<Node>>, role: &str| match parent {
+            Some(parent) => format!("node '{}' (uses node '{name}' as '{}' child)", parent.name(), edge(&parent)),
             None => format!("node '{filter}' (uses node '{name}' as '{role}' child)"),
         };
         let (writer, reader) = (user(writer, "target"), user(reader, "file"));
@@ -28,8 +28,8 @@ pub fn check_apart(source: &Arc<Node>, target: &Arc<Node>, filter: &str) -> Resu
 }
 
 /// A node and those below it, each with the one above it.
-fn with_parents(node: &Arc<Node>) -> impl Iterator<Item = (&Arc<Node>, Option<&Arc<Node>>)> {
-    std::iter::successors(Some((node, None)), |(node, _)| Some((node.child()?, Some(*node))))
+fn with_parents(node: &Arc<Node>) -> impl Iterator<Item = (Arc<Node>, Option<Arc<Node>>)> + use<> {
+    std::iter::successors(Some((node.clone(), None)), |(node, _)| Some((node.child()?, Some(node.clone()))))
 }
 
 /// What QEMU calls the edge from a node to the one below.

@@ -6,11 +6,12 @@
 //! was opened is compared with that. What is in such a file is what the header says, and is never guessed.
 
 use crate::error::GraphError;
-use crate::node::{Driver, File, Node};
+use crate::node::{Driver, Node};
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat};
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Images on top of each other, at most.
 const DEPTH_MAX: usize = 200;
@@ -40,7 +41,7 @@ impl Found {
     /// # Errors
     /// It is.
     pub(super) fn check(&self, opened: &Node) -> Result<(), GraphError> {
-        let same = file_of(opened).is_some_and(|file| is_same(&self.file, file.fd()));
+        let same = opened_below(opened).is_some_and(|file| is_same(&self.file, file));
         if same {
             return Ok(());
         }
@@ -54,10 +55,10 @@ fn is_same(one: impl AsFd, other: impl AsFd) -> bool {
     matches!((fstat(one), fstat(other)), (Ok(one), Ok(other)) if identity(one) == identity(other))
 }
 
-fn file_of(node: &Node) -> Option<&File> {
+fn opened_below(node: &Node) -> Option<Arc<OwnedFd>> {
     match node.driver() {
-        Driver::File(file) => Some(file),
-        _ => file_of(node.child()?),
+        Driver::File(file) => file.fd().ok(),
+        _ => opened_below(&*node.child()?),
     }
 }
 

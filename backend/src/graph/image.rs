@@ -94,7 +94,7 @@ impl Graph {
             (None, None) => Err(GraphError::Options("'data-file' is required for this image".into())),
             (None, Some(name)) => {
                 let image = path(file)?;
-                let found = self.chain(image, opening)?.find(image, name)?;
+                let found = self.chain(&image, opening)?.find(&image, name)?;
                 let data = self.child(&inline(plain_file(found.path.clone())), node, opening)?;
                 found.check(&data)?;
                 Ok(Some(data))
@@ -120,9 +120,9 @@ impl Graph {
             }
             (Backing::FromHeader, Some(named)) => {
                 let image = path(file)?;
-                let chain = self.chain(image, opening)?;
-                let found = chain.find(image, &named.file)?;
-                let options = described(image, &found.path, named)?;
+                let chain = self.chain(&image, opening)?;
+                let found = chain.find(&image, &named.file)?;
+                let options = described(&image, &found.path, named)?;
                 let above = opening.chain.replace(chain.below(&found)?);
                 let built = self.child(&inline(NodeOptions { read_only: true, ..options }), node, opening);
                 opening.chain = above;
@@ -171,23 +171,28 @@ fn inline(options: NodeOptions) -> ChildRef {
 }
 
 /// The file that an image is in.
-fn path(node: &Arc<Node>) -> Result<&Path, GraphError> {
-    file_name(node).map(Path::new).ok_or_else(|| {
+fn path(node: &Arc<Node>) -> Result<PathBuf, GraphError> {
+    file_name(node).map(PathBuf::from).ok_or_else(|| {
         let text = format!("Node '{}' is no file, so that names in its header lead nowhere: name nodes", node.name());
         GraphError::Options(text)
     })
 }
 
-pub(super) fn file_name(node: &Arc<Node>) -> Option<&str> {
+pub(super) fn file_name(node: &Arc<Node>) -> Option<String> {
     match node.driver() {
-        Driver::File(file) => Some(file.path()),
-        _ => file_name(node.child()?),
+        Driver::File(file) => Some(file.path().to_owned()),
+        _ => file_name(&node.child()?),
     }
 }
 
+/// The same; of a node without a file the node's name.
+pub(super) fn place_name(node: &Arc<Node>) -> String {
+    file_name(node).unwrap_or_else(|| node.name().to_owned())
+}
+
 /// Why an image was not opened, with its name where the reason does not stand for itself.
-fn refusal(file: &Arc<Node>, error: OpenError) -> GraphError {
-    let name = file_name(file).unwrap_or(file.name());
+pub(super) fn refusal(file: &Arc<Node>, error: OpenError) -> GraphError {
+    let name = place_name(file);
     GraphError::Options(match error {
         OpenError::Header(error) => error.to_string(),
         OpenError::Repair(_) => format!("{error}: repair '{name}' with `qemu-img check -r all`, or open it read-only"),
@@ -199,7 +204,7 @@ fn refusal(file: &Arc<Node>, error: OpenError) -> GraphError {
 /// Writes what an image has in memory only, before its files go. What fails is said to whoever reads the log.
 pub(super) fn close(node: &Arc<Node>, runner: &dyn Runner) {
     let Driver::Qcow2(image) = node.driver() else { return };
-    let file = file_name(image.file()).unwrap_or(image.file().name());
+    let file = &*place_name(&image.file());
     let closing = node.clone();
     let closed = run(runner, move |io| async move {
         let Driver::Qcow2(image) = closing.driver() else { return (Ok(()), Ok(())) };

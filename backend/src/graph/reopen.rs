@@ -1,76 +1,82 @@
 //! Other options for nodes that are open: all of them are looked at before the first takes effect.
 //!
-//! What can change is what requests look up each time: whether a node may be written to, discards, zeroes, flushes, and
-//! the node below an image. A file stays open as it is, so that what was opened read-only stays so. Texts are QEMU's.
+//! Guests run. What has to be read or written for it comes first, files before the images in them, and is undone if
+//! something fails. Then everything takes effect in one hold, in which nothing can fail. Texts are QEMU's.
 
+mod access;
+mod children;
 mod options;
+mod revive;
 
 use super::Graph;
+use crate::bitmaps::Resize;
 use crate::error::GraphError;
 use crate::io::Memory;
-use crate::node::options::{Backing, ChildRef, DriverOptions};
-use crate::node::{Driver, Hold, Kind, Node, NodeOptions, Request};
+use crate::node::file::reopen::Reopened;
+use crate::node::options::DriverOptions;
+use crate::node::qcow2::open::Options;
+use crate::node::{Driver, Kind, Node, NodeOptions, Request};
 use crate::reactor::Handle;
-use std::cell::Cell;
+use access::Step;
+use children::{Moved, reaches};
 use std::sync::Arc;
 
 /// A node with the options it is to have.
-pub struct Reopen {
+struct Change {
     node: Arc<Node>,
     options: NodeOptions,
     read_only: bool,
-    /// Of an image whose node below changes: the one it will have.
-    backing: Option<Option<Arc<Node>>>,
-    /// What keeps others from that one.
-    hold: Option<Hold>,
-    /// As long as it is not below the image yet: nobody closes it.
-    claim: Option<Claim>,
+    /// Of a file: what was opened instead.
+    file: Option<Reopened>,
+    /// Of an image: what it is to be opened with.
+    image: Option<Options>,
+    /// The other node that it will have below it for `file`.
+    file_below: Option<Moved>,
+    /// Of an image: the other one for `backing`, or none.
+    backing: Option<Moved>,
+    /// The other length that it will have, and its bitmaps for that.
+    length: Option<(u64, Option<Resize>)>,
 }
 
-/// A node that is about to have one more parent.
-struct Claim {
-    node: Arc<Node>,
-    kept: Cell<bool>,
-}
-
-impl Claim {
-    fn of(node: &Arc<Node>) -> Self {
-        node.adopt();
-        Self { node: node.clone(), kept: Cell::new(false) }
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if !self.kept.get() {
-            self.node.abandon();
-        }
-    }
+/// Nodes that are about to have other options.
+pub struct Reopen {
+    /// Those below before those above.
+    changes: Vec<Change>,
+    /// All nodes there are.
+    all: Vec<Arc<Node>>,
+    /// These nodes and all above them.
+    above: Vec<Arc<Node>>,
+    steps: Vec<Step>,
 }
 
 impl Graph {
-    /// Looks whether nodes can have these options. Nothing changes before [`Reopen::commit`].
+    /// Looks whether nodes can have these options, and opens what they need. Nothing changes before [`Reopen::begin`].
     ///
     /// # Errors
     /// With QEMU's texts.
-    pub fn prepare_reopen(&self, options: &[NodeOptions]) -> Result<Vec<Reopen>, GraphError> {
+    pub fn prepare_reopen(&self, options: &[NodeOptions]) -> Result<Reopen, GraphError> {
         let named = |options: &NodeOptions| {
             let name = options.node_name.as_ref();
             let name = name.ok_or_else(|| GraphError::Options("node-name not specified".into()))?;
             self.find(name).ok_or_else(|| GraphError::NotFound(name.clone()))
         };
         let nodes = options.iter().map(named).collect::<Result<Vec<_>, _>>()?;
-        let mut staged = Vec::new();
+        let mut changes = Vec::new();
         for (node, options) in nodes.iter().zip(options) {
-            self.stage_reopen(node, options, &mut staged)?;
+            self.stage_reopen(node, options, &mut changes)?;
         }
-        for reopen in &mut staged {
-            if let Some(Some(backing)) = &reopen.backing {
-                reopen.claim = Some(Claim::of(backing));
-                reopen.hold = Some(Hold::of_reader(backing)?);
-            }
+        let mut changes = children::below_first(changes);
+        for at in 0..changes.len() {
+            access::decide(&mut changes, at)?;
         }
-        Ok(staged)
+        access::check(&changes)?;
+        for change in &mut changes {
+            change.enter()?;
+        }
+        let all = self.nodes();
+        let reached = |node: &&Arc<Node>| changes.iter().any(|change| reaches(node, &change.node, &[]));
+        let above = all.iter().filter(reached).cloned().collect();
+        Ok(Reopen { changes, all, above, steps: Vec::new() })
     }
 
     /// A node, and the nodes below that are described with it.
@@ -78,136 +84,139 @@ impl Graph {
         &self,
         node: &Arc<Node>,
         options: &NodeOptions,
-        staged: &mut Vec<Reopen>,
+        staged: &mut Vec<Change>,
     ) -> Result<(), GraphError> {
         if let Some(reason) = node.busy() {
             return Err(GraphError::Busy { name: node.name().to_owned(), reason });
         }
-        options::check(node, options)?;
+        let image = options::check(node, options)?;
+        let backing = self.other_backing(node, &options.driver, staged)?;
         for (role, child, reference) in options::children(node, options) {
-            match reference {
-                ChildRef::Name(name) if name == child.name() => {}
-                ChildRef::Name(name) => {
-                    self.find(name).ok_or_else(|| unknown(name))?;
-                    return Err(GraphError::Options(format!(
-                        "Node '{}' keeps its child '{role}' as long as it is open: it cannot be another one",
-                        node.name()
-                    )));
-                }
-                ChildRef::Inline(below) if !child.is_root() => {
-                    self.stage_reopen(child, &super::inherited(below, options), staged)?;
-                }
-                ChildRef::Inline(_) => return Err(options::changed(&format!("{role}.driver"))),
-            }
+            self.stage_child(options, (role, child, reference), staged)?;
         }
-        let backing = match (node.driver(), &options.driver) {
-            (Driver::Qcow2(image), DriverOptions::Qcow2(qcow2)) => {
-                let now = image.backing();
-                let wanted = self.other_backing(node, now, &qcow2.backing, staged)?;
-                let named = image.header().backing.is_some();
-                if matches!(qcow2.backing, Backing::FromHeader) && (now.is_some() || named) {
-                    return Err(GraphError::Options(format!("backing is missing for '{}'", node.name())));
-                }
-                if wanted.is_some() && !image.can_change_backing() {
-                    return Err(GraphError::Options(format!(
-                        "The backing node of '{}' has changed too often: close the node and add it again",
-                        node.name()
-                    )));
-                }
-                wanted
-            }
-            _ => None,
-        };
-        let read_only = options::read_only(node, options)?;
+        let file_below = self.other_file(node, &options.driver, staged)?;
         // Of a node that is named twice the last counts.
         staged.retain(|other| !Arc::ptr_eq(&other.node, node));
-        staged.push(Reopen {
-            node: node.clone(),
-            options: options.clone(),
-            read_only,
-            backing,
-            hold: None,
-            claim: None,
-        });
+        let (node, options) = (node.clone(), options.clone());
+        let read_only = options.read_only;
+        staged.push(Change { node, options, read_only, file: None, image, file_below, backing, length: None });
         Ok(())
-    }
-
-    /// The node that an image is to be over, if that is another one than now.
-    fn other_backing(
-        &self,
-        node: &Arc<Node>,
-        now: Option<&Arc<Node>>,
-        wanted: &Backing,
-        staged: &[Reopen],
-    ) -> Result<Option<Option<Arc<Node>>>, GraphError> {
-        match wanted {
-            Backing::FromHeader => Ok(None),
-            Backing::None => Ok(now.is_some().then_some(None)),
-            Backing::Node(ChildRef::Inline(_)) => Err(options::changed("backing.driver")),
-            Backing::Node(ChildRef::Name(name)) => {
-                let found = self.find(name).ok_or_else(|| unknown(name))?;
-                if reaches(&found, node, staged) {
-                    let (below, above) = (found.name(), node.name());
-                    let text = format!("Making '{below}' a backing child of '{above}' would create a cycle");
-                    return Err(GraphError::Options(text));
-                }
-                Ok(now.is_none_or(|now| !Arc::ptr_eq(now, &found)).then_some(Some(found)))
-            }
-        }
     }
 
     /// After all that has begun before it has ended: what is no longer written to is stable, and what is no longer used
     /// may be closed.
-    pub async fn conclude_reopen(&self, io: &Handle, staged: Vec<Reopen>) {
-        for Reopen { node, read_only, backing, hold, .. } in staged {
-            if read_only {
-                flush(io, &node).await;
+    pub async fn conclude_reopen(&self, io: &Handle, reopen: Reopen) {
+        for change in &reopen.changes {
+            if change.read_only {
+                flush_or_log(io, &change.node).await;
             }
-            let (Some(_), Driver::Qcow2(image)) = (backing, node.driver()) else { continue };
-            if let Some(last) = image.let_go_of_backing(hold)
-                && !last.is_root()
-                && last.users() == 0
-            {
-                self.remove(last, &self.ring());
+            if let Driver::File(file) = change.node.driver() {
+                file.unlock_blocks();
+            }
+        }
+        for change in reopen.changes {
+            let Change { node, file_below, backing, length, .. } = change;
+            if length.is_some() {
+                self.tell(&node);
+            }
+            let last = file_below.into_iter().chain(backing).filter_map(|moved| moved.leave(&node));
+            last.for_each(|last| self.remove_unused(last));
+        }
+        reopen.above.iter().for_each(|node| self.follow_length(node));
+    }
+
+    /// A node that is as long as the one below may have to be longer or shorter.
+    fn follow_length(&self, node: &Arc<Node>) {
+        let length = match node.driver() {
+            Driver::Raw(raw) if !raw.has_fixed_size() => raw.child().length().saturating_sub(raw.offset()),
+            Driver::BlkDebug(filter) => filter.child().length(),
+            _ => return,
+        };
+        if length != node.length() {
+            node.set_length(length);
+            self.tell(node);
+        }
+    }
+
+    fn remove_unused(&self, node: Arc<Node>) {
+        if !node.is_root() && node.users() == 0 {
+            self.remove(node, &self.ring());
+        }
+    }
+}
+
+impl Change {
+    /// Takes into use what the node needs.
+    fn enter(&mut self) -> Result<(), GraphError> {
+        self.file_below.as_mut().map_or(Ok(()), |moved| moved.enter_file(&self.node))?;
+        self.backing.as_mut().map_or(Ok(()), Moved::enter_backing)?;
+        if let Some((length, bitmaps)) = &mut self.length {
+            self.node.check_resizable()?;
+            let fresh = Resize::prepare(self.node.points().tracking(), self.node.length(), *length);
+            *bitmaps = Some(fresh.map_err(|error| GraphError::Options(error.to_string()))?);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) {
+        let Self { node, options, read_only, .. } = self;
+        node.change_settings(options, *read_only);
+        match (node.driver(), &options.driver) {
+            (Driver::Raw(raw), DriverOptions::Raw(options)) => {
+                // Its bytes are others then.
+                if self.file_below.is_some() || raw.offset() != options.offset {
+                    node.points().tracking().forget_past();
+                }
+                raw.change(self.file_below.as_ref().and_then(|moved| moved.node().cloned()), options);
+            }
+            (Driver::Qcow2(image), _) => {
+                let file = self.file_below.as_ref().and_then(Moved::node);
+                file.into_iter().for_each(|file| image.change_file(file.clone()));
+                self.image.iter().for_each(|options| image.change_options(options));
+                if let Some(backing) = &self.backing {
+                    image.change_backing(backing.node().cloned());
+                    node.points().tracking().forget_past();
+                }
+                node.points().tracking().set_read_only(*read_only);
+                node.keep_changes();
+            }
+            _ => {}
+        }
+        self.file_below.iter_mut().chain(&mut self.backing).for_each(Moved::settle);
+        if let Some((length, bitmaps)) = &mut self.length {
+            node.set_length(*length);
+            for (into, from) in bitmaps.take().map(|fresh| fresh.commit(node.points().tracking())).unwrap_or_default() {
+                into.merge(&from);
             }
         }
     }
 }
 
 impl Reopen {
-    /// The node.
-    pub fn node(&self) -> &Arc<Node> {
-        &self.node
+    /// The nodes that are changed, and all above them: to be held for [`Reopen::commit`].
+    pub fn nodes(&self) -> &[Arc<Node>] {
+        &self.above
     }
 
-    /// The options take effect; inside [`crate::node::points::hold`] of the node.
-    pub fn commit(&self) {
-        self.node.change_settings(&self.options, self.read_only);
-        if let (Some(backing), Driver::Qcow2(image)) = (&self.backing, self.node.driver()) {
-            image.change_backing(backing.clone());
-            self.node.points().tracking().forget_past();
-            self.claim.iter().for_each(|claim| claim.kept.set(true));
-        }
+    /// The options take effect; inside [`crate::node::points::hold`] of [`Reopen::nodes`].
+    pub fn commit(&mut self) {
+        self.changes.iter_mut().for_each(Change::commit);
+        self.steps.clear();
     }
 }
 
-async fn flush(io: &Handle, node: &Arc<Node>) {
+async fn flush(io: &Handle, node: &Arc<Node>) -> Result<(), crate::error::IoError> {
     let flush = Request { kind: Kind::Flush, fua: false, offset: 0, len: 0, memory: Memory::empty() };
-    if let Err(error) = node.handle(io, flush).await.1 {
-        tracing::error!(
-            node = node.name(),
-            "could not write back what was written before it became read-only: {error}"
-        );
+    node.handle(io, flush).await.1
+}
+
+async fn flush_or_log(io: &Handle, node: &Arc<Node>) {
+    if let Err(error) = flush(io, node).await {
+        let node = node.name();
+        tracing::error!(node, "could not write back what was written before it became read-only: {error}");
     }
 }
 
 fn unknown(name: &str) -> GraphError {
     GraphError::Options(format!("Cannot find device='' nor node-name='{name}'"))
-}
-
-/// Whether `to` is `from` or will be below it.
-fn reaches(from: &Arc<Node>, to: &Arc<Node>, staged: &[Reopen]) -> bool {
-    let other = staged.iter().find(|reopen| Arc::ptr_eq(&reopen.node, from)).and_then(|reopen| reopen.backing.clone());
-    let below = other.into_iter().flatten().chain(super::children(from));
-    Arc::ptr_eq(from, to) || below.into_iter().any(|child| reaches(&child, to, staged))
 }

@@ -39,7 +39,7 @@ impl Graph {
                 Driver::Raw(raw) => {
                     let end = size.checked_add(raw.offset());
                     let end = end.ok_or(GraphError::Options("Disk size too large for the chosen offset".into()))?;
-                    self.resize(io, raw.child(), end).await?;
+                    self.resize(io, &raw.child(), end).await?;
                     size
                 }
                 Driver::BlkDebug(filter) => {
@@ -67,7 +67,7 @@ impl Graph {
     async fn grow_image(&self, io: &Handle, node: &Arc<Node>, image: &Image, size: u64) -> Result<(), GraphError> {
         image.check_size(size)?;
         if let Some(data) = image.data_file() {
-            self.resize(io, data, size).await?;
+            self.resize(io, &data, size).await?;
         }
         let root = Root::new(node);
         let looking = Request { kind: Kind::Read, fua: false, offset: 0, len: 0, memory: Memory::empty() };
@@ -93,10 +93,10 @@ impl Graph {
         let file = image.file().length();
         image.cut_tail(io, node.points()).await;
         if image.file().length() != file {
-            self.tell(image.file());
+            self.tell(&image.file());
         }
         match image.data_file() {
-            Some(data) => self.resize(io, data, size).await,
+            Some(data) => self.resize(io, &data, size).await,
             None => Ok(()),
         }
     }
@@ -106,10 +106,10 @@ impl Graph {
         let mut all = vec![(node.clone(), size)];
         while let Some((last, size)) = all.last() {
             let below = match last.driver() {
-                Driver::Raw(raw) if !raw.has_fixed_size() => (raw.child().clone(), size.saturating_add(raw.offset())),
+                Driver::Raw(raw) if !raw.has_fixed_size() => (raw.child(), size.saturating_add(raw.offset())),
                 Driver::BlkDebug(filter) => (filter.child().clone(), *size),
                 Driver::Qcow2(image) => match image.data_file() {
-                    Some(data) => (data.clone(), *size),
+                    Some(data) => (data, *size),
                     None => break,
                 },
                 _ => break,
@@ -124,7 +124,7 @@ impl Graph {
         let found = match node.driver() {
             Driver::File(file) => file.current_length().ok(),
             Driver::Raw(raw) if !raw.has_fixed_size() => {
-                self.refresh_length(raw.child());
+                self.refresh_length(&raw.child());
                 Some(raw.child().length().saturating_sub(raw.offset()))
             }
             Driver::BlkDebug(filter) => {
@@ -146,7 +146,7 @@ impl Graph {
         }
     }
 
-    fn tell(&self, node: &Arc<Node>) {
+    pub(super) fn tell(&self, node: &Arc<Node>) {
         for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             listener(node);
         }

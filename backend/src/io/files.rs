@@ -1,8 +1,8 @@
 //! Open files by number, as operations name them, and what the data path must know of each.
 //!
 //! Numbers are never used twice, so an operation or a ring's registration that is late can hit no other file. Files are
-//! added and removed by the control plane; each ring looks one up once, registers it, and drops it in the first turn
-//! after it was removed.
+//! added, replaced and removed by the control plane; each ring looks one up once, registers it, and drops it before the
+//! first operation that comes after that.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -41,7 +41,7 @@ pub enum AtOnce {
 #[derive(Debug, Default)]
 pub struct FileTable {
     next: AtomicU32,
-    removed: AtomicU32,
+    changed: AtomicU32,
     files: RwLock<HashMap<FileId, FileInfo>>,
 }
 
@@ -61,12 +61,21 @@ impl FileTable {
     /// Closes a file; no operation on it may be in flight.
     pub fn remove(&self, id: FileId) {
         self.write().remove(&id);
-        self.removed.fetch_add(1, Ordering::Release);
+        self.changed.fetch_add(1, Ordering::Release);
     }
 
-    /// How many files were closed so far: a change tells a ring to look through its registrations.
-    pub fn removed(&self) -> u32 {
-        self.removed.load(Ordering::Acquire)
+    /// Puts another open file in the place of one. Operations in flight end on the one they were begun on.
+    pub fn replace(&self, id: FileId, info: FileInfo) {
+        if let Some(file) = self.write().get_mut(&id) {
+            *file = info;
+        }
+        self.changed.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often a file was closed or replaced: a change tells a ring to look through its registrations.
+    #[inline]
+    pub fn changes(&self) -> u32 {
+        self.changed.load(Ordering::Acquire)
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<FileId, FileInfo>> {

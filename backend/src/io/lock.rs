@@ -83,17 +83,24 @@ impl Users {
 /// The locks of one open image.
 #[derive(Debug)]
 pub struct Lock {
-    fd: Arc<OwnedFd>,
+    state: Mutex<State>,
     path: String,
     /// Fail where the file system has no locks, instead of going without.
     required: bool,
-    users: Mutex<Users>,
+}
+
+/// The open image, and who uses it.
+#[derive(Debug)]
+struct State {
+    /// `None` when it is closed.
+    fd: Option<Arc<OwnedFd>>,
+    users: Users,
 }
 
 impl Lock {
     /// An image without locks so far.
     pub fn new(fd: Arc<OwnedFd>, path: String, required: bool) -> Self {
-        Self { fd, path, required, users: Mutex::default() }
+        Self { state: Mutex::new(State { fd: Some(fd), users: Users::default() }), path, required }
     }
 
     /// Adds a user and takes the locks it needs.
@@ -101,33 +108,56 @@ impl Lock {
     /// # Errors
     /// [`GraphError::Locked`] names the permission another process has or denies.
     pub fn acquire(&self, access: Access) -> Result<(), GraphError> {
-        let mut users = self.users();
+        let State { fd: Some(fd), users } = &mut *self.state() else { return Ok(()) };
         let before = users.needs();
         *users.count(access) += 1;
         let after = users.needs();
-        let result = self.apply(before, after).and_then(|()| self.check_patiently(after));
+        let result = self.apply(fd, before, after).and_then(|()| self.check_patiently(fd, after));
         if result.is_err() {
             *users.count(access) -= 1;
-            self.drop_extra(after, before);
+            self.drop_extra(fd, after, before);
         }
         result
     }
 
     /// Removes a user and gives back the locks nobody needs.
     pub fn release(&self, access: Access) {
-        let mut users = self.users();
+        let State { fd: Some(fd), users } = &mut *self.state() else { return };
         let before = users.needs();
         *users.count(access) -= 1;
-        self.drop_extra(before, users.needs());
+        self.drop_extra(fd, before, users.needs());
     }
 
-    fn users(&self) -> MutexGuard<'_, Users> {
-        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    /// From now on the image is used through `fd`: what is locked is so there, and was all the time.
+    ///
+    /// # Errors
+    /// The locks cannot be taken there; nothing has changed.
+    pub fn move_to(&self, fd: &Arc<OwnedFd>) -> Result<(), GraphError> {
+        let state = &mut *self.state();
+        let needs = state.users.needs();
+        if let Err(error) = self.apply(fd, (0, 0), needs) {
+            self.drop_extra(fd, needs, (0, 0));
+            return Err(error);
+        }
+        let last = state.fd.replace(fd.clone());
+        last.iter().for_each(|last| self.drop_extra(last, needs, (0, 0)));
+        Ok(())
     }
 
-    fn apply(&self, before: (u8, u8), after: (u8, u8)) -> Result<(), GraphError> {
+    /// Gives all locks back, for good.
+    pub fn close(&self) {
+        let State { fd, users } = &mut *self.state();
+        // Rings may keep the open file a little longer; its locks end here.
+        fd.take().iter().for_each(|fd| self.drop_extra(fd, users.needs(), (0, 0)));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn apply(&self, fd: &OwnedFd, before: (u8, u8), after: (u8, u8)) -> Result<(), GraphError> {
         for byte in bytes(after).filter(|byte| !bytes(before).any(|old| old == *byte)) {
-            match self.set(byte, libc::F_RDLCK) {
+            match set(fd, byte, libc::F_RDLCK) {
                 Ok(()) => {}
                 Err(error) if !self.required && no_locks_here(&error) => return Ok(()),
                 Err(source) => {
@@ -139,13 +169,13 @@ impl Lock {
     }
 
     /// A process that died may still have writes under way: they end soon, and its locks with them.
-    fn check_patiently(&self, needs: (u8, u8)) -> Result<(), GraphError> {
+    fn check_patiently(&self, fd: &OwnedFd, needs: (u8, u8)) -> Result<(), GraphError> {
         let start = Instant::now();
         loop {
-            let result = self.check(needs);
+            let result = self.check(fd, needs);
             let patience = match result {
                 Ok(()) => return result,
-                Err(_) => match holder::find(&self.fd) {
+                Err(_) => match holder::find(fd) {
                     Holder::Living => return result,
                     Holder::Nobody => PATIENCE,
                     Holder::Unknown => PATIENCE / 10,
@@ -158,15 +188,15 @@ impl Lock {
         }
     }
 
-    fn check(&self, (held, unshared): (u8, u8)) -> Result<(), GraphError> {
+    fn check(&self, fd: &OwnedFd, (held, unshared): (u8, u8)) -> Result<(), GraphError> {
         for (bit, permission) in NAMES.iter().enumerate() {
             let mine = |set: u8| set & (1 << bit) != 0;
             // Somebody does not share what we hold.
-            if mine(held) && self.is_locked(UNSHARED + bit as i64) {
+            if mine(held) && is_locked(fd, UNSHARED + bit as i64) {
                 return Err(self.conflict(permission, false));
             }
             // Somebody holds what we do not share.
-            if mine(unshared) && self.is_locked(HELD + bit as i64) {
+            if mine(unshared) && is_locked(fd, HELD + bit as i64) {
                 return Err(self.conflict(permission, true));
             }
         }
@@ -177,37 +207,35 @@ impl Lock {
         GraphError::Locked(LockConflict { permission, shared, path: self.path.clone() })
     }
 
-    fn drop_extra(&self, before: (u8, u8), after: (u8, u8)) {
+    fn drop_extra(&self, fd: &OwnedFd, before: (u8, u8), after: (u8, u8)) {
         for byte in bytes(before).filter(|byte| !bytes(after).any(|new| new == *byte)) {
-            if let Err(error) = self.set(byte, libc::F_UNLCK) {
+            if let Err(error) = set(fd, byte, libc::F_UNLCK) {
                 tracing::warn!(file = %self.path, %error, "could not give an image lock back");
             }
         }
     }
+}
 
-    fn is_locked(&self, byte: i64) -> bool {
-        let mut ask = range(byte, libc::F_WRLCK);
-        self.control(libc::F_OFD_GETLK, &mut ask).is_ok() && ask.l_type != short(libc::F_UNLCK)
-    }
+fn is_locked(fd: &OwnedFd, byte: i64) -> bool {
+    let mut ask = range(byte, libc::F_WRLCK);
+    control(fd, libc::F_OFD_GETLK, &mut ask).is_ok() && ask.l_type != short(libc::F_UNLCK)
+}
 
-    fn set(&self, byte: i64, kind: i32) -> io::Result<()> {
-        self.control(libc::F_OFD_SETLK, &mut range(byte, kind))
-    }
+fn set(fd: &OwnedFd, byte: i64, kind: i32) -> io::Result<()> {
+    control(fd, libc::F_OFD_SETLK, &mut range(byte, kind))
+}
 
-    fn control(&self, command: i32, lock: &mut libc::flock) -> io::Result<()> {
-        // SAFETY: a valid descriptor and a flock that lives through the call.
-        match unsafe { libc::fcntl(self.fd.as_raw_fd(), command, std::ptr::from_mut(lock)) } {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
-        }
+fn control(fd: &OwnedFd, command: i32, lock: &mut libc::flock) -> io::Result<()> {
+    // SAFETY: a valid descriptor and a flock that lives through the call.
+    match unsafe { libc::fcntl(fd.as_raw_fd(), command, std::ptr::from_mut(lock)) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Rings may keep the open file a little longer; its locks end here.
-        let users = std::mem::take(&mut *self.users());
-        self.drop_extra(users.needs(), (0, 0));
+        self.close();
     }
 }
 

@@ -93,6 +93,9 @@ impl Uring {
     }
 
     fn start(&mut self, op: Op, token: Token) {
+        if self.slots.is_stale() {
+            self.drop_closed();
+        }
         let Some((target, info)) = self.slots.find(&self.ring, op.file) else {
             return self.finish(op, token, Err(IoError::Io));
         };
@@ -122,6 +125,16 @@ impl Uring {
             self.burst = self.burst.saturating_mul(2);
             self.enter(Wait::No);
         }
+    }
+
+    /// Operations that were pushed name files as they are registered now.
+    #[cold]
+    fn drop_closed(&mut self) {
+        while !self.ring.submission().is_empty() {
+            self.enter(Wait::No);
+            self.reap();
+        }
+        self.slots.drop_closed(&self.ring);
     }
 
     fn push(&mut self, entry: io_uring::squeue::Entry) {
@@ -267,7 +280,9 @@ impl Io for Uring {
         }
         self.burst = FIRST_BURST;
         self.start_waiting();
-        self.slots.drop_closed(&self.ring);
+        if self.slots.is_stale() {
+            self.drop_closed();
+        }
         if completed.is_empty() {
             std::mem::swap(completed, &mut self.done);
         } else {

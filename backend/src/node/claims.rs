@@ -27,7 +27,7 @@ pub(super) enum User {
 /// The users of a node that matter to others.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    writers: usize,
+    roots: Vec<Access>,
     formats: Vec<User>,
 }
 
@@ -35,6 +35,14 @@ impl User {
     pub(super) fn access(&self) -> Access {
         match self {
             Self::Root(access) | Self::Format { access, .. } => *access,
+        }
+    }
+
+    /// Of a format: which one, and what it calls the node.
+    fn place(&self) -> Option<(&str, &'static str)> {
+        match self {
+            Self::Root(_) => None,
+            Self::Format { parent, role, .. } => Some((parent, role)),
         }
     }
 
@@ -58,13 +66,16 @@ impl Claims {
                 if let Some(format) = self.formats.first().filter(|_| writes) {
                     return Err(conflict(node, "write", user, format));
                 }
-                self.writers += usize::from(writes);
+                self.roots.push(user.access());
             }
             User::Format { .. } => {
-                if self.writers > 0 {
+                if self.roots.iter().any(|access| access.writes()) {
                     return Err(conflict(node, "write", &User::Root(Access::Write), user));
                 }
-                let other = self.formats.iter().find(|format| writes || format.access().writes());
+                let other = self
+                    .formats
+                    .iter()
+                    .find(|format| (writes || format.access().writes()) && format.place() != user.place());
                 if let Some(other) = other {
                     let (writer, reader) = if other.access().writes() { (other, user) } else { (user, other) };
                     return Err(conflict(node, "write, resize", writer, reader));
@@ -75,9 +86,28 @@ impl Claims {
         Ok(())
     }
 
+    /// Lets a user in instead of another.
+    ///
+    /// # Errors
+    /// A permission conflict; the other one stays.
+    pub(super) fn exchange(&mut self, node: &str, last: &User, user: &User) -> Result<(), GraphError> {
+        self.leave(last);
+        let entered = self.enter(node, user);
+        if entered.is_err() {
+            // It was in before.
+            self.enter(node, last)?;
+        }
+        entered
+    }
+
     pub(super) fn leave(&mut self, user: &User) {
         match user {
-            User::Root(access) => self.writers -= usize::from(access.writes()),
+            User::Root(access) => {
+                let position = self.roots.iter().position(|root| root == access);
+                if let Some(position) = position {
+                    self.roots.swap_remove(position);
+                }
+            }
             User::Format { .. } => {
                 let position = self.formats.iter().position(|format| format == user);
                 position.into_iter().for_each(|position| drop(self.formats.swap_remove(position)));
@@ -119,6 +149,24 @@ impl Hold {
         Self::take(node, User::Root(Access::Read))
     }
 
+    /// Of a format: it writes there from now on, or only relies on what is there.
+    ///
+    /// # Errors
+    /// As [`Hold::of_format`]; nothing has changed.
+    pub(crate) fn change(&mut self, writes: bool) -> Result<(), GraphError> {
+        let User::Format { parent, role, .. } = &self.user else { return Ok(()) };
+        let access = if writes { Access::Write } else { Access::Format };
+        let user = User::Format { parent: parent.clone(), role, access };
+        self.node.exchange(&self.user, &user)?;
+        self.user = user;
+        Ok(())
+    }
+
+    /// Whether it is a format's.
+    pub(crate) fn is_of_format(&self) -> bool {
+        matches!(self.user, User::Format { .. })
+    }
+
     /// The node.
     pub(crate) fn node(&self) -> &Arc<Node> {
         &self.node
@@ -127,6 +175,44 @@ impl Hold {
     fn take(node: &Arc<Node>, user: User) -> Result<Self, GraphError> {
         node.lock(&user)?;
         Ok(Self { node: node.clone(), user })
+    }
+}
+
+/// All who use a node come through to another one below it: both are theirs as long as this lives, then one.
+#[derive(Debug)]
+pub(crate) struct Lead {
+    users: Vec<User>,
+    /// The one they leave.
+    left: Arc<Node>,
+}
+
+impl Lead {
+    /// Lets the users of `parent` in at `to`.
+    ///
+    /// # Errors
+    /// Somebody there does not let them in.
+    pub(crate) fn begin(parent: &Node, to: &Arc<Node>) -> Result<Self, GraphError> {
+        let users: Vec<User> = {
+            let claims = parent.claims();
+            claims.roots.iter().copied().map(User::Root).chain(claims.formats.iter().cloned()).collect()
+        };
+        let mut lead = Self { users: Vec::new(), left: to.clone() };
+        for user in users {
+            to.lock(&user)?;
+            lead.users.push(user);
+        }
+        Ok(lead)
+    }
+
+    /// They have left `from` for good.
+    pub(crate) fn commit(&mut self, from: &Arc<Node>) {
+        self.left = from.clone();
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.users.iter().for_each(|user| self.left.unlock(user));
     }
 }
 
@@ -152,10 +238,14 @@ impl Node {
         }
     }
 
-    /// Whether somebody writes to it.
-    pub(crate) fn has_writers(&self) -> bool {
+    /// Whether somebody writes to it but the formats of nodes that `leaving` knows.
+    pub(crate) fn has_writers(&self, leaving: impl Fn(&str) -> bool) -> bool {
         let claims = self.claims();
-        claims.writers > 0 || claims.formats.iter().any(|format| format.access().writes())
+        let format = |user: &User| match user {
+            User::Format { parent, access, .. } => access.writes() && !leaving(parent),
+            User::Root(_) => false,
+        };
+        claims.roots.iter().any(|access| access.writes()) || claims.formats.iter().any(format)
     }
 
     /// Refuses to give the node another length while a format relies on it.

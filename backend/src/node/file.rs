@@ -6,7 +6,9 @@
 
 mod bounce;
 mod flush;
+mod mode;
 mod open;
+pub(crate) mod reopen;
 #[cfg(any(test, feature = "sim"))]
 mod sim;
 mod zero;
@@ -19,24 +21,28 @@ use crate::io::lock::{Access, Lock};
 use crate::io::{FileId, FileTable, Op, OpKind};
 use crate::range_lock::RangeLock;
 use crate::reactor::Handle;
+use mode::CurrentMode;
+use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What the system has open.
+struct Opened {
+    /// `None` when it is closed.
+    fd: Option<Arc<OwnedFd>>,
+    /// Numbers of the file, through the page cache and past it, if it was used like that: once used they stay.
+    ids: [Option<FileId>; 2],
+}
 
 /// An open image file.
 pub struct File {
-    id: FileId,
     table: Arc<FileTable>,
-    fd: Arc<OwnedFd>,
+    opened: Mutex<Opened>,
+    mode: CurrentMode,
     path: String,
     device: bool,
     block_device: bool,
-    read_only: bool,
-    direct: bool,
-    /// Offsets and lengths of direct I/O are multiples of this; 1 without O_DIRECT.
-    alignment: u32,
-    /// Addresses of direct I/O are multiples of this.
-    memory_alignment: u32,
     lock: Option<Lock>,
     ranges: RangeLock,
     growing: RangeLock,
@@ -50,7 +56,7 @@ pub struct File {
 impl File {
     /// The file's number, as operations name it.
     pub fn id(&self) -> FileId {
-        self.id
+        self.mode.get().id
     }
 
     /// The path as given.
@@ -65,15 +71,15 @@ impl File {
 
     /// Whether O_DIRECT is in effect.
     pub fn direct(&self) -> bool {
-        self.direct
+        self.mode.get().direct
     }
 
     pub(crate) fn read_only(&self) -> bool {
-        self.read_only
+        self.mode.get().read_only
     }
 
     pub(crate) fn alignment(&self) -> u32 {
-        self.alignment
+        self.mode.get().alignment
     }
 
     /// What has come of discards.
@@ -82,8 +88,24 @@ impl File {
     }
 
     /// The open file's descriptor.
-    pub fn fd(&self) -> &OwnedFd {
-        &self.fd
+    ///
+    /// # Errors
+    /// It has been closed.
+    pub fn fd(&self) -> io::Result<Arc<OwnedFd>> {
+        self.opened().fd.clone().ok_or(io::ErrorKind::NotConnected.into())
+    }
+
+    fn opened(&self) -> MutexGuard<'_, Opened> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the file, though its node may be kept: by somebody who has looked it up.
+    pub(crate) fn close(&self) {
+        self.lock.iter().for_each(Lock::close);
+        let mut opened = self.opened();
+        opened.fd = None;
+        opened.ids.iter().flatten().for_each(|id| self.table.remove(*id));
+        opened.ids = [None; 2];
     }
 
     pub(crate) fn lock(&self, access: Access) -> Result<(), GraphError> {
@@ -94,29 +116,18 @@ impl File {
         self.lock.iter().for_each(|lock| lock.release(access));
     }
 
-    /// Whether a write may have to read the rest of its block: then all writes keep to the range lock. Guests write
-    /// whole 512-byte sectors.
-    fn reads_before_writing(&self) -> bool {
-        self.alignment > 512
-    }
-
-    fn is_aligned(&self, request: &Request, offset: u64) -> bool {
-        !self.direct
-            || ((offset | request.len) & u64::from(self.alignment - 1) == 0
-                && request.memory.is_aligned(self.memory_alignment as usize))
-    }
-
     #[inline]
     pub(super) fn map(&self, request: &Request, offset: u64) -> Map {
+        let mode = self.mode.get();
         let kind = match request.kind {
             Kind::Read => OpKind::Read,
             Kind::Write if self.poisoned.load(Ordering::Relaxed) => return Map::Ended(Err(IoError::Io)),
-            Kind::Write if !self.reads_before_writing() && (self.direct || !request.fua) => {
+            Kind::Write if !mode.reads_before_writing() && (mode.direct || !request.fua) => {
                 OpKind::Write { stable: request.fua }
             }
             _ => return Map::Task,
         };
-        if self.is_aligned(request, offset) { Map::File { file: self.id, offset, kind } } else { Map::Task }
+        if mode.is_aligned(request, offset) { Map::File { file: mode.id, offset, kind } } else { Map::Task }
     }
 
     pub(super) async fn handle(&self, io: &Handle, request: Request) -> Outcome {
@@ -125,8 +136,8 @@ impl File {
         }
         match request.kind {
             Kind::Read => self.read(io, request).await,
-            Kind::Write if request.fua && !self.direct => self.write_then_flush(io, request).await,
-            Kind::Write => self.write(io, request).await,
+            Kind::Write if request.fua => self.write_stably(io, request).await,
+            Kind::Write => self.write(io, request).await.0,
             Kind::Flush => (request.memory, self.flush(io).await),
             Kind::Zero { unmap } => {
                 let result = self.zero(io, request.offset, request.len, unmap).await;
@@ -144,7 +155,7 @@ impl File {
         if self.block_device {
             return Ok((len, true));
         }
-        let (op, result) = io.run(Op::bare(OpKind::Extent { data: true }, self.id, offset, len)).await;
+        let (op, result) = io.run(Op::bare(OpKind::Extent { data: true }, self.id(), offset, len)).await;
         result.map(|()| (op.len, op.kind == OpKind::Extent { data: true }))
     }
 
@@ -158,7 +169,7 @@ impl File {
         if self.block_device {
             return Err(IoError::NoSpace);
         }
-        io.run(Op::bare(OpKind::Grow, self.id, length, end - length)).await.1?;
+        io.run(Op::bare(OpKind::Grow, self.id(), length, end - length)).await.1?;
         known.fetch_max(end, Ordering::AcqRel);
         Ok(())
     }
@@ -172,33 +183,37 @@ impl File {
         if self.poisoned.load(Ordering::Relaxed) {
             return Err(IoError::Io);
         }
-        io.run(Op::bare(OpKind::Cut, self.id, end, 0)).await.1?;
+        io.run(Op::bare(OpKind::Cut, self.id(), end, 0)).await.1?;
         known.store(end, Ordering::Release);
         Ok(())
     }
 
     async fn read(&self, io: &Handle, request: Request) -> Outcome {
-        if !self.is_aligned(&request, request.offset) {
-            return self.read_bounced(io, request).await;
+        let mode = self.mode.get();
+        if !mode.is_aligned(&request, request.offset) {
+            return self.read_bounced(io, mode, request).await;
         }
-        let (op, result) = io.run(Op::read(self.id, request.offset, request.memory)).await;
+        let (op, result) = io.run(Op::read(mode.id, request.offset, request.memory)).await;
         (op.memory, result)
     }
 
-    async fn write(&self, io: &Handle, request: Request) -> Outcome {
-        let _range = self.hold_blocks(request.offset, request.len).await;
-        if !self.is_aligned(&request, request.offset) {
-            return self.write_bounced(io, request).await;
+    /// Returns also whether it is stable.
+    async fn write(&self, io: &Handle, request: Request) -> (Outcome, bool) {
+        let mode = self.mode.get();
+        let _range = self.hold_blocks(mode, request.offset, request.len).await;
+        let stable = request.fua && mode.direct;
+        if !mode.is_aligned(&request, request.offset) {
+            return (self.write_bounced(io, mode, request).await, stable);
         }
-        let (op, result) = io.run(Op::write(self.id, request.offset, request.memory, request.fua)).await;
-        (op.memory, result)
+        let (op, result) = io.run(Op::write(mode.id, request.offset, request.memory, stable)).await;
+        ((op.memory, result), stable)
     }
 
     /// A stable write of cached data would, if it fails, use up the one report the kernel makes of data it has lost,
     /// whoever's it was; a flush of ours poisons the file then.
-    async fn write_then_flush(&self, io: &Handle, request: Request) -> Outcome {
-        let (memory, result) = self.write(io, Request { fua: false, ..request }).await;
-        (memory, self.stable_if(io, true, result).await)
+    async fn write_stably(&self, io: &Handle, request: Request) -> Outcome {
+        let ((memory, result), stable) = self.write(io, request).await;
+        (memory, self.stable_if(io, !stable, result).await)
     }
 
     async fn stable_if(&self, io: &Handle, fua: bool, result: Result<(), IoError>) -> Result<(), IoError> {
@@ -211,6 +226,6 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        self.table.remove(self.id);
+        self.close();
     }
 }

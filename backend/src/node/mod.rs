@@ -10,6 +10,7 @@ mod claims;
 pub mod copy_before_write;
 pub mod file;
 mod length;
+pub mod link;
 mod map;
 mod null;
 pub mod options;
@@ -37,6 +38,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use blkdebug::{BlkDebug, EVENTS as BLKDEBUG_EVENTS};
 pub use claims::Hold;
+pub(crate) use claims::Lead;
 pub use file::File;
 pub use map::Map;
 pub use null::Null;
@@ -124,7 +126,6 @@ pub struct Node {
     settings: Settings,
     /// As opened, or reopened last.
     options: Mutex<Arc<NodeOptions>>,
-    cache_direct: bool,
     length: AtomicU64,
     users: AtomicUsize,
     /// Why nothing else may be done with the node as a whole.
@@ -159,7 +160,6 @@ impl Node {
             root,
             settings: Settings::new(options, read_only),
             options: Mutex::new(Arc::new(options.clone())),
-            cache_direct: options.cache_direct.unwrap_or(false),
             length: AtomicU64::new(length),
             users: AtomicUsize::new(0),
             busy: Mutex::default(),
@@ -195,6 +195,11 @@ impl Node {
         *self.options.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(options.clone());
     }
 
+    /// Refuses writes from now on, or takes them; nobody may be writing.
+    pub(crate) fn set_read_only(&self, read_only: bool) {
+        self.settings.set_read_only(read_only);
+    }
+
     /// `discard` in effect.
     pub fn discard(&self) -> Discard {
         self.settings.discard()
@@ -207,7 +212,7 @@ impl Node {
 
     /// `cache.direct` in effect.
     pub fn cache_direct(&self) -> bool {
-        self.cache_direct
+        self.settings.direct()
     }
 
     /// `cache.no-flush` in effect.
@@ -244,20 +249,21 @@ impl Node {
     }
 
     /// The node below, if the driver has one.
-    pub fn child(&self) -> Option<&Arc<Node>> {
+    pub fn child(&self) -> Option<Arc<Node>> {
         match &self.driver {
             Driver::Raw(raw) => Some(raw.child()),
-            Driver::BlkDebug(filter) => Some(filter.child()),
-            Driver::CopyBeforeWrite(filter) => Some(filter.child()),
-            Driver::SnapshotAccess(reader) => Some(reader.child()),
+            Driver::BlkDebug(filter) => Some(filter.child().clone()),
+            Driver::CopyBeforeWrite(filter) => Some(filter.child().clone()),
+            Driver::SnapshotAccess(reader) => Some(reader.child().clone()),
             Driver::Qcow2(image) => Some(image.file()),
             Driver::File(_) | Driver::Null(_) => None,
         }
     }
 
-    /// Whether what a request finds here may be given back and used anew while it is under way.
+    /// Whether what a request finds here may be given back and used anew while it is under way: if not now, then when
+    /// somebody may write to it.
     pub(crate) fn gives_space_back(&self) -> bool {
-        matches!(&self.driver, Driver::Qcow2(image) if !image.is_read_only())
+        matches!(&self.driver, Driver::Qcow2(_))
     }
 
     /// What hangs on its requests.

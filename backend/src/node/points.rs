@@ -78,16 +78,19 @@ impl Points {
         living(&locked(&self.seats))
     }
 
+    /// A root reaches the node, if that is not known.
     pub(super) fn take_seat(&self, seat: &Arc<Seat>) {
         let mut seats = locked(&self.seats);
         seats.retain(|seat| seat.strong_count() > 0);
-        seats.push(Arc::downgrade(seat));
+        if !seats.iter().any(|other| std::ptr::eq(other.as_ptr(), Arc::as_ptr(seat))) {
+            seats.push(Arc::downgrade(seat));
+        }
     }
 }
 
 /// A node and all below it that its changing requests reach.
-pub(super) fn chain(node: &Arc<Node>) -> impl Iterator<Item = &Arc<Node>> {
-    std::iter::successors(Some(node), |node| match node.driver() {
+pub(super) fn chain(node: &Arc<Node>) -> impl Iterator<Item = Arc<Node>> + use<> {
+    std::iter::successors(Some(node.clone()), |node| match node.driver() {
         // Where an image's clusters are is its own matter.
         Driver::SnapshotAccess(_) | Driver::Qcow2(_) => None,
         _ => node.child(),

@@ -3,7 +3,6 @@
 //! It answers where a guest's bytes are; it moves data only where the format asks for it (copy on write, compressed
 //! clusters). Sources: the qcow2 specification of QEMU (docs/interop/qcow2), version 3.
 
-pub mod backing;
 pub mod bitmap_directory;
 pub mod bitmaps;
 pub mod cache;
@@ -26,6 +25,7 @@ pub mod options;
 pub mod own_header;
 pub mod read;
 pub mod refcount;
+pub mod reopen;
 mod repair;
 pub mod reserve;
 pub mod resize;

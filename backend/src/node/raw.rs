@@ -3,12 +3,14 @@
 //! When nobody said that the disk is raw, a guest could write an image header and have the next program that guesses
 //! formats open files of its choice: such a write is refused, as QEMU does.
 
+use super::link::Link;
 use super::{Driver, Kind, Map, Node, Outcome, Request};
 use crate::error::{GraphError, IoError};
 use crate::io::{Buf, Memory, byte_count};
 use crate::node::options::RawOptions;
 use crate::reactor::Handle;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bytes at the start of a disk that format guessers look at.
 const PROBED: u64 = 512;
@@ -34,10 +36,10 @@ pub fn has_image_magic(sector: &[u8]) -> bool {
 
 /// A window into a node.
 pub struct Raw {
-    child: Arc<Node>,
-    offset: u64,
+    child: Link,
+    offset: AtomicU64,
     /// False: the window ends where the child ends.
-    fixed_size: bool,
+    fixed_size: AtomicBool,
     guard: bool,
 }
 
@@ -47,7 +49,21 @@ impl Raw {
     /// # Errors
     /// With QEMU's texts, when the window is not inside the child.
     pub fn new(child: Arc<Node>, options: &RawOptions) -> Result<(Self, u64), GraphError> {
-        let real = child.length();
+        let size = Self::size_over(child.length(), options)?;
+        let raw = Self {
+            child: Link::new(child),
+            offset: AtomicU64::new(options.offset),
+            fixed_size: AtomicBool::new(options.size.is_some()),
+            guard: options.guard_format,
+        };
+        Ok((raw, size))
+    }
+
+    /// The length of a window into a child of `real` bytes.
+    ///
+    /// # Errors
+    /// As [`Raw::new`].
+    pub(crate) fn size_over(real: u64, options: &RawOptions) -> Result<u64, GraphError> {
         let fail = |text: String| Err(GraphError::Options(text));
         if options.offset > real {
             return fail(format!(
@@ -67,24 +83,29 @@ impl Raw {
         if options.size.is_some_and(|size| size % 512 != 0) {
             return fail("Specified size is not multiple of 512".into());
         }
-        let raw =
-            Self { child, offset: options.offset, fixed_size: options.size.is_some(), guard: options.guard_format };
-        Ok((raw, size))
+        Ok(size)
+    }
+
+    /// Another window, which has been checked; inside [`crate::node::points::hold`].
+    pub(crate) fn change(&self, child: Option<Arc<Node>>, options: &RawOptions) {
+        child.into_iter().for_each(|child| self.child.change(child));
+        self.offset.store(options.offset, Ordering::Release);
+        self.fixed_size.store(options.size.is_some(), Ordering::Release);
     }
 
     /// The node below.
-    pub fn child(&self) -> &Arc<Node> {
-        &self.child
+    pub fn child(&self) -> Arc<Node> {
+        self.child.get()
     }
 
     /// Bytes into the child.
     pub fn offset(&self) -> u64 {
-        self.offset
+        self.offset.load(Ordering::Acquire)
     }
 
     /// Whether `size` was given.
     pub fn has_fixed_size(&self) -> bool {
-        self.fixed_size
+        self.fixed_size.load(Ordering::Acquire)
     }
 
     fn is_guarded(&self, request: &Request, offset: u64) -> bool {
@@ -92,8 +113,8 @@ impl Raw {
     }
 
     fn below(&self, mut request: Request) -> Request {
-        // The window is inside the child, so the sum cannot overflow for a checked request.
-        request.offset += self.offset;
+        // The window is inside the child, unless it has just become another one: then the child refuses.
+        request.offset = request.offset.saturating_add(self.offset());
         request
     }
 
@@ -103,14 +124,15 @@ impl Raw {
             return Map::Task;
         }
         // The window is inside the child, so the sum cannot overflow for a checked request.
-        self.child.map_at(request, offset + self.offset)
+        self.child.with(|child| child.map_at(request, offset.saturating_add(self.offset())))
     }
 
     pub(super) async fn handle(&self, io: &Handle, request: Request) -> Outcome {
         if self.is_guarded(&request, request.offset) {
             return self.write_guarded(io, request).await;
         }
-        if let Driver::BlkDebug(filter) = self.child.driver() {
+        let child = self.child();
+        if let Driver::BlkDebug(filter) = child.driver() {
             match request.kind {
                 Kind::Read => filter.event("read_aio"),
                 Kind::Write => filter.event("write_aio"),
@@ -118,17 +140,18 @@ impl Raw {
                 _ => {}
             }
         }
-        self.child.handle(io, self.below(request)).await
+        child.handle(io, self.below(request)).await
     }
 
     /// Checks a private copy of the first sector and writes that copy: the guest may change its own meanwhile.
     async fn write_guarded(&self, io: &Handle, mut request: Request) -> Outcome {
+        let child = self.child();
         let mut head = Buf::new(byte_count(PROBED));
         let len = request.len.min(PROBED - request.offset);
         let part = byte_count(request.offset)..byte_count(request.offset + len);
         if len < PROBED {
             let read = Request { kind: Kind::Read, fua: false, offset: 0, len: PROBED, memory: Memory::from(head) };
-            let (memory, result) = self.child.handle(io, self.below(read)).await;
+            let (memory, result) = child.handle(io, self.below(read)).await;
             match (memory.into_buf(), result) {
                 (Some(buf), Ok(())) => head = buf,
                 (_, result) => return (request.memory, result.and(Err(IoError::Io))),
@@ -137,7 +160,7 @@ impl Raw {
         request.memory.copy_to(0, &mut head.as_mut_slice()[part.clone()]);
         if has_image_magic(head.as_slice()) {
             tracing::warn!(
-                node = self.child.name(),
+                node = child.name(),
                 "refused a guest's write of an image header to sector 0 of a disk whose format was not given; \
                  --format raw allows it"
             );
@@ -147,7 +170,7 @@ impl Raw {
         first.as_mut_slice().copy_from_slice(&head.as_slice()[part]);
         let write =
             Request { kind: Kind::Write, fua: request.fua, offset: request.offset, len, memory: Memory::from(first) };
-        if let (_, Err(error)) = self.child.handle(io, self.below(write)).await {
+        if let (_, Err(error)) = child.handle(io, self.below(write)).await {
             return (request.memory, Err(error));
         }
         request.memory.advance(len);
@@ -155,7 +178,7 @@ impl Raw {
         request.len -= len;
         match request.len {
             0 => (request.memory, Ok(())),
-            _ => self.child.handle(io, self.below(request)).await,
+            _ => child.handle(io, self.below(request)).await,
         }
     }
 }

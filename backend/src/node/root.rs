@@ -70,7 +70,6 @@ impl Root {
     }
 
     fn seated(node: &Arc<Node>, seat: Arc<Seat>) -> Rc<Self> {
-        chain(node).for_each(|node| node.points.take_seat(&seat));
         let root = Self {
             node: node.clone(),
             epoch: Cell::new(seat.epoch()),
@@ -111,6 +110,8 @@ impl Root {
     fn look(&self) {
         // Before it looks: what changes after that moves the epoch on once more.
         let epoch = self.seat.epoch();
+        // What is below may be other nodes than the last time. Before it looks what hangs there.
+        chain(&self.node).for_each(|node| node.points.take_seat(&self.seat));
         let view = View::new(&self.node, &self.view.borrow());
         *self.view.borrow_mut() = Rc::new(view);
         self.epoch.set(epoch);

@@ -9,6 +9,7 @@ const UNMAP: u8 = 2;
 const DETECT_ZEROES: u8 = 4;
 const UNMAP_ZEROES: u8 = 8;
 const NO_FLUSH: u8 = 16;
+const DIRECT: u8 = 32;
 
 /// The settings of a node.
 pub(super) struct Settings(AtomicU8);
@@ -22,6 +23,13 @@ impl Settings {
     /// From now on what these options say.
     pub(super) fn change(&self, options: &NodeOptions, read_only: bool) {
         self.0.store(word(options, read_only), Ordering::Release);
+    }
+
+    pub(super) fn set_read_only(&self, read_only: bool) {
+        match read_only {
+            true => self.0.fetch_or(READ_ONLY, Ordering::AcqRel),
+            false => self.0.fetch_and(!READ_ONLY, Ordering::AcqRel),
+        };
     }
 
     #[inline]
@@ -48,6 +56,10 @@ impl Settings {
         }
     }
 
+    pub(super) fn direct(&self) -> bool {
+        self.has(DIRECT)
+    }
+
     #[inline]
     pub(super) fn no_flush(&self) -> bool {
         self.has(NO_FLUSH)
@@ -61,6 +73,7 @@ fn word(options: &NodeOptions, read_only: bool) -> u8 {
         | bit(options.detect_zeroes == DetectZeroes::On, DETECT_ZEROES)
         | bit(options.detect_zeroes == DetectZeroes::Unmap, UNMAP_ZEROES)
         | bit(options.cache_no_flush.unwrap_or(false), NO_FLUSH)
+        | bit(options.cache_direct.unwrap_or(false), DIRECT)
 }
 
 #[cfg(test)]
@@ -76,10 +89,11 @@ mod tests {
         for discard in [Discard::Ignore, Discard::Unmap] {
             for detect_zeroes in [DetectZeroes::Off, DetectZeroes::On, DetectZeroes::Unmap] {
                 for flag in [false, true] {
-                    let cache_no_flush = Some(flag);
-                    settings.change(&NodeOptions { discard, detect_zeroes, cache_no_flush, ..plain.clone() }, !flag);
+                    let (cache_no_flush, cache_direct) = (Some(flag), Some(!flag));
+                    let caches = NodeOptions { cache_no_flush, cache_direct, ..plain.clone() };
+                    settings.change(&NodeOptions { discard, detect_zeroes, ..caches }, !flag);
                     assert_eq!((settings.discard(), settings.detect_zeroes()), (discard, detect_zeroes));
-                    assert_eq!((settings.is_read_only(), settings.no_flush()), (!flag, flag));
+                    assert_eq!((settings.is_read_only(), settings.no_flush(), settings.direct()), (!flag, flag, !flag));
                 }
             }
         }

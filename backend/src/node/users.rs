@@ -36,12 +36,22 @@ impl Node {
     /// [`GraphError::Locked`] when another process has the image, [`GraphError::NotWritable`] if it is to be written
     /// and read-only.
     pub fn acquire_for(&self, access: Access) -> Result<(), GraphError> {
-        if access.writes() && self.is_read_only() {
+        if access.writes() && !self.is_writable() {
             return Err(GraphError::NotWritable);
         }
         self.lock(&User::Root(access))?;
         self.adopt();
         Ok(())
+    }
+
+    /// Whether writes get through to where the node's content is.
+    pub(crate) fn is_writable(&self) -> bool {
+        !self.is_read_only()
+            && match &self.driver {
+                // An image is not writable over files that are not.
+                Driver::Qcow2(_) => true,
+                _ => self.child().is_none_or(|child| child.is_writable()),
+            }
     }
 
     /// Undoes one [`Node::acquire_for`].
@@ -71,13 +81,12 @@ impl Node {
     }
 
     /// The nodes below that this one has adopted.
-    pub fn adopted(&self) -> impl Iterator<Item = &Arc<Node>> {
-        let image = match &self.driver {
-            Driver::Qcow2(image) => Some(image),
-            _ => None,
+    pub fn adopted(&self) -> impl Iterator<Item = Arc<Node>> + use<> {
+        let (data, backing) = match &self.driver {
+            Driver::Qcow2(image) => (image.data_file(), image.backing()),
+            _ => (None, None),
         };
-        let others = image.into_iter().flat_map(|image| image.data_file().into_iter().chain(image.backing()));
-        self.child().into_iter().chain(others)
+        self.child().into_iter().chain(data).chain(backing)
     }
 
     /// Refuses a user whom others do not let in; takes the locks that it needs.
@@ -91,6 +100,23 @@ impl Node {
         };
         if below.is_err() {
             self.claims().leave(user);
+        }
+        below
+    }
+
+    /// Takes the locks of one user instead of those of another, without a gap.
+    pub(super) fn exchange(&self, last: &User, user: &User) -> Result<(), GraphError> {
+        if last == user {
+            return Ok(());
+        }
+        self.claims().exchange(&self.name, last, user)?;
+        let below = match &self.driver {
+            Driver::File(file) => file.lock(user.access()).map(|()| file.unlock(last.access())),
+            Driver::Qcow2(_) => Ok(()),
+            _ => self.child().map_or(Ok(()), |child| child.exchange(last, user)),
+        };
+        if below.is_err() {
+            self.claims().exchange(&self.name, user, last)?;
         }
         below
     }

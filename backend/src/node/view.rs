@@ -80,7 +80,7 @@ impl View {
                 view.recorded.push(Recorded { node: node.clone(), recording: hooks.recording.clone(), place });
             }
             view.counts_all |= node.gives_space_back();
-            place.shift += shift(node);
+            place.shift += shift(&node);
         }
         view
     }

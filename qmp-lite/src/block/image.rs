@@ -77,7 +77,7 @@ pub(super) fn image(node: &Node, flat: bool) -> ImageInfo {
         virtual_size: node.length(),
         cluster_size: cluster_size(node),
         snapshots: snapshots(node),
-        backing_image: below.map(|below| Box::new(image(below, flat))),
+        backing_image: below.map(|below| Box::new(image(&below, flat))),
         ..info
     }
 }
@@ -118,7 +118,7 @@ impl ImageInfo {
 }
 
 /// The node below a filter, which shows the same disk, or the one that shows where an image has nothing.
-pub(super) fn below(node: &Node) -> Option<&Arc<Node>> {
+pub(super) fn below(node: &Node) -> Option<Arc<Node>> {
     match node.driver() {
         Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => node.child(),
         Driver::Qcow2(image) => image.backing(),
@@ -130,7 +130,7 @@ pub(super) fn below(node: &Node) -> Option<&Arc<Node>> {
 fn snapshots(node: &Node) -> Option<Vec<SnapshotInfo>> {
     match node.driver() {
         Driver::Qcow2(image) => SnapshotInfo::list(image.snapshots()),
-        Driver::Raw(_) | Driver::BlkDebug(_) => snapshots(node.child()?),
+        Driver::Raw(_) | Driver::BlkDebug(_) => snapshots(&*node.child()?),
         _ => None,
     }
 }
@@ -139,7 +139,7 @@ fn snapshots(node: &Node) -> Option<Vec<SnapshotInfo>> {
 fn cluster_size(node: &Node) -> Option<i64> {
     match node.driver() {
         Driver::Qcow2(image) => i64::try_from(image.cluster_size()).ok(),
-        Driver::Raw(_) | Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => cluster_size(node.child()?),
+        Driver::Raw(_) | Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => cluster_size(&*node.child()?),
         Driver::File(_) | Driver::Null(_) | Driver::SnapshotAccess(_) => None,
     }
 }
@@ -149,7 +149,7 @@ fn dirty_flag(node: &Node) -> Option<bool> {
     match node.driver() {
         Driver::File(_) => Some(false),
         Driver::Qcow2(image) => Some(image.header().incompatible & bits::INCOMPATIBLE_DIRTY != 0),
-        Driver::Raw(_) | Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => dirty_flag(node.child()?),
+        Driver::Raw(_) | Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => dirty_flag(&*node.child()?),
         Driver::Null(_) | Driver::SnapshotAccess(_) => None,
     }
 }
@@ -159,14 +159,14 @@ fn dirty_flag(node: &Node) -> Option<bool> {
 fn actual_size(node: &Node) -> Option<u64> {
     match node.driver() {
         Driver::File(file) => {
-            let stat = rustix::fs::fstat(file.fd()).ok()?;
+            let stat = rustix::fs::fstat(file.fd().ok()?).ok()?;
             Some(u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512))
         }
         Driver::Qcow2(image) => {
-            let data = image.data_file().map_or(Some(0), |data| actual_size(data));
-            Some(actual_size(image.file())?.saturating_add(data?))
+            let data = image.data_file().map_or(Some(0), |data| actual_size(&data));
+            Some(actual_size(&image.file())?.saturating_add(data?))
         }
-        Driver::Raw(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => actual_size(node.child()?),
+        Driver::Raw(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => actual_size(&*node.child()?),
         Driver::Null(_) => Some(0),
         Driver::BlkDebug(_) => None,
     }

@@ -136,18 +136,18 @@ fn bitmaps(node: &Node) -> Option<Vec<BlockDirtyInfo>> {
 
 fn backing_file(node: &Node) -> Option<String> {
     match node.driver() {
-        Driver::Qcow2(image) => image.backing().map(|backing| filename(backing)),
+        Driver::Qcow2(image) => image.backing().map(|backing| filename(&backing)),
         _ => None,
     }
 }
 
 fn depth(node: &Node) -> i64 {
-    below(node).map_or(0, |below| 1 + depth(below))
+    below(node).map_or(0, |below| 1 + depth(&below))
 }
 
 /// The file below a node, written as QEMU writes it for filters.
 pub(super) fn filename(node: &Node) -> String {
-    let child = || node.child().map(|child| filename(child)).unwrap_or_default();
+    let child = || node.child().map(|child| filename(&child)).unwrap_or_default();
     match node.driver() {
         Driver::File(file) => file.path().to_owned(),
         Driver::Null(_) => "null-co://".to_owned(),

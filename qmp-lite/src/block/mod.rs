@@ -62,8 +62,10 @@ qapi_struct! {
 qapi_struct! {
     /// Arguments of `blockdev-reopen`.
     pub struct BlockdevReopen "blockdev-reopen-arg" {
-        /// The nodes by their names, each with all its options. What may change is whether it is written to (unless its
-        /// file was opened read-only), `discard`, `detect-zeroes`, `cache.no-flush`, and the `backing` of an image.
+        /// The nodes by their names, each with all its options. What may change is `read-only`, `discard`, `detect-zeroes`,
+        /// `cache`, a raw node's `offset`, `size` and `file`, and an image's `backing`, caches, `pass-discard-request` and
+        /// `file`, as long as that shows the same storage. A file that takes no more writes because a flush has failed
+        /// takes them again if a flush succeeds now; bitmaps of nodes above it mark everything then.
         "options" options: Vec<BlockdevOptions>,
     }
 }

@@ -40,7 +40,7 @@ fn check_one(context: &Context, node: &Arc<Node>) -> Result<(), QmpError> {
 /// Refuses what concerns a node as a whole while it is below an image.
 pub(super) fn check_backing(context: &Context, node: &Arc<Node>) -> Result<(), QmpError> {
     let is_above = |other: &Arc<Node>| match other.driver() {
-        Driver::Qcow2(image) => image.backing().is_some_and(|backing| Arc::ptr_eq(backing, node)),
+        Driver::Qcow2(image) => image.backing().is_some_and(|backing| Arc::ptr_eq(&backing, node)),
         _ => false,
     };
     let Some(above) = context.graph.nodes().into_iter().find(is_above) else { return Ok(()) };
@@ -49,17 +49,17 @@ pub(super) fn check_backing(context: &Context, node: &Arc<Node>) -> Result<(), Q
 }
 
 /// Whose child `node` is on the way down from `parent` through its `child`, and as what.
-fn user<'a>(
-    parent: &'a Arc<Node>,
-    child: &'a Arc<Node>,
+fn user(
+    parent: &Arc<Node>,
+    child: &Arc<Node>,
     role: &'static str,
     node: &Arc<Node>,
-) -> Option<(&'a Arc<Node>, &'static str)> {
+) -> Option<(Arc<Node>, &'static str)> {
     if Arc::ptr_eq(child, node) {
-        return Some((parent, role));
+        return Some((parent.clone(), role));
     }
     let role = if matches!(child.driver(), Driver::BlkDebug(_)) { "image" } else { "file" };
-    user(child, child.child()?, role, node)
+    user(child, &child.child()?, role, node)
 }
 
 fn conflict(node: &str, parent: &str, role: &str) -> QmpError {

@@ -181,7 +181,7 @@ pub(super) fn of_node(node: &Arc<Node>, exports: &[ExportInfo]) -> BlockStats {
         node_name: Some(node.name().to_owned()),
         stats: counters(&totals),
         driver_specific: BlockStatsSpecific::of(node),
-        parent: node.child().map(|child| Box::new(of_node(child, exports))),
+        parent: node.child().map(|child| Box::new(of_node(&child, exports))),
         backing: None,
     }
 }
@@ -190,7 +190,7 @@ pub(super) fn of_node(node: &Arc<Node>, exports: &[ExportInfo]) -> BlockStats {
 fn backing_of(node: &Node) -> Option<Box<BlockStats>> {
     let Driver::Qcow2(image) = node.driver() else { return None };
     let backing = image.backing()?;
-    Some(Box::new(BlockStats { backing: backing_of(backing), ..of_node(backing, &[]) }))
+    Some(Box::new(BlockStats { backing: backing_of(&backing), ..of_node(&backing, &[]) }))
 }
 
 fn counters(totals: &[Totals]) -> BlockDeviceStats {

@@ -4,7 +4,7 @@ use super::Borrowed;
 use crate::error::{GraphError, IoError};
 use crate::graph::Graph;
 use crate::graph::errand::run;
-use crate::graph::image::file_name;
+use crate::graph::image::place_name;
 use crate::io::{Buf, Memory, byte_count};
 use crate::node::options::ChildRef;
 use crate::node::qcow2::create::{CreateError, CreateOptions, Layout, Preallocation, layout};
@@ -62,7 +62,7 @@ impl Graph {
 
 impl CreateImage {
     fn layout(&self, data: Option<&Borrowed<'_>>) -> Result<Layout, GraphError> {
-        let named = |node: &Arc<Node>| file_name(node).unwrap_or(node.name()).to_owned();
+        let named = place_name;
         let preallocation = match self.preallocation {
             ImagePreallocation::Off => Preallocation::Off,
             _ => Preallocation::Metadata,

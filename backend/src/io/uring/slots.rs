@@ -14,7 +14,7 @@ pub struct Slots {
     /// By file number; numbers are small and never reused.
     known: Vec<Option<(Target, FileInfo)>>,
     free: Vec<u32>,
-    removed: u32,
+    changes: u32,
 }
 
 impl Slots {
@@ -24,10 +24,10 @@ impl Slots {
             Ok(()) => (0..SLOTS).rev().collect(),
             Err(_) => Vec::new(),
         };
-        Self { removed: table.removed(), table, known: Vec::new(), free }
+        Self { changes: table.changes(), table, known: Vec::new(), free }
     }
 
-    /// The ring's name for a file; `None` if it is closed.
+    /// The ring's name for a file; `None` if it is closed. Not while [`Slots::is_stale`].
     pub fn find(&mut self, ring: &IoUring, id: FileId) -> Option<(Target, &FileInfo)> {
         let index = id.0 as usize;
         if self.known.get(index).is_none_or(Option::is_none) {
@@ -36,16 +36,22 @@ impl Slots {
         self.known[index].as_ref().map(|(target, info)| (*target, info))
     }
 
-    /// Drops the files that were closed since the last call.
+    /// Whether files were closed or replaced since they were dropped last.
+    #[inline]
+    pub fn is_stale(&self) -> bool {
+        self.table.changes() != self.changes
+    }
+
+    /// Drops the files that were closed or replaced since the last call. What was pushed has to be submitted before.
     pub fn drop_closed(&mut self, ring: &IoUring) {
-        let removed = self.table.removed();
-        if removed == self.removed {
+        if !self.is_stale() {
             return;
         }
-        self.removed = removed;
+        self.changes = self.table.changes();
         for index in 0..self.known.len() {
-            let closed = u32::try_from(index).is_ok_and(|id| self.table.get(FileId(id)).is_none());
-            if closed {
+            let now = u32::try_from(index).ok().and_then(|id| self.table.get(FileId(id)));
+            let known = self.known[index].as_ref().map(|(_, info)| &info.fd);
+            if known.is_some_and(|known| now.is_none_or(|now| !Arc::ptr_eq(known, &now.fd))) {
                 self.forget(ring, index);
             }
         }

@@ -1,6 +1,7 @@
 //! Direct I/O of what is not aligned: through a buffer, a piece at a time, so that memory stays bounded.
 
 use super::File;
+use super::mode::Mode;
 use crate::error::IoError;
 use crate::io::{Buf, Memory, Op, byte_count};
 use crate::node::{Outcome, Request};
@@ -11,32 +12,34 @@ use std::ops::Range;
 /// Bytes bounced at a time per request.
 const PIECE: u64 = 1 << 20;
 
-impl File {
+impl Mode {
     /// The whole blocks that a range touches.
-    fn blocks(&self, offset: u64, len: u64) -> Range<u64> {
+    fn blocks(self, offset: u64, len: u64) -> Range<u64> {
         let align = u64::from(self.alignment);
         let end = offset.saturating_add(len);
         offset / align * align..end.div_ceil(align).saturating_mul(align)
     }
 
-    /// Where writes may have to read what they overwrite: keeps all others out of the blocks of a range.
-    pub(super) async fn hold_blocks(&self, offset: u64, len: u64) -> Option<Guard<'_>> {
-        match self.reads_before_writing() {
-            true => Some(self.ranges.lock(self.blocks(offset, len)).await),
-            false => None,
-        }
-    }
-
     /// A request's blocks in pieces.
-    fn pieces(&self, request: &Request) -> impl Iterator<Item = Range<u64>> + use<> {
+    fn pieces(self, request: &Request) -> impl Iterator<Item = Range<u64>> + use<> {
         let all = self.blocks(request.offset, request.len);
         // PIECE is a multiple of any alignment storage has.
         (all.start..all.end).step_by(byte_count(PIECE)).map(move |start| start..all.end.min(start + PIECE))
     }
+}
 
-    pub(super) async fn read_bounced(&self, io: &Handle, mut request: Request) -> Outcome {
-        for piece in self.pieces(&request) {
-            let (buf, result) = self.read_blocks(io, piece.clone()).await;
+impl File {
+    /// Where writes may have to read what they overwrite: keeps all others out of the blocks of a range.
+    pub(super) async fn hold_blocks(&self, mode: Mode, offset: u64, len: u64) -> Option<Guard<'_>> {
+        match mode.reads_before_writing() {
+            true => Some(self.ranges.lock(mode.blocks(offset, len)).await),
+            false => None,
+        }
+    }
+
+    pub(super) async fn read_bounced(&self, io: &Handle, mode: Mode, mut request: Request) -> Outcome {
+        for piece in mode.pieces(&request) {
+            let (buf, result) = read_blocks(io, mode, piece.clone()).await;
             if result.is_err() {
                 return (request.memory, result);
             }
@@ -46,12 +49,12 @@ impl File {
         (request.memory, Ok(()))
     }
 
-    pub(super) async fn write_bounced(&self, io: &Handle, request: Request) -> Outcome {
+    pub(super) async fn write_bounced(&self, io: &Handle, mode: Mode, request: Request) -> Outcome {
         let end = request.offset + request.len;
-        for piece in self.pieces(&request) {
+        for piece in mode.pieces(&request) {
             let partial = piece.start < request.offset || piece.end > end;
             let (mut buf, result) = match partial {
-                true => self.read_blocks(io, piece.clone()).await,
+                true => read_blocks(io, mode, piece.clone()).await,
                 false => (new_buf(&piece), Ok(())),
             };
             if result.is_err() {
@@ -60,20 +63,20 @@ impl File {
             let (at, skip) = overlap(&piece, request.offset);
             let until = byte_count(end.min(piece.end) - piece.start);
             request.memory.copy_to(at, &mut buf.as_mut_slice()[skip..until]);
-            let (_, result) = io.run(Op::write(self.id, piece.start, Memory::from(buf), request.fua)).await;
+            let (_, result) = io.run(Op::write(mode.id, piece.start, Memory::from(buf), request.fua)).await;
             if result.is_err() {
                 return (request.memory, result);
             }
         }
         (request.memory, Ok(()))
     }
+}
 
-    async fn read_blocks(&self, io: &Handle, piece: Range<u64>) -> (Buf, Result<(), IoError>) {
-        let (op, result) = io.run(Op::read(self.id, piece.start, Memory::from(new_buf(&piece)))).await;
-        match op.memory.into_buf() {
-            Some(buf) => (buf, result),
-            None => (new_buf(&piece), Err(IoError::Io)),
-        }
+async fn read_blocks(io: &Handle, mode: Mode, piece: Range<u64>) -> (Buf, Result<(), IoError>) {
+    let (op, result) = io.run(Op::read(mode.id, piece.start, Memory::from(new_buf(&piece)))).await;
+    match op.memory.into_buf() {
+        Some(buf) => (buf, result),
+        None => (new_buf(&piece), Err(IoError::Io)),
     }
 }
 

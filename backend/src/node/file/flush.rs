@@ -7,7 +7,7 @@
 use super::File;
 use crate::error::IoError;
 use crate::io::{Op, OpKind};
-use crate::range_lock::RangeLock;
+use crate::range_lock::{Guard, RangeLock};
 use crate::reactor::Handle;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,11 +18,18 @@ pub(super) struct Flushes {
     begun: AtomicU64,
 }
 
+impl Flushes {
+    /// Waits until no flush is under way; none begins as long as the guard lives.
+    pub(super) async fn turn(&self) -> Guard<'_> {
+        self.turn.lock(0..1).await
+    }
+}
+
 impl File {
     /// Makes all that has ended stable.
     pub(super) async fn flush(&self, io: &Handle) -> Result<(), IoError> {
         let arrived = self.flushes.begun.load(Ordering::Acquire);
-        let _turn = self.flushes.turn.lock(0..1).await;
+        let _turn = self.flushes.turn().await;
         if self.poisoned.load(Ordering::Relaxed) {
             return Err(IoError::Io);
         }
@@ -31,7 +38,7 @@ impl File {
             return Ok(());
         }
         self.flushes.begun.fetch_add(1, Ordering::AcqRel);
-        let (_, result) = io.run(Op::bare(OpKind::Flush, self.id, 0, 0)).await;
+        let (_, result) = io.run(Op::bare(OpKind::Flush, self.id(), 0, 0)).await;
         if let Err(error) = result {
             self.poisoned.store(true, Ordering::Relaxed);
             tracing::error!(file = %self.path, %error, "flush failed: the file takes no more writes");

@@ -1,16 +1,17 @@
 //! Opening a file node: flags, alignment of direct I/O, length, locks.
 
-use super::File;
+use super::mode::{CurrentMode, Mode};
+use super::{File, Opened};
 use crate::error::GraphError;
 use crate::io::lock::Lock;
 use crate::io::{AtOnce, FileInfo, FileTable};
 use crate::node::NodeOptions;
 use crate::node::options::{FileOptions, Locking};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 /// `f_type` of tmpfs and ramfs (linux/magic.h).
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
@@ -31,22 +32,17 @@ impl File {
         let block_device = kind == FileType::BlockDevice;
         let (memory_alignment, alignment) = if direct { alignments(&fd, block_device) } else { (1, 1) };
         let fd = Arc::new(fd);
-        let at_once = if direct || block_device { AtOnce::Nothing } else { at_once(&fd) };
-        let id = table.insert(FileInfo { fd: fd.clone(), block_device, direct, at_once });
+        let id = table.insert(info(&fd, block_device, direct));
         let length = length(&fd).map_err(fail)?;
         let lock = (options.locking != Locking::Off && !node.force_share)
             .then(|| Lock::new(fd.clone(), path.clone(), options.locking == Locking::On));
         let file = Self {
-            id,
             table: table.clone(),
-            fd,
+            opened: Mutex::new(Opened { fd: Some(fd), ids: if direct { [None, Some(id)] } else { [Some(id), None] } }),
+            mode: CurrentMode::new(Mode { id, direct, read_only, alignment, memory_alignment }),
             path: path.clone(),
             device: options.device,
             block_device,
-            read_only,
-            direct,
-            alignment,
-            memory_alignment,
             lock,
             ranges: Default::default(),
             growing: Default::default(),
@@ -64,7 +60,7 @@ impl File {
     /// # Errors
     /// What the system says.
     pub fn current_length(&self) -> io::Result<u64> {
-        length(&self.fd)
+        length(&self.fd()?.as_fd())
     }
 
     /// Gives a regular file another length; of a block device, finds out the one it has.
@@ -74,7 +70,8 @@ impl File {
     pub fn resize(&self, size: u64) -> Result<u64, GraphError> {
         let fail = |what, source| GraphError::File { what, path: self.path.clone(), source };
         if !self.block_device {
-            rustix::fs::ftruncate(&self.fd, size).map_err(|error| fail("Could not resize", error.into()))?;
+            let resized = self.fd().and_then(|fd| Ok(rustix::fs::ftruncate(fd, size)?));
+            resized.map_err(|error| fail("Could not resize", error))?;
             return Ok(size);
         }
         let real = self.current_length().map_err(|error| fail("Could not get the size of", error))?;
@@ -85,10 +82,10 @@ impl File {
     }
 }
 
-fn open(node: &NodeOptions, options: &FileOptions, direct: bool) -> io::Result<(OwnedFd, bool)> {
+pub(super) fn open(node: &NodeOptions, options: &FileOptions, direct: bool) -> io::Result<(OwnedFd, bool)> {
     let mut flags = OFlags::CLOEXEC | OFlags::NONBLOCK;
     flags.set(OFlags::DIRECT, direct);
-    let attempt = |mode| rustix::fs::open(&options.filename, flags | mode, Mode::empty());
+    let attempt = |mode| rustix::fs::open(&options.filename, flags | mode, rustix::fs::Mode::empty());
     if node.read_only {
         return Ok((attempt(OFlags::RDONLY)?, true));
     }
@@ -120,7 +117,7 @@ fn check_kind(fd: &OwnedFd, options: &FileOptions, path: &str) -> Result<FileTyp
 }
 
 /// Alignment of addresses and of offsets for direct I/O: what the kernel says, else what QEMU assumes.
-fn alignments(fd: &OwnedFd, block_device: bool) -> (u32, u32) {
+pub(super) fn alignments(fd: &OwnedFd, block_device: bool) -> (u32, u32) {
     let known = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok();
     if let Some(known) = known
         && known.stx_dio_offset_align.is_power_of_two()
@@ -132,6 +129,12 @@ fn alignments(fd: &OwnedFd, block_device: bool) -> (u32, u32) {
     (4096, block.clamp(512, 4096).next_power_of_two())
 }
 
+/// An open file as rings need it.
+pub(super) fn info(fd: &Arc<OwnedFd>, block_device: bool, direct: bool) -> FileInfo {
+    let at_once = if direct || block_device { AtOnce::Nothing } else { at_once(fd) };
+    FileInfo { fd: fd.clone(), block_device, direct, at_once }
+}
+
 fn at_once(fd: &OwnedFd) -> AtOnce {
     match rustix::fs::fstatfs(fd.as_fd()).map(|stat| stat.f_type.cast_unsigned()) {
         Ok(kind) if IN_MEMORY.contains(&kind) => AtOnce::All,
@@ -140,7 +143,7 @@ fn at_once(fd: &OwnedFd) -> AtOnce {
     }
 }
 
-fn length(fd: &OwnedFd) -> io::Result<u64> {
+fn length(fd: &impl AsFd) -> io::Result<u64> {
     let end = rustix::fs::seek(fd, rustix::fs::SeekFrom::End(0))?;
     end.checked_next_multiple_of(512).filter(|end| i64::try_from(*end).is_ok()).ok_or(io::ErrorKind::InvalidData.into())
 }

@@ -1,14 +1,15 @@
 //! File nodes for the simulator: storage whose blocks are as large as a test wants, whatever this machine's are.
 
 use super::File;
+use super::mode::Mode;
 use crate::node::{Driver, Node, NodeOptions};
 use std::sync::Arc;
 
 impl File {
     /// This file as if it had been opened with O_DIRECT on storage with blocks of `alignment` bytes.
     #[must_use]
-    pub fn with_direct_alignment(mut self, alignment: u32) -> Self {
-        (self.direct, self.alignment, self.memory_alignment) = (true, alignment, alignment);
+    pub fn with_direct_alignment(self, alignment: u32) -> Self {
+        self.mode.set(Mode { direct: true, alignment, memory_alignment: alignment, ..self.mode.get() });
         self
     }
 }

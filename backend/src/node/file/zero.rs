@@ -59,13 +59,14 @@ impl File {
         len: u64,
         cannot: &AtomicBool,
     ) -> Option<Result<(), IoError>> {
-        let whole = !self.block_device || (offset | len) & u64::from(self.alignment.max(512) - 1) == 0;
+        let mode = self.mode.get();
+        let whole = !self.block_device || (offset | len) & u64::from(mode.alignment.max(512) - 1) == 0;
         if !whole || cannot.load(Ordering::Relaxed) {
             return None;
         }
         // A write that has read the block it is part of would write back what is being zeroed.
-        let _range = self.hold_blocks(offset, len).await;
-        let (_, result) = io.run(Op::bare(kind, self.id, offset, len)).await;
+        let _range = self.hold_blocks(mode, offset, len).await;
+        let (_, result) = io.run(Op::bare(kind, mode.id, offset, len)).await;
         if result == Err(IoError::Unsupported) {
             cannot.store(true, Ordering::Relaxed);
             return None;
@@ -80,7 +81,7 @@ impl File {
             let part = (end - at).min(PIECE);
             let memory = Memory::from(Buf::new(byte_count(part)));
             let request = Request { kind: Kind::Write, fua: false, offset: at, len: part, memory };
-            self.write(io, request).await.1?;
+            self.write(io, request).await.0.1?;
             at += part;
         }
         Ok(())

@@ -158,6 +158,12 @@ impl Changes {
         self.stored.store(true, Ordering::Release);
     }
 
+    /// Somebody records in them again, as if the image had just been opened.
+    pub(super) fn begin_anew(&self) {
+        self.stored.store(false, Ordering::Release);
+        *locked(&self.recovered) = None;
+    }
+
     /// Whether they are.
     pub(super) fn are_stored(&self) -> bool {
         self.stored.load(Ordering::Acquire)

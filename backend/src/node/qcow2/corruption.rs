@@ -112,7 +112,7 @@ impl Image {
 
     /// Tells of corruption, and ends all writing if it is fatal.
     pub(super) async fn found(&self, io: &Handle, corruption: Corruption) {
-        let corruption = Corruption { fatal: corruption.fatal && !self.read_only, ..corruption };
+        let corruption = Corruption { fatal: corruption.fatal && !self.is_read_only(), ..corruption };
         if !corruption.fatal {
             return self.found_harmless(&corruption);
         }
@@ -120,7 +120,8 @@ impl Image {
         if self.soundness.broken.swap(true, Ordering::SeqCst) {
             return;
         }
-        let file = self.store.node().name();
+        let below = self.store.node();
+        let file = below.name();
         tracing::error!(
             file,
             "qcow2: Marking image as corrupt: {}; nothing is written to it any more",
@@ -139,7 +140,8 @@ impl Image {
         if self.is_broken() || self.soundness.told.swap(true, Ordering::SeqCst) {
             return;
         }
-        let file = self.store.node().name();
+        let below = self.store.node();
+        let file = below.name();
         let text = &corruption.text;
         tracing::warn!(file, "qcow2: Image is corrupt: {text}; no more such events until it is opened again");
         self.soundness.report(corruption);

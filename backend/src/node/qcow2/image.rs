@@ -1,6 +1,5 @@
 //! An open image: its tables, its counts, its files, and the one way in for requests.
 
-use super::backing::BackingNodes;
 use super::bitmaps::Bitmaps;
 use super::changes::Changes;
 use super::compressed::Inflater;
@@ -18,19 +17,21 @@ use super::store::Store;
 use super::writeback::WriteBack;
 use crate::bitmaps::Persistent;
 use crate::error::IoError;
+use crate::node::link::{Link, MaybeLink};
 use crate::node::points::Points;
 use crate::node::{Hold, Kind, Map, Node, Outcome, Request};
 use crate::range_lock::RangeLock;
 use crate::reactor::Handle;
-use std::sync::atomic::{AtomicU64, Ordering};
+use arc_swap::ArcSwapOption;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// An open image.
 pub struct Image {
     pub(super) store: Store,
     /// Where guest clusters are: the same file, or one of their own.
-    pub(super) data: Arc<Node>,
-    pub(super) backing: BackingNodes,
+    pub(super) data: Arc<Link>,
+    pub(super) backing: MaybeLink,
     pub(super) geometry: Geometry,
     /// Where the file has the L1 table; changed while no write-back cycle runs.
     pub(super) l1_offset: AtomicU64,
@@ -45,10 +46,10 @@ pub struct Image {
     pub(super) freed: Quarantine,
     pub(super) writeback: WriteBack,
     /// What is not written back, for the process after this one.
-    pub(super) journal: OnceLock<Journal>,
+    pub(super) journal: ArcSwapOption<Journal>,
     /// Whether the file is told of clusters that a guest has discarded.
-    pub(super) punches: bool,
-    pub(super) read_only: bool,
+    pub(super) punches: AtomicBool,
+    pub(super) read_only: AtomicBool,
     pub(super) soundness: Soundness,
     pub(super) size: AtomicU64,
     pub(super) header: OwnHeader,
@@ -71,18 +72,18 @@ impl Image {
     }
 
     /// The node with the image's metadata.
-    pub fn file(&self) -> &Arc<Node> {
+    pub fn file(&self) -> Arc<Node> {
         self.store.node()
     }
 
     /// The node with the guest's clusters, if it is not that with the metadata.
-    pub fn data_file(&self) -> Option<&Arc<Node>> {
-        Some(&self.data).filter(|data| !Arc::ptr_eq(data, self.store.node()))
+    pub fn data_file(&self) -> Option<Arc<Node>> {
+        (!Arc::ptr_eq(&self.data, self.store.link())).then(|| self.data.get())
     }
 
     /// Whether nothing is written.
     pub fn is_read_only(&self) -> bool {
-        self.read_only
+        self.read_only.load(Ordering::Acquire)
     }
 
     /// The bitmaps that were loaded, for the image's node; nothing the second time.
@@ -106,36 +107,14 @@ impl Image {
     }
 
     /// The node whose content shows where the image has none.
-    pub fn backing(&self) -> Option<&Arc<Node>> {
+    pub fn backing(&self) -> Option<Arc<Node>> {
         self.backing.get()
-    }
-
-    /// Whether the node below can be changed once more.
-    pub(crate) fn can_change_backing(&self) -> bool {
-        self.backing.can_change()
-    }
-
-    /// Puts the image over another node, or none; inside [`crate::node::points::hold`].
-    pub(crate) fn change_backing(&self, node: Option<Arc<Node>>) {
-        self.backing.change(node);
-    }
-
-    /// Nobody reads through the node that was below before any more. Returns it; `hold` keeps others from the new one.
-    pub(crate) fn let_go_of_backing(&self, hold: Option<Hold>) -> Option<Arc<Node>> {
-        let last = self.backing.last().cloned();
-        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
-        // The reader's is the last one of a node that the image may use for more.
-        let old = last.as_ref().and_then(|last| holds.iter().rposition(|hold| Arc::ptr_eq(hold.node(), last)));
-        old.into_iter().for_each(|old| drop(holds.remove(old)));
-        holds.extend(hold);
-        last.iter().for_each(|last| last.abandon());
-        last
     }
 
     /// What reading takes.
     #[inline]
     pub(super) fn view(&self) -> View<'_> {
-        View { tables: &self.tables, data: &self.data, backing: self.backing(), inflater: &self.inflater }
+        View { tables: &self.tables, data: &self.data, backing: self.backing.look(), inflater: &self.inflater }
     }
 
     /// What is at a guest's offset, for at most `len` bytes.
@@ -153,7 +132,7 @@ impl Image {
             _ => return Map::Task,
         }
         match self.tables.in_place(offset, request.len) {
-            Some(host) => self.data.map_below(request, host),
+            Some(host) => self.data.with(|data| data.map_below(request, host)),
             None => self.view().map(request, offset),
         }
     }
@@ -161,11 +140,10 @@ impl Image {
     /// How far from `offset` on a guest reads zeroes (false) or may read data (true).
     pub(in crate::node) async fn extent(&self, io: &Handle, offset: u64, len: u64) -> Result<(u64, bool), IoError> {
         let extent = self.locate(io, offset, len).await?;
-        let below = |node: &Arc<Node>, at: u64| (node.clone(), at);
         let (node, at) = match (extent.found, self.backing()) {
             (Found::Zero { .. }, _) | (Found::Unallocated, None) => return Ok((extent.len, false)),
-            (Found::Unallocated, Some(backing)) => below(backing, offset),
-            (Found::Data { host, .. }, _) => below(&self.data, host),
+            (Found::Unallocated, Some(backing)) => (backing, offset),
+            (Found::Data { host, .. }, _) => (self.data.get(), host),
             (Found::Compressed { .. } | Found::Invalid, _) => return Ok((extent.len, true)),
         };
         match node.length().checked_sub(at) {

@@ -20,7 +20,7 @@ use crate::range_lock::RangeLock;
 use crate::reactor::Handle;
 use metadata::{Metadata, Structure};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// L2 tables that are kept in memory at least: several writers have one pinned each.
 const TABLES_MIN: u64 = 16;
@@ -42,10 +42,14 @@ pub struct Tables {
     l1: Words,
     cache: Cache,
     /// Tables in memory at most, however many there are.
-    max_tables: usize,
+    max_tables: AtomicUsize,
     metadata: Arc<Metadata>,
     /// L2 tables being read, by number.
     loads: RangeLock,
+}
+
+fn tables_in(cache_bytes: u64, geometry: Geometry) -> usize {
+    usize::try_from((cache_bytes >> geometry.cluster_bits).max(TABLES_MIN)).unwrap_or(usize::MAX)
 }
 
 impl Tables {
@@ -73,11 +77,20 @@ impl Tables {
                 }
             }
         }
-        let max_tables = usize::try_from((cache_bytes >> geometry.cluster_bits).max(TABLES_MIN)).unwrap_or(usize::MAX);
+        let max_tables = tables_in(cache_bytes, geometry);
         let cache = Cache::new(geometry.l2_entries(), max_tables, l1.entries).ok_or(IoError::NoMemory)?;
         let l1: Box<[AtomicU64]> = words.into_iter().map(AtomicU64::new).collect();
         let shortcut = Shortcut::new(geometry);
-        Ok(Self { store, geometry, shortcut, l1: l1.into(), cache, max_tables, metadata, loads: RangeLock::default() })
+        Ok(Self {
+            store,
+            geometry,
+            shortcut,
+            l1: l1.into(),
+            cache,
+            max_tables: AtomicUsize::new(max_tables),
+            metadata,
+            loads: RangeLock::default(),
+        })
     }
 
     /// The image's numbers.
@@ -98,7 +111,22 @@ impl Tables {
     /// Makes the L1 table at least so long, while others look things up; new entries have no tables. One caller at a
     /// time. False, and nothing to be noticed, when there is no memory.
     pub fn grow(&self, l1_entries: usize) -> bool {
-        self.cache.grow(self.max_tables, l1_entries) && self.l1.grow(l1_entries)
+        self.cache.grow(self.max_tables.load(Ordering::Acquire), l1_entries) && self.l1.grow(l1_entries)
+    }
+
+    /// Other bounds of the tables in memory, while others look things up; memory that is in use stays. One caller at a
+    /// time.
+    pub fn set_cache_size(&self, cache_bytes: u64) {
+        let max_tables = tables_in(cache_bytes, self.geometry);
+        if self.cache.grow(max_tables, self.l1_entries()) {
+            self.max_tables.store(max_tables, Ordering::Release);
+        }
+    }
+
+    /// All tables in memory count as changed.
+    pub fn mark_dirty(&self) {
+        let pins = self.cache.resident().into_iter().filter_map(|table| self.cache.pin(table));
+        pins.for_each(|pin| pin.mark_dirty());
     }
 
     /// What is known of a guest offset without waiting; `None` if its table is not in memory. Past the last table

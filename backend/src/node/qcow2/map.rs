@@ -6,8 +6,8 @@
 use super::compressed::Inflater;
 use super::entry::Entry;
 use super::l2::Tables;
-use crate::node::{Kind, Map, Node, Request};
-use std::sync::Arc;
+use crate::node::link::{self, Link};
+use crate::node::{Kind, Map, Request};
 
 /// What a run of guest bytes is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,14 +72,13 @@ impl Found {
 }
 
 /// What reading an image takes.
-#[derive(Clone, Copy)]
 pub struct View<'a> {
     /// Its tables.
     pub tables: &'a Tables,
     /// The node that guest clusters are in.
-    pub data: &'a Arc<Node>,
+    pub data: &'a Link,
     /// The node whose content shows where the image has none.
-    pub backing: Option<&'a Arc<Node>>,
+    pub backing: link::Found,
     /// What compressed clusters are read with.
     pub inflater: &'a Inflater,
 }
@@ -113,7 +112,7 @@ impl View<'_> {
         match self.locate(offset, request.len) {
             Some(extent) if extent.len < request.len => Map::Task,
             Some(Extent { found: Found::Data { host, copied }, .. }) if copied || !writes => {
-                self.data.map_below(request, host)
+                self.data.with(|data| data.map_below(request, host))
             }
             Some(extent) if !writes => self.map_read(request, offset, extent.found),
             _ => Map::Task,
@@ -122,7 +121,7 @@ impl View<'_> {
 
     /// A read of one run that is not in the data file.
     fn map_read(&self, request: &Request, offset: u64, found: Found) -> Map {
-        match (found, self.backing) {
+        match (found, self.backing.as_ref()) {
             (Found::Zero { .. }, _) | (Found::Unallocated, None) => Map::Zeroes,
             (Found::Unallocated, Some(backing)) if offset >= backing.length() => Map::Zeroes,
             (Found::Unallocated, Some(backing)) => backing.map_below(request, offset),

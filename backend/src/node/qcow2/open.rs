@@ -3,7 +3,6 @@
 //! Nothing is believed that was not checked: the header by its parser, tables when they are read. What a program may
 //! not know of the image is cleared before the first write, and what says that the image is whole is set last.
 
-use super::backing::BackingNodes;
 use super::bitmaps::{self, LoadError};
 use super::changes::{self, Changes, ChangesOptions};
 use super::compressed::{Inflater, Method};
@@ -23,11 +22,13 @@ use super::store::Store;
 use super::writeback::WriteBack;
 use crate::error::IoError;
 use crate::node::Node;
+use crate::node::link::{Link, MaybeLink};
 use crate::node::points::Points;
 use crate::range_lock::RangeLock;
 use crate::reactor::Handle;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, OnceLock};
+use arc_swap::ArcSwapOption;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
 
 /// Why an image cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -145,7 +146,7 @@ impl Image {
         let snapshots = guarded::snapshots(&snapshot_table, geometry, files.file.length());
         let metadata = Arc::new(guarded::known(header, &refcounts, &snapshots, files.file.length()));
         refcounts.tell(metadata.clone());
-        let data = files.data.unwrap_or_else(|| files.file.clone());
+        let data = files.data.map_or_else(|| store.link().clone(), |data| Arc::new(Link::new(data)));
         let l1 = L1 { offset: header.l1_offset, entries: header.l1_entries as usize };
         let cache = options.l2_cache_bytes;
         let tables = Tables::open(io, store.clone(), geometry, l1, cache, metadata).await;
@@ -163,14 +164,14 @@ impl Image {
         let bitmaps = bitmaps::load(io, &store, header, tables.metadata(), &refcounts, recovered).await?;
         let changes = Changes::new(options.changes.clone(), found);
         changes::tell_disbelief(&file, &bitmaps.lost(), changes.disbelief());
-        if changes::is_changed(header, &data) {
+        if changes::is_changed(header, &data.get()) {
             bitmaps.distrust(files.file.name());
         }
         let l1_in_file = (0..tables.l1_entries()).map(|index| tables.l1(index)).collect();
         let image = Self {
             store,
             data,
-            backing: BackingNodes::new(files.backing),
+            backing: MaybeLink::new(files.backing),
             geometry,
             l1_offset: AtomicU64::new(header.l1_offset),
             tables,
@@ -184,9 +185,9 @@ impl Image {
             table_turns: RangeLock::default(),
             freed: Quarantine::default(),
             writeback: WriteBack::new(l1_in_file),
-            journal: OnceLock::new(),
-            punches: options.pass_discard,
-            read_only: options.read_only,
+            journal: ArcSwapOption::empty(),
+            punches: AtomicBool::new(options.pass_discard),
+            read_only: AtomicBool::new(options.read_only),
             soundness: Soundness::default(),
             size: AtomicU64::new(header.size),
             header: OwnHeader::new(header.clone()),
@@ -196,10 +197,18 @@ impl Image {
             holds: Mutex::default(),
         };
         if !options.read_only {
-            image.begin_writing(io, options.journal.as_ref()).await?;
-            image.forget_stale_bitmaps(io).await?;
+            image.begin(io, options.journal.as_ref()).await?;
         }
         Ok(image)
+    }
+
+    /// Before the first write: the image is sound, and says what is true from then on.
+    pub(super) async fn begin(&self, io: &Handle, place: Option<&Place>) -> Result<(), OpenError> {
+        if self.header().incompatible & bits::INCOMPATIBLE_DIRTY != 0 {
+            Box::pin(self.repair(io)).await?;
+        }
+        self.begin_writing(io, place).await?;
+        Ok(self.forget_stale_bitmaps(io).await?)
     }
 
     /// Says what is true from the first write on: features that are not known here are gone, journals may be needed.
@@ -230,7 +239,7 @@ impl Image {
             .await?;
         }
         self.changes_named(io).await;
-        journal.into_iter().for_each(|journal| drop(self.journal.set(journal)));
+        self.journal.store(journal.map(Arc::new));
         last.iter().for_each(Journal::remove);
         self.remove_last_changes();
         Ok(())
@@ -241,7 +250,7 @@ impl Image {
     /// # Errors
     /// The storage's; then the image leaks clusters or, after a failed flush, lacks what was not flushed before.
     pub async fn close(&self, io: &Handle, points: &Points) -> Result<(), IoError> {
-        if self.read_only || self.is_broken() {
+        if self.is_read_only() || self.is_broken() {
             return Ok(());
         }
         for run in self.reserve.drain() {

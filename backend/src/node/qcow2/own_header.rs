@@ -42,6 +42,11 @@ impl OwnHeader {
         Self { header: Mutex::new(Arc::new(header)), unsure: AtomicBool::new(false) }
     }
 
+    /// The file may not have it.
+    pub(super) fn doubt(&self) {
+        self.unsure.store(true, Ordering::Release);
+    }
+
     fn get(&self) -> Arc<Header> {
         self.header.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -6,7 +6,7 @@ use super::entry::Entry;
 use super::map::{Extent, Found, View};
 use crate::error::IoError;
 use crate::io::{Buf, Memory, byte_count};
-use crate::node::{Kind, Node, Outcome, Request};
+use crate::node::{Kind, Outcome, Request};
 use crate::reactor::{Batch, Handle};
 use std::rc::Rc;
 
@@ -72,12 +72,12 @@ impl View<'_> {
 
     /// The part of a run that one node below has; what none has is a run of zeroes.
     fn clamp(&self, extent: Extent, offset: u64) -> Extent {
-        let (node, start) = match (extent.found, self.backing) {
-            (Found::Data { host, .. }, _) => (self.data, host),
-            (Found::Unallocated, Some(backing)) => (backing, offset),
+        let (length, start) = match (extent.found, self.backing.as_ref()) {
+            (Found::Data { host, .. }, _) => (self.data.with(|data| data.length()), host),
+            (Found::Unallocated, Some(backing)) => (backing.length(), offset),
             _ => return extent,
         };
-        match node.length().checked_sub(start) {
+        match length.checked_sub(start) {
             Some(rest) if rest > 0 => Extent { len: extent.len.min(rest), ..extent },
             _ => Extent { found: Found::Zero { host: None, copied: false }, ..extent },
         }
@@ -85,9 +85,9 @@ impl View<'_> {
 
     /// Fills memory from a run that has been clamped.
     async fn read_part(&self, io: &Handle, extent: Extent, offset: u64, mut memory: Memory) -> Outcome {
-        let (node, offset): (&Node, u64) = match (extent.found, self.backing) {
-            (Found::Data { host, .. }, _) => (self.data, host),
-            (Found::Unallocated, Some(backing)) => (backing, offset),
+        let (node, offset) = match (extent.found, self.backing.as_ref()) {
+            (Found::Data { host, .. }, _) => (self.data.get(), host),
+            (Found::Unallocated, Some(backing)) => (backing.clone(), offset),
             (Found::Zero { .. } | Found::Unallocated, _) => {
                 memory.fill_zero(0, extent.len);
                 return (memory, Ok(()));
@@ -100,7 +100,7 @@ impl View<'_> {
 
     async fn read_compressed(&self, io: &Handle, host: u64, len: u64, offset: u64, mut memory: Memory) -> Outcome {
         let geometry = self.tables.geometry();
-        let inflated = self.inflater.cluster(io, self.data, host, len, geometry.cluster()).await;
+        let inflated = self.inflater.cluster(io, &self.data.get(), host, len, geometry.cluster()).await;
         let skip = byte_count(geometry.in_cluster(offset));
         match inflated.map(|cluster| cluster.get(skip..).map(|bytes| memory.copy_from(0, bytes))) {
             Ok(Some(())) => (memory, Ok(())),

@@ -242,6 +242,21 @@ impl Refcounts {
         Ok(free)
     }
 
+    /// Every count counts as changed, so that it is written with the next write-back.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub async fn mark_dirty(&self, io: &Handle) -> Result<(), IoError> {
+        let regions = self.state().regions();
+        for region in 0..regions {
+            self.make_room(io).await?;
+            let _turn = self.turn.lock(0..1).await;
+            self.load(io, region, &(0..0)).await?;
+            self.state().mark_dirty(region);
+        }
+        Ok(())
+    }
+
     async fn take(&self, io: &Handle, want: Want) -> Result<Run, IoError> {
         self.make_room(io).await?;
         let _turn = self.turn.lock(0..1).await;

@@ -21,7 +21,8 @@ impl Image {
     /// # Errors
     /// [`OpenError::Repair`]; then the image says as before that it is to be repaired.
     pub(super) async fn repair(&self, io: &Handle) -> Result<(), OpenError> {
-        let file = self.store.node().name();
+        let below = self.store.node();
+        let file = below.name();
         tracing::warn!(file, "image was not closed in order: its reference counts are being repaired");
         let counted = count(io, self.store.clone(), Parts::from(&*self.header())).await;
         let counted = counted.map_err(|error| OpenError::Repair(error.to_string()))?;

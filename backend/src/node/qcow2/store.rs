@@ -2,6 +2,7 @@
 
 use crate::error::IoError;
 use crate::io::{Buf, Memory, byte_count};
+use crate::node::link::Link;
 use crate::node::{Kind, Node, Request};
 use crate::reactor::Handle;
 use std::sync::Arc;
@@ -13,16 +14,21 @@ const GROWTH_MOST: u64 = 64 << 20;
 
 /// The node that holds an image's metadata.
 #[derive(Clone)]
-pub struct Store(Arc<Node>);
+pub struct Store(Arc<Link>);
 
 impl Store {
     /// Metadata in `file`.
     pub fn new(file: Arc<Node>) -> Self {
-        Self(file)
+        Self(Arc::new(Link::new(file)))
     }
 
     /// The node.
-    pub fn node(&self) -> &Arc<Node> {
+    pub fn node(&self) -> Arc<Node> {
+        self.0.get()
+    }
+
+    /// The way to it.
+    pub fn link(&self) -> &Arc<Link> {
         &self.0
     }
 
@@ -33,13 +39,13 @@ impl Store {
     /// The storage's.
     pub async fn read(&self, io: &Handle, offset: u64, len: u64) -> Result<Buf, IoError> {
         let mut memory = Memory::from(Buf::new(byte_count(len)));
-        let there = len.min(self.0.length().saturating_sub(offset));
+        let there = len.min(self.node().length().saturating_sub(offset));
         if there == 0 {
             return memory.into_buf().ok_or(IoError::Io);
         }
         memory.narrow(0, there);
         let request = Request { kind: Kind::Read, fua: false, offset, len: there, memory };
-        let (memory, result) = self.0.handle(io, request).await;
+        let (memory, result) = self.node().handle(io, request).await;
         result?;
         memory.into_buf().ok_or(IoError::Io)
     }
@@ -51,7 +57,7 @@ impl Store {
     pub async fn write(&self, io: &Handle, offset: u64, bytes: Buf) -> Result<(), IoError> {
         let memory = Memory::from(bytes);
         let request = Request { kind: Kind::Write, fua: false, offset, len: memory.len(), memory };
-        self.0.handle(io, request).await.1
+        self.node().handle(io, request).await.1
     }
 
     /// Makes the file reach to `end` at least, some way ahead so that not every cluster asks; new bytes are zeroes.
@@ -59,14 +65,14 @@ impl Store {
     /// # Errors
     /// The storage's; [`IoError::NoSpace`] when it cannot be that long.
     pub async fn grow(&self, io: &Handle, end: u64) -> Result<(), IoError> {
-        if end <= self.0.length() {
+        if end <= self.node().length() {
             return Ok(());
         }
-        let step = (self.0.length() / 8).clamp(GROWTH, GROWTH_MOST).next_power_of_two();
+        let step = (self.node().length() / 8).clamp(GROWTH, GROWTH_MOST).next_power_of_two();
         let ahead = end.checked_next_multiple_of(step).ok_or(IoError::NoSpace)?;
-        match self.0.grow(io, ahead).await {
+        match self.node().grow(io, ahead).await {
             // A whole step may be too much where what is needed is not.
-            Err(_) => self.0.grow(io, end).await,
+            Err(_) => self.node().grow(io, end).await,
             done => done,
         }
     }
@@ -77,7 +83,7 @@ impl Store {
     /// The storage's; the file takes no more writes then.
     pub async fn flush(&self, io: &Handle) -> Result<(), IoError> {
         let request = Request { kind: Kind::Flush, fua: false, offset: 0, len: 0, memory: Memory::empty() };
-        self.0.handle(io, request).await.1
+        self.node().handle(io, request).await.1
     }
 
     /// A table of big-endian words.

@@ -15,6 +15,7 @@ use crate::io::{Buf, byte_count};
 use crate::node::points::Points;
 use crate::node::{Kind, Outcome, Request};
 use crate::reactor::Handle;
+use std::sync::atomic::Ordering;
 
 /// A part of a request, and where it lies in the request's memory.
 #[derive(Clone, Copy)]
@@ -75,13 +76,13 @@ impl Image {
             request.memory.surround(head, tail);
         }
         let (offset, len) = (host - before, request.memory.len());
-        if self.data.length() < offset + len {
+        if self.data.get().length() < offset + len {
             // The last cluster of a file may end past its end.
-            self.data.grow(io, offset + len).await?;
+            self.data.get().grow(io, offset + len).await?;
         }
         let memory = std::mem::replace(&mut request.memory, crate::io::Memory::empty());
         let write = Request { kind: Kind::Write, fua: false, offset, len, memory };
-        let (memory, result) = self.data.handle(io, write).await;
+        let (memory, result) = self.data.get().handle(io, write).await;
         request.memory = memory;
         result
     }
@@ -194,7 +195,7 @@ impl Image {
     pub(super) fn reads_as_zeroes(&self, extent: &Extent) -> bool {
         match extent.found {
             Found::Zero { .. } => true,
-            Found::Unallocated => self.backing().is_none(),
+            Found::Unallocated => !self.backing.is_some(),
             _ => false,
         }
     }
@@ -202,7 +203,7 @@ impl Image {
     /// Frees what an entry led to, unless it is `kept`.
     pub(super) fn free_replaced(&self, last: Entry, kept: Option<u64>, discarded: bool) {
         let geometry = self.geometry;
-        let punch = discarded && self.punches;
+        let punch = discarded && self.punches.load(Ordering::Relaxed);
         match last {
             Entry::Data { host, copied } | Entry::Zero { host: Some(host), copied }
                 if Some(host) != kept && !geometry.external_data =>

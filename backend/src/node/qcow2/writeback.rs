@@ -10,7 +10,6 @@
 
 use super::freed::Freed;
 use super::image::Image;
-use super::journal::Journal;
 use super::l2::Pin;
 use crate::epoch::Passage;
 use crate::error::IoError;
@@ -92,13 +91,13 @@ impl Image {
         self.writeback.begun.store(number, Ordering::Release);
         tracing::trace!("write-back: begins");
         let freed = self.freed.begin();
-        self.journal.get().into_iter().for_each(Journal::begin_cycle);
+        self.journal.load().iter().for_each(|journal| journal.begin_cycle());
         let result = self.cycle(io).await;
         tracing::trace!(ok = result.is_ok(), "write-back: ends");
         match result {
             Ok(()) => {
                 // Before anything is used again that what was noted leads to.
-                self.journal.get().into_iter().for_each(Journal::end_cycle);
+                self.journal.load().iter().for_each(|journal| journal.end_cycle());
                 self.freed.settle(freed, Passage::of(points.seats()));
             }
             Err(error) => {
@@ -161,7 +160,7 @@ impl Image {
     async fn flush_files(&self, io: &Handle) -> Result<(), IoError> {
         if self.geometry.external_data {
             let flush = Request { kind: Kind::Flush, fua: false, offset: 0, len: 0, memory: Memory::empty() };
-            self.data.handle(io, flush).await.1?;
+            self.data.get().handle(io, flush).await.1?;
         }
         self.store.flush(io).await
     }
@@ -181,6 +180,12 @@ impl Image {
             self.writeback.l1_unsure().remove(&sector);
         }
         Ok(())
+    }
+
+    /// The file may lack any L1 entry that it should have.
+    pub(super) fn doubt_l1(&self) {
+        let sectors = self.writeback.l1_in_file().len().div_ceil(ENTRIES_PER_SECTOR);
+        self.writeback.l1_unsure().extend(0..sectors);
     }
 
     /// Writes an L1 entry that says something else of the same table.
@@ -209,7 +214,7 @@ impl Image {
                 let len = clusters * self.geometry.cluster();
                 let discard = Request { kind: Kind::Discard, fua: false, offset: host, len, memory: Memory::empty() };
                 // Advice: storage that does not take it keeps the space.
-                let _ = self.data.handle(io, discard).await;
+                let _ = self.data.get().handle(io, discard).await;
             }
             if let Err(error) = self.refcounts.release(io, host, clusters).await {
                 tracing::warn!(%error, offset = host, clusters, "clusters of an image could not be freed: they leak");

@@ -15,6 +15,7 @@ use crate::node::points::Points;
 use crate::node::{Kind, Request};
 use crate::reactor::Handle;
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 /// What becomes of whole clusters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,15 +65,15 @@ impl Image {
             return Ok(());
         }
         let end = last.min(self.length());
-        self.data.grow(io, end).await?;
+        self.data.get().grow(io, end).await?;
         let (kind, len) = (Kind::Zero { unmap }, end.saturating_sub(first));
-        self.data.handle(io, Request { kind, fua: false, offset: first, len, memory: Memory::empty() }).await.1
+        self.data.get().handle(io, Request { kind, fua: false, offset: first, len, memory: Memory::empty() }).await.1
     }
 
     /// Gives the space of clusters back that have lost their entries, in a data file: it is at once nobody's there, for
     /// a cluster of the guest's has one place only. Whoever takes it again waits for the range lock that is held here.
     async fn punch_apart(&self, io: &Handle, lost: impl Iterator<Item = (u64, Entry)>) {
-        if !self.geometry.external_data || !self.punches {
+        if !self.geometry.external_data || !self.punches.load(Ordering::Relaxed) {
             return;
         }
         let mut runs: Vec<Range<u64>> = Vec::new();
@@ -87,16 +88,16 @@ impl Image {
             }
         }
         for Range { start, end } in runs {
-            let len = end.min(self.data.length()).saturating_sub(start);
+            let len = end.min(self.data.get().length()).saturating_sub(start);
             let discard = Request { kind: Kind::Discard, fua: false, offset: start, len, memory: Memory::empty() };
             // Advice: storage that does not take it keeps the space.
-            let _ = self.data.handle(io, discard).await;
+            let _ = self.data.get().handle(io, discard).await;
         }
     }
 
     /// Version 2 has no zero clusters: one without an entry shows the backing file's content.
     fn keeps_backing_content(&self) -> bool {
-        self.geometry.version < 3 && self.backing().is_some()
+        self.geometry.version < 3 && self.backing.is_some()
     }
 
     /// The first cluster that is whole from `offset` on.
@@ -150,7 +151,7 @@ impl Image {
     ) -> Result<(), IoError> {
         let geometry = self.geometry;
         let index = geometry.l1_index(first);
-        let without_table = self.backing().is_none() && self.tables.l1(index) == 0;
+        let without_table = !self.backing.is_some() && self.tables.l1(index) == 0;
         if without_table {
             return Ok(());
         }
@@ -211,7 +212,7 @@ impl Image {
         let geometry = self.geometry;
         let zero = if geometry.version < 3 { 0 } else { geometry.zero_entry(None) };
         match before {
-            Entry::Unallocated if self.backing().is_none() => None,
+            Entry::Unallocated if !self.backing.is_some() => None,
             Entry::Zero { host: None, .. } => None,
             Entry::Zero { host: Some(_), .. } if fate == Fate::Keep => None,
             Entry::Data { host, copied: true } if fate == Fate::Keep => Some(geometry.zero_entry(Some(host))),
@@ -221,7 +222,7 @@ impl Image {
 
     /// Version 2: clusters without a backing file lose their entries, others are written.
     async fn zero_old(&self, io: &Handle, first: u64, last: u64, points: &Points) -> Result<(), IoError> {
-        if self.backing().is_some() {
+        if self.backing.is_some() {
             let mut at = first;
             while at < last {
                 let end = (at + self.geometry.cluster()).min(last).min(self.length());

@@ -100,6 +100,21 @@ impl Bench {
         self.run(node, bare(kind, offset, len)).1
     }
 
+    /// Ends what a failed flush has begun, if a flush succeeds now.
+    pub fn revive(&mut self, node: &Arc<Node>) -> Result<bool, IoError> {
+        let result = Rc::new(RefCell::new(None));
+        let (node, handle, revived) = (node.clone(), self.reactors[0].1.handle().clone(), result.clone());
+        let done = Slot::default();
+        let slot = done.clone();
+        self.reactors[0].1.handle().spawn(async move {
+            let Driver::File(file) = node.driver() else { unreachable!("a file") };
+            *revived.borrow_mut() = Some(file.revive(&handle).await);
+            *slot.borrow_mut() = Some((Memory::empty(), Ok(())));
+        });
+        self.finish(&[&done]);
+        result.take().unwrap()
+    }
+
     /// What the disk holds.
     pub fn content(&self) -> Vec<u8> {
         self.world.content(FileId(0))

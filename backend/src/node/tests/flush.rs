@@ -59,3 +59,19 @@ fn a_write_that_must_be_stable_survives_a_power_cut_without_a_flush() {
         assert_eq!((&content[512..1024], &content[4096..4608]), (&[2; 512][..], &[0; 512][..]), "seed {seed}");
     }
 }
+
+#[test]
+fn after_a_failed_flush_writes_succeed_again_when_a_flush_does_that_was_asked_to_end_it() {
+    let mut bench = Bench::new(1, &[1; 8192], 1).with_faults(Faults { flush_error: 1024, ..Faults::default() });
+    let node = bench.file(None);
+    assert_eq!(bench.write(&node, 0, &[2; 512]), Ok(()));
+    assert_eq!(bench.bare(&node, Kind::Flush, 0, 0), Err(IoError::Io));
+    assert_eq!(bench.revive(&node), Err(IoError::Io), "storage does not work yet");
+    assert_eq!(bench.write(&node, 0, &[2; 512]), Err(IoError::Io));
+    bench.world.set_faults(Faults::default());
+    assert_eq!(bench.revive(&node), Ok(true));
+    assert_eq!(bench.revive(&node), Ok(false), "nothing was wrong any more");
+    assert_eq!(bench.write(&node, 512, &[3; 512]), Ok(()));
+    assert_eq!(bench.bare(&node, Kind::Flush, 0, 0), Ok(()));
+    assert_eq!(bench.cut_power()[512..1024], [3; 512]);
+}

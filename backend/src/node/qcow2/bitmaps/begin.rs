@@ -16,7 +16,8 @@ impl Image {
     /// Those of a change of the header.
     pub(in crate::node::qcow2) async fn forget_stale_bitmaps(&self, io: &Handle) -> Result<(), ChangeError> {
         if self.header().stale_bitmaps {
-            let file = self.file().name();
+            let below = self.file();
+            let file = below.name();
             tracing::warn!(
                 file,
                 "a program lacking bitmap support modified this image, so all bitmaps are dropped; some clusters may \

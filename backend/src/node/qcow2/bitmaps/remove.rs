@@ -24,7 +24,7 @@ impl Image {
     /// # Errors
     /// See [`StoreError`].
     pub async fn remove_bitmap(&self, io: &Handle, name: &str) -> Result<(), StoreError> {
-        if self.read_only {
+        if self.is_read_only() {
             return Err(StoreError::ReadOnly);
         }
         let _turn = self.bitmaps.turn.lock(0..1).await;

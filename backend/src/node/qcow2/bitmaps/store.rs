@@ -29,7 +29,7 @@ impl Image {
             self.changes().stored();
             return Ok(());
         }
-        if self.read_only {
+        if self.is_read_only() {
             return Err(StoreError::ReadOnly);
         }
         // Storage that has lost something would have its loss hidden by bitmaps that do not mark it.

@@ -63,7 +63,8 @@ impl Image {
             Ok(place) => Ok(Some(place)),
             Err(error) if self.changes.is_demanded() => Err(OpenError::Changes(error)),
             Err(error) => {
-                let file = self.file().name();
+                let below = self.file();
+                let file = below.name();
                 tracing::warn!(file, "bitmaps of an image will not survive a crash: no change journal: {error}");
                 Ok(None)
             }
@@ -91,14 +92,15 @@ impl Image {
     /// There is none, and the user asked for one.
     pub async fn ensure_changes(&self, io: &Handle) -> Result<(), OpenError> {
         let _turn = self.changes.turn.lock(0..1).await;
-        let none = self.read_only || self.header().version < 3 || self.changes.crash_safe() == CrashSafe::Off;
+        let none = self.is_read_only() || self.header().version < 3 || self.changes.crash_safe() == CrashSafe::Off;
         if none || self.changes.journal().is_some() {
             return Ok(());
         }
         let now = self.header().tie();
         // Without journals so far there is no number yet.
         let number = if now.tables { now.number } else { tie::number() };
-        *locked(&self.changes.unnamed) = self.try_begin_changes(io, number, None, self.journal.get()).await?;
+        *locked(&self.changes.unnamed) =
+            self.try_begin_changes(io, number, None, self.journal.load_full().as_deref()).await?;
         Ok(())
     }
 

@@ -40,7 +40,8 @@ impl Image {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
-                let file = self.file().name();
+                let below = self.file();
+                let file = below.name();
                 tracing::warn!(file, %error, "bitmaps of an image could not be stored; its change journal has what they lack");
                 return;
             }
@@ -53,7 +54,8 @@ impl Image {
     /// Makes a change of bitmaps that is no write outlive a crash. If that fails, nothing of them does.
     pub async fn save_changes(&self, io: &Handle, points: &Points) {
         if let Err(error) = self.save_bitmaps(io, points).await {
-            let file = self.file().name();
+            let below = self.file();
+            let file = below.name();
             tracing::warn!(file, %error, "a change of bitmaps could not be stored");
             self.give_up_changes(io, IoError::Io).await;
         }

@@ -53,7 +53,8 @@ impl Image {
     }
 
     fn tell_loss(&self, error: IoError) {
-        let file = self.file().name();
+        let below = self.file();
+        let file = below.name();
         tracing::error!(
             file,
             %error,

@@ -15,7 +15,7 @@ impl Image {
         if header.autoclear & bits::AUTOCLEAR_RAW_DATA == 0 || !self.bitmaps.has_any() {
             return None;
         }
-        state(&self.data).map(|number| Tie { number, data_left: true, ..Tie::default() })
+        state(&self.data.get()).map(|number| Tie { number, data_left: true, ..Tie::default() })
     }
 }
 
@@ -31,7 +31,7 @@ pub(in crate::node::qcow2) fn is_changed(header: &Header, data: &Node) -> bool {
 pub(in crate::node::qcow2) fn state(node: &Node) -> Option<u64> {
     let path = match node.driver() {
         Driver::File(file) => file.path(),
-        _ => return state(node.child()?),
+        _ => return state(&*node.child()?),
     };
     let stat = std::fs::metadata(path).ok().filter(|stat| !stat.file_type().is_block_device())?;
     let parts = [stat.size().cast_signed(), stat.ctime(), stat.ctime_nsec()];

@@ -22,9 +22,10 @@ impl Image {
         io: &Handle,
         place: &Place,
     ) -> Result<Option<Journal>, OpenError> {
-        let file = self.store.node().name();
+        let below = self.store.node();
+        let file = below.name();
         let Some(id) = self.header().journal() else { return Ok(None) };
-        let image = path_of(self.store.node()).unwrap_or_default();
+        let image = path_of(&self.store.node()).unwrap_or_default();
         let journal = match place.find(id, &image) {
             Ok(Some(journal)) => journal,
             Ok(None) => {
@@ -52,9 +53,10 @@ impl Image {
     /// Makes a new journal with this number, before the header names it. Without one, which is no error, the image is as
     /// after its last flush when this process is killed.
     pub(in crate::node::qcow2) fn make_journal(&self, place: &Place, number: u64) -> Option<Journal> {
-        let made = place.create(number, &path_of(self.store.node()).unwrap_or_default());
+        let made = place.create(number, &path_of(&self.store.node()).unwrap_or_default());
         made.inspect_err(|error| {
-            let file = self.store.node().name();
+            let below = self.store.node();
+            let file = below.name();
             tracing::warn!(file, %error, "an image has no journal: if the daemon is killed, what was not flushed is lost");
         })
         .ok()
@@ -72,8 +74,9 @@ impl Image {
                 ChangeError::Header(_) => IoError::Io,
             })?;
         }
+        let journal = self.journal.swap(None);
         if left.changes != Some(Changes::Shared) {
-            self.journal.get().into_iter().for_each(Journal::remove);
+            journal.iter().for_each(|journal| journal.remove());
         }
         Ok(())
     }
@@ -83,6 +86,6 @@ impl Image {
 pub(in crate::node::qcow2) fn path_of(node: &Node) -> Option<PathBuf> {
     match node.driver() {
         Driver::File(file) => std::fs::canonicalize(file.path()).ok(),
-        _ => path_of(node.child()?),
+        _ => path_of(&*node.child()?),
     }
 }

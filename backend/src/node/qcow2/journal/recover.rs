@@ -36,7 +36,7 @@ impl Image {
         points: &Points,
         change: impl Fn(),
     ) -> Result<(), IoError> {
-        let Some(journal) = self.journal.get() else {
+        let Some(journal) = self.journal.load_full() else {
             change();
             return Ok(());
         };

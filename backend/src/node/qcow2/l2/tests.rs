@@ -4,6 +4,7 @@ use super::*;
 use crate::graph::Graph;
 use crate::io::sim::{PortId, World};
 use crate::io::{Buf, FileId, Memory, OpKind, Wait, byte_count};
+use crate::node::link::MaybeLink;
 use crate::node::options::{Discard, DriverOptions, FileOptions, Locking};
 use crate::node::qcow2::compressed::{Inflater, Method};
 use crate::node::qcow2::map::{Extent, Found, View};
@@ -203,10 +204,10 @@ fn a_reader_waits_for_nobody_to_make_room() {
     }
     let last = TABLES - 1;
     assert!(pins.len() < last, "there is no room for the last table");
-    let (image, data) = (tables.clone(), disk.store.node().clone());
+    let (image, data) = (tables.clone(), disk.store.link().clone());
     let extent = disk.run(move |io| async move {
         let inflater = Inflater::new(Method::Zlib);
-        let view = View { tables: &image, data: &data, backing: None, inflater: &inflater };
+        let view = View { tables: &image, data: &data, backing: MaybeLink::new(None).look(), inflater: &inflater };
         view.locate_or_load(&io, at(last, 3) + 8, 4 * CLUSTER).await
     });
     let found = Found::Data { host: host(last, 3) + 8, copied: true };
@@ -221,9 +222,9 @@ fn a_request_that_is_one_run_in_the_file_goes_straight_there_and_others_do_not()
         table[8] = own(2000);
         (table[10], table[11], table[12]) = (host(5, 10), 1, 0);
     });
-    let (tables, data) = (disk.open(), disk.store.node().clone());
+    let (tables, data) = (disk.open(), disk.store.link().clone());
     let inflater = Inflater::new(Method::Zlib);
-    let view = View { tables: &tables, data: &data, backing: None, inflater: &inflater };
+    let view = View { tables: &tables, data: &data, backing: MaybeLink::new(None).look(), inflater: &inflater };
     let map = |kind, entry, len: u64, fua| {
         let memory = Memory::from(Buf::new(byte_count(len)));
         view.map(&Request { kind, fua, offset: at(5, entry), len, memory }, at(5, entry))

@@ -33,6 +33,10 @@ impl Block {
         self.mark(width.bytes(number));
     }
 
+    pub(super) fn mark_dirty(&mut self) {
+        self.mark(0..self.bytes.len());
+    }
+
     fn mark(&mut self, bytes: Range<usize>) {
         self.dirty = Some(match self.dirty.take() {
             Some(dirty) => dirty.start.min(bytes.start)..dirty.end.max(bytes.end),

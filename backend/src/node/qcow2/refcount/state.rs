@@ -266,6 +266,14 @@ impl State {
     }
 
     /// Whether the file does not have all of this.
+    /// The file lacks a block, and the entry that leads there.
+    pub(super) fn mark_dirty(&mut self, region: usize) {
+        if let Some(block) = self.blocks.get(region) {
+            block.mark_dirty();
+            self.changed.insert(region);
+        }
+    }
+
     pub(super) fn is_dirty(&self) -> bool {
         self.tables.len() > 1 || !self.changed.is_empty() || self.blocks.is_dirty()
     }
