@@ -8,6 +8,8 @@
 #   make qcow2-oracle  random requests to qcow2 images beside a model, imago and QEMU: SEEDS=n sequences (10000), from
 #                    START=s on (1)
 #   make qcow2-kill  the daemon of qcow2 images killed under load ROUNDS=n times (200)
+#   make changes-kill  the daemon of images with persistent bitmaps killed under load ROUNDS=n times (200), backups made
+#                    by these bitmaps compared with the disk; about ten minutes
 #   make fuzz        bytes that libFuzzer makes up, to what reads untrusted bytes: SECONDS_EACH=n for each (60)
 #   make qcow2-cuts  power cuts at any write of recorded loads of qcow2 images: CUTS=n cuts (10000), from recording
 #                    START=s on (0)
@@ -117,6 +119,12 @@ qcow2-kill:
 	@.ci/install 'qemu-utils: qemu-img and qemu-io make and check the images'
 	TMPDIR=$(SCRATCH) ROUNDS=$(ROUNDS) cargo test --locked -p tidemark --test it \
 	  when_daemons_are_killed_at_any_moment -- --nocapture
+
+.PHONY: changes-kill
+changes-kill:
+	@.ci/install 'qemu-utils: qemu-img makes and checks the images'
+	TMPDIR=$(SCRATCH) ROUNDS=$(ROUNDS) cargo test --locked -p tidemark --test it bitmaps_lose_their_daemon -- --nocapture
+
 CUTS ?= 10000
 
 # Recordings begin at 0, seeds of the simulator at 1.

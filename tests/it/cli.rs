@@ -5,7 +5,7 @@ mod backup;
 mod bitmap;
 mod check;
 mod control;
-mod grown;
+pub mod grown;
 mod images;
 mod info;
 mod options;

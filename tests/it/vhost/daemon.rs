@@ -45,17 +45,21 @@ impl Daemon {
         Self::of(TIDEMARK, node, export)
     }
 
+    /// As [`Daemon::with_node`], over files made by `prepare`.
+    pub fn with_image(node: &str, prepare: impl FnOnce(&Place)) -> Self {
+        Self::launch(TIDEMARK, options(node, ""), prepare)
+    }
+
+    /// As [`Daemon::with_image`], started by a line of a shell, which has the program and its options as "$@".
+    pub fn started_by(line: &str, node: &str, prepare: impl FnOnce(&Place)) -> Self {
+        let mut arguments = ["-ec", line, "sh", TIDEMARK].map(str::to_owned).to_vec();
+        arguments.extend(options(node, ""));
+        Self::launch("sh", arguments, prepare)
+    }
+
     /// Either program, with the same options.
     pub fn of(program: &'static str, node: &str, export: &str) -> Self {
-        let export =
-            format!("vhost-user-blk,id=e,node-name=n,addr.type=unix,addr.path=blk,writable=on,num-queues=4{export}");
-        let mut arguments = ["--blockdev", node, "--export", &export].map(str::to_owned).to_vec();
-        // Each of them has one client at a time.
-        for monitor in ["qmp", "qmp2"] {
-            let chardev = format!("socket,id={monitor},path={monitor},server=on,wait=off");
-            arguments.extend(["--chardev".into(), chardev, "--monitor".into(), format!("chardev={monitor}")]);
-        }
-        Self::launch(program, arguments, |_| ())
+        Self::launch(program, options(node, export), |_| ())
     }
 
     fn launch(program: &'static str, arguments: Vec<String>, prepare: impl FnOnce(&Place)) -> Self {
@@ -64,8 +68,13 @@ impl Daemon {
         prepare(&place);
         let process = spawn(program, &place, &arguments);
         let daemon = Self { place, program, arguments, process };
-        wait_until("the monitor", || daemon.file("qmp").exists() && UnixStream::connect(daemon.file("qmp")).is_ok());
+        daemon.wait_ready();
         daemon
+    }
+
+    /// Waits until it takes commands.
+    pub fn wait_ready(&self) {
+        wait_until("the monitor", || self.file("qmp").exists() && UnixStream::connect(self.file("qmp")).is_ok());
     }
 
     /// A file in its directory.
@@ -173,6 +182,19 @@ impl Daemon {
         self.terminate();
         self.log()
     }
+}
+
+/// Options in the style of `qemu-storage-daemon`.
+fn options(node: &str, export: &str) -> Vec<String> {
+    let export =
+        format!("vhost-user-blk,id=e,node-name=n,addr.type=unix,addr.path=blk,writable=on,num-queues=4{export}");
+    let mut arguments = ["--blockdev", node, "--export", &export].map(str::to_owned).to_vec();
+    // Each of them has one client at a time.
+    for monitor in ["qmp", "qmp2"] {
+        let chardev = format!("socket,id={monitor},path={monitor},server=on,wait=off");
+        arguments.extend(["--chardev".into(), chardev, "--monitor".into(), format!("chardev={monitor}")]);
+    }
+    arguments
 }
 
 fn spawn(program: &str, place: &Place, arguments: &[String]) -> Child {

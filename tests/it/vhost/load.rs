@@ -4,6 +4,8 @@
 //! notice a request that completes twice. Of a disk that may lose what was not flushed when its daemon is killed, the
 //! model knows all that a block may have then.
 
+use std::ops::Range;
+
 use fastrand::Rng;
 use tidemark_frontend::{Completion, Device, GuestBuf, GuestMemory, Queue, Request, Status};
 
@@ -11,8 +13,8 @@ use crate::cli::process::TIMEOUT;
 
 /// Bytes of a block.
 pub const BLOCK: u32 = 4096;
-/// Blocks of the disk that are used, from its start.
-const BLOCKS: usize = 1024;
+/// Blocks of the disk that are used.
+pub const BLOCKS: usize = 1024;
 /// Requests per queue.
 const DEPTH: u16 = 24;
 
@@ -38,6 +40,10 @@ pub struct Load {
     /// Reads may find any of these for now.
     after_loss: bool,
     taken: Vec<bool>,
+    /// Bytes from one block to the next.
+    stride: u64,
+    /// The blocks that new requests go to.
+    window: Range<usize>,
     rng: Rng,
     completed: u64,
     overtaken: u64,
@@ -64,10 +70,22 @@ impl Load {
             possible: vec![vec![0]; BLOCKS],
             after_loss: false,
             taken: vec![false; BLOCKS],
+            stride: u64::from(BLOCK),
+            window: 0..BLOCKS,
             rng: Rng::with_seed(seed),
             completed: 0,
             overtaken: 0,
         }
+    }
+
+    /// Has the blocks so many bytes apart, from the disk's start; what is between them stays.
+    pub fn with_stride(self, stride: u64) -> Self {
+        Self { stride, ..self }
+    }
+
+    /// Uses no others than these blocks from now on; more than all queues have in flight.
+    pub fn within(&mut self, blocks: Range<usize>) {
+        self.window = blocks;
     }
 
     /// Takes buffers from other memory from now on.
@@ -106,7 +124,7 @@ impl Load {
         self.drain();
         for block in 0..BLOCKS {
             let buf = self.bufs[0].pop().unwrap();
-            let offset = block as u64 * u64::from(BLOCK);
+            let offset = block as u64 * self.stride;
             self.queues[0].enqueue(&Request::Read { offset, data: &[buf] }).unwrap();
             self.queues[0].publish().unwrap();
             finish(&mut self.queues[0], 0);
@@ -171,8 +189,11 @@ impl Load {
 
     /// What a disk of `len` bytes has to hold now.
     pub fn expected(&self, len: u64) -> Vec<u8> {
-        let mut disk: Vec<u8> = self.model.iter().flat_map(|value| contents(*value)).collect();
-        disk.resize(usize::try_from(len).unwrap(), 0);
+        let mut disk = vec![0; usize::try_from(len).unwrap()];
+        let stride = usize::try_from(self.stride).unwrap();
+        for (place, value) in disk.chunks_mut(stride).zip(&self.model) {
+            place[..BLOCK as usize].copy_from_slice(&contents(*value));
+        }
         disk
     }
 
@@ -190,13 +211,13 @@ impl Load {
 
     fn submit(&mut self, queue: usize, buf: GuestBuf) {
         let block = loop {
-            let block = self.rng.usize(..BLOCKS);
+            let block = self.rng.usize(self.window.clone());
             if !std::mem::replace(&mut self.taken[block], true) {
                 break block;
             }
         };
         let write = self.rng.bool();
-        let offset = block as u64 * u64::from(BLOCK);
+        let offset = block as u64 * self.stride;
         let request = if write {
             self.model[block] = self.rng.u64(1..);
             self.possible[block].push(self.model[block]);
