@@ -61,10 +61,12 @@ mod tests {
     #[test]
     fn one_that_waited_is_the_last_for_a_pause_and_the_next_pause_is_longer() {
         let mut patience = Patience::default();
-        patience.learn(0, 2 * MS);
-        assert!(!patience.allows(101 * MS) && patience.allows(102 * MS));
-        patience.learn(102 * MS, 110 * MS);
-        assert!(!patience.allows(309 * MS) && patience.allows(310 * MS));
+        patience.learn(0, 5 * MS);
+        assert!(patience.allows(5 * MS), "a time slice of somebody else is no wait");
+        patience.learn(0, 10 * MS);
+        assert!(!patience.allows(109 * MS) && patience.allows(110 * MS));
+        patience.learn(110 * MS, 120 * MS);
+        assert!(!patience.allows(319 * MS) && patience.allows(320 * MS));
     }
 
     #[test]
@@ -84,11 +86,12 @@ mod tests {
     fn after_a_good_time_pauses_are_short_again() {
         let mut patience = Patience::default();
         for now in [0, 1000 * MS, 2000 * MS, 4000 * MS] {
-            patience.learn(now, now + 5 * MS);
+            patience.learn(now, now + 10 * MS);
         }
-        assert!(!patience.allows(4700 * MS) && patience.allows(4805 * MS));
-        patience.learn(4805 * MS + 1700 * MS, 4805 * MS + 1700 * MS);
-        patience.learn(7000 * MS, 7005 * MS);
-        assert!(!patience.allows(7104 * MS) && patience.allows(7105 * MS));
+        // The next would be of 1.6 s, after one of 0.8 s.
+        assert!(!patience.allows(4809 * MS) && patience.allows(4810 * MS));
+        patience.learn(6411 * MS, 6411 * MS);
+        patience.learn(7000 * MS, 7010 * MS);
+        assert!(!patience.allows(7109 * MS) && patience.allows(7110 * MS));
     }
 }

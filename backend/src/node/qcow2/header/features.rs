@@ -37,7 +37,7 @@ pub mod bits {
 /// Bytes of an entry of the feature name table: kind, bit, name.
 const ENTRY: usize = 48;
 /// (kind of bit, number of bit, name), as QEMU names them.
-const NAMES: [(u8, u8, &str); 12] = [
+const NAMES: [(u8, u8, &str); 8] = [
     (0, 0, "dirty bit"),
     (0, 1, "corrupt bit"),
     (0, 2, "external data file"),
@@ -46,10 +46,6 @@ const NAMES: [(u8, u8, &str); 12] = [
     (1, 0, "lazy refcounts"),
     (2, 0, "bitmaps"),
     (2, 1, "raw external data"),
-    (2, 62, "tidemark journal of tables"),
-    (2, 61, "tidemark change journal"),
-    (2, 60, "tidemark change journal in memory"),
-    (2, 59, "tidemark state of raw data"),
 ];
 
 /// The content of a feature name table for the features known here.
