@@ -28,7 +28,12 @@ pub fn allocate(machine: &mut Machine, refcounts: &Arc<Refcounts>, want: u64, ex
     machine.run(|io| Box::pin(task(io)))
 }
 
-pub fn release(machine: &mut Machine, refcounts: &Arc<Refcounts>, host: u64, clusters: u64) -> Vec<std::ops::Range<u64>> {
+pub fn release(
+    machine: &mut Machine,
+    refcounts: &Arc<Refcounts>,
+    host: u64,
+    clusters: u64,
+) -> Vec<std::ops::Range<u64>> {
     let refcounts = refcounts.clone();
     machine.run(|io| Box::pin(async move { refcounts.release(&io, host, clusters).await })).unwrap()
 }
