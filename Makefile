@@ -15,6 +15,10 @@
 #                    START=s on (0)
 #   make qcow2-mutations
 #                    takes barriers of the qcow2 code away in a copy of it; fails for each that no test sees missing
+#   make changes-cuts  the same for images with change journals and persistent bitmaps: CUTS=n cuts (10000), from image
+#                    START=s on (0)
+#   make changes-mutations
+#                    takes barriers of change journals away in a copy; fails for each that no test sees missing
 #   make bench       measurements beside qemu-storage-daemon and fio; about three quarters of an hour
 #   make lint        formatting, clippy, licences and sources of dependencies
 #   make docs        the API documentation
@@ -138,6 +142,18 @@ qcow2-cuts:
 qcow2-mutations:
 	@.ci/install 'qemu-utils: qemu-img and qemu-io make and check images' 'perl-base: puts the mutations in place'
 	@tests/mutations/run qcow2
+
+.PHONY: changes-cuts
+changes-cuts:
+	@.ci/install 'qemu-utils: qemu-img, qemu-io and qemu-storage-daemon make the images and read the bitmaps'
+	CUTS=$(CUTS) START=$(if $(filter file,$(origin START)),0,$(START)) cargo test --locked -p tidemark-backend \
+	  --features sim --lib qcow2::tests::changes -- --nocapture
+
+.PHONY: changes-mutations
+changes-mutations:
+	@.ci/install 'qemu-utils: qemu-img, qemu-io and qemu-storage-daemon make the images and read the bitmaps' \
+	  'perl-base: puts the mutations in place'
+	@tests/mutations/run changes
 
 FUZZERS := qcow2_open
 SECONDS_EACH ?= 60

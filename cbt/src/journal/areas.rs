@@ -119,7 +119,8 @@ impl Areas {
         let range = pair * WORDS..(pair + 1) * WORDS;
         let (wanted, stable) = (self.wanted.get(range.clone())?, self.stable.get(range)?);
         let words: [u64; WORDS] = std::array::from_fn(|at| wanted[at].load(Ordering::Acquire));
-        let lacks = words.iter().zip(stable).any(|(wanted, stable)| wanted & !stable.load(Ordering::Acquire) != 0);
+        let mut both = words.iter().zip(stable).filter(|(wanted, _)| **wanted != 0);
+        let lacks = both.any(|(wanted, stable)| wanted & !stable.load(Ordering::Acquire) != 0);
         let sector = AreaSector { number, generation: self.generation, pair: pair as u64, words };
         lacks.then_some(sector)
     }
@@ -128,7 +129,8 @@ impl Areas {
     pub fn stable(&self, sectors: &[AreaSector]) {
         for sector in sectors {
             let first = usize::try_from(sector.pair).unwrap_or(usize::MAX).saturating_mul(WORDS);
-            for (stable, word) in self.stable.iter().skip(first).zip(&sector.words) {
+            let both = self.stable.iter().skip(first).zip(&sector.words);
+            for (stable, word) in both.filter(|(_, word)| **word != 0) {
                 stable.fetch_or(*word, Ordering::AcqRel);
             }
         }

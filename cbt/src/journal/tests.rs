@@ -6,7 +6,15 @@ use proptest::prelude::*;
 const MIB: u64 = 1 << 20;
 
 fn head() -> Head {
-    Head { sequence: 4, number: 77, previous: Some(76), size: 9000 * MIB, area: area_for(9000 * MIB), live: 5, lost: vec![hash("b0"), 9] }
+    Head {
+        sequence: 4,
+        number: 77,
+        previous: Some(76),
+        size: 9000 * MIB,
+        area: area_for(9000 * MIB),
+        live: 5,
+        lost: vec![hash("b0"), 9],
+    }
 }
 
 /// All sectors behind the heads, none of them written.

@@ -21,7 +21,7 @@ pub(super) use load::load;
 
 use super::bitmap_directory::BitmapEntry;
 use crate::bitmaps::Persistent;
-use crate::range_lock::RangeLock;
+use crate::range_lock::{Guard, RangeLock};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidemark_cbt::Bitmap;
@@ -57,6 +57,11 @@ pub struct Bitmaps {
 impl Bitmaps {
     fn in_file(&self) -> MutexGuard<'_, InFile> {
         self.in_file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody else changes what the file has.
+    pub(super) async fn turn(&self) -> Guard<'_> {
+        self.turn.lock(0..1).await
     }
 
     /// Whether the file has bitmaps.

@@ -2,6 +2,7 @@
 
 mod bitmaps;
 mod broken;
+mod changes;
 mod differential;
 mod dirty;
 mod full;

@@ -24,6 +24,7 @@ impl Image {
     /// # Errors
     /// See [`StoreError`]; the file says that they are in use, or does not have them.
     pub async fn store_bitmaps(&self, io: &Handle, points: &Points) -> Result<(), StoreError> {
+        let _turn = self.bitmaps.turn().await;
         let bitmaps = points.tracking().to_store()?;
         if bitmaps.is_empty() {
             self.changes().stored();
@@ -39,7 +40,7 @@ impl Image {
         Ok(())
     }
 
-    /// Stores these bitmaps, all of them or none, to be believed or `in_use`.
+    /// Stores these bitmaps, all of them or none, to be believed or `in_use`. It is the caller's turn.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -49,7 +50,6 @@ impl Image {
         bitmaps: &[Persistent],
         in_use: bool,
     ) -> Result<(), StoreError> {
-        let _turn = self.bitmaps.turn.lock(0..1).await;
         // Without any the file has what it has; and some may be stored for good meanwhile.
         if bitmaps.is_empty() || (in_use && self.changes().are_stored()) {
             return Ok(());

@@ -17,6 +17,8 @@ impl Image {
     /// See [`StoreError`]; the file has what it had.
     pub async fn save_bitmaps(&self, io: &Handle, points: &Points) -> Result<bool, StoreError> {
         let Some(journal) = self.changes.journal().filter(|_| !self.is_broken()) else { return Ok(false) };
+        // Before looking at the bitmaps: what others have seen before this does not take the place of what is seen here.
+        let _turn = self.bitmaps.turn().await;
         // What was swapped out is merged first: it is not in the journal any more when this has ended.
         while points.tracking().is_unsettled() {
             io.sleep_until(io.read_clock().saturating_add(LOOK_NS)).await;
@@ -24,6 +26,8 @@ impl Image {
         // Before looking at the bitmaps: what they lack after that is in the journal.
         let covers = journal.is_covering();
         let bitmaps = points.tracking().to_store()?;
+        // A bitmap that was cleared does not mark what was written before: a power cut must not undo that any more.
+        self.flush(io, points).await.map_err(StoreError::Flush)?;
         self.put_bitmaps(io, &bitmaps, true).await?;
         if covers {
             self.name_changes(io, &journal).await?;
@@ -34,6 +38,7 @@ impl Image {
     /// Stores what was loaded, before the image has a node.
     pub(super) async fn save_loaded(&self, io: &Handle) -> Result<(), StoreError> {
         let loaded: Vec<Persistent> = self.bitmaps.loaded().into_iter().filter(|bitmap| !bitmap.inconsistent).collect();
+        let _turn = self.bitmaps.turn().await;
         self.put_bitmaps(io, &loaded, true).await
     }
 }

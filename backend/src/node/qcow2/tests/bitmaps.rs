@@ -5,5 +5,5 @@ mod cuts;
 mod edits;
 mod foreign;
 mod interop;
-mod made;
-mod opened;
+pub(super) mod made;
+pub(super) mod opened;
