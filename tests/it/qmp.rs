@@ -2,6 +2,7 @@
 
 mod arguments;
 mod bitmaps;
+mod changed;
 mod clusters;
 mod commands;
 mod corruption;

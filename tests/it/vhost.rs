@@ -1,6 +1,7 @@
 //! The disk that the daemon serves, from the guest's side: a vhost-user front-end against the real program.
 
 mod bitmaps;
+mod changed_extents;
 mod changes;
 mod crash;
 mod daemon;

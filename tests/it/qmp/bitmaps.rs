@@ -115,7 +115,11 @@ fn state(daemon: &Daemon, client: &mut Client, request: &str) -> (Vec<String>, V
 }
 
 fn bitmaps_of(node: &Value) -> Option<Told> {
-    Some((node["node-name"].to_string(), node.get("dirty-bitmaps")?.clone()))
+    let mut bitmaps = node.get("dirty-bitmaps")?.clone();
+    // Members of our own begin with `x-`.
+    let members = bitmaps.as_array_mut()?.iter_mut().filter_map(Value::as_object_mut);
+    members.for_each(|members| members.retain(|name, _| !name.starts_with("x-")));
+    Some((node["node-name"].to_string(), bitmaps))
 }
 
 fn both() -> [(Daemon, Client); 2] {
