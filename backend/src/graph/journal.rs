@@ -51,6 +51,7 @@ impl Graph {
             // Without a file it survives the process only.
             (wanted, None) => (wanted.unwrap_or(CrashSafe::Process), PathBuf::new()),
         };
+        let is_named = options.change_journal.is_some();
         let (files, opened) = (self.files.clone(), Mutex::new(Weak::new()));
         let file: OpenFile = Arc::new(move |wanted| {
             // What was found in it may still be needed: it is locked once.
@@ -58,6 +59,8 @@ impl Graph {
             if let Some(node) = Weak::upgrade(&opened) {
                 return Ok(Some(node));
             }
+            // A file that somebody has named may be one that he did not mean.
+            let wanted = if is_named && wanted == Wanted::Own { Wanted::New } else { wanted };
             let node = open(&path, wanted, &files)?;
             *opened = node.as_ref().map(Arc::downgrade).unwrap_or_default();
             Ok(node)

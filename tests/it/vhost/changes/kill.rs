@@ -1,5 +1,5 @@
-//! The daemon is killed at random moments while a guest writes and backups run: no change is missed, no bitmap becomes
-//! inconsistent, and an incremental backup onto the last one is the disk.
+//! The daemon is killed at random moments while a guest writes and backups run, and the next ones while they recover what
+//! it left: no change is missed, no bitmap becomes inconsistent, and an incremental backup onto the last one is the disk.
 
 use std::fs;
 use std::thread;
@@ -24,6 +24,8 @@ const KINDS: [(&str, &str, &str); 4] = [
 const WINDOW: usize = 64;
 /// When the daemon makes its first checkpoint after it was started.
 const CHECKPOINT: Duration = Duration::from_secs(30);
+/// Microseconds in which a daemon opens its image, about.
+const MOST_RECOVERING_US: u64 = 200_000;
 /// One of so many daemons lives until its first checkpoint if there are as many rounds.
 const LONG_LIVED: usize = 25;
 
@@ -45,6 +47,8 @@ struct Life {
     rng: Rng,
     /// Blocks that the guest may have written to.
     used: Vec<bool>,
+    /// Daemons that were killed soon after they were started.
+    early: usize,
 }
 
 impl Life {
@@ -85,6 +89,18 @@ impl Life {
         assert_eq!(missed.map(|(sector, _): (u64, _)| sector), None, "{when}: a sector that '{bitmap}' has missed");
     }
 
+    /// Kills the daemon, and often one or two more that have just been started.
+    fn crash(&mut self) {
+        self.daemon.kill();
+        for _ in 0..self.rng.u8(..3) {
+            self.daemon.restart();
+            thread::sleep(Duration::from_micros(self.rng.u64(..MOST_RECOVERING_US)));
+            self.daemon.kill();
+            self.early += 1;
+        }
+        restart(&mut self.daemon);
+    }
+
     /// A backup that is under way when the daemon is killed.
     fn begin_backup(&mut self) {
         let mut client = self.daemon.qmp();
@@ -113,7 +129,7 @@ fn live((kind, make, options): (&str, &str, &str), rounds: usize, seed: u64) -> 
     let daemon = serve(options, &format!("{make}\n{THREE}\ntruncate -s 32M daily weekly"));
     let mut device = daemon.connect(DeviceOptions::default().with_queues(2, 64));
     let load = Load::new(&mut device, 2, seed).with_stride(DISK / BLOCKS as u64);
-    let mut life = Life { daemon, load, rng: Rng::with_seed(seed), used: vec![false; BLOCKS] };
+    let mut life = Life { daemon, load, rng: Rng::with_seed(seed), used: vec![false; BLOCKS], early: 0 };
     for round in 0..rounds {
         let when = format!("{kind}, crash {round}");
         if life.rng.u8(..3) == 0 {
@@ -122,8 +138,7 @@ fn live((kind, make, options): (&str, &str, &str), rounds: usize, seed: u64) -> 
         let long = round % LONG_LIVED == LONG_LIVED - 1;
         let early = Duration::from_millis(life.rng.u64(..20));
         life.work(if long { CHECKPOINT - early } else { Duration::ZERO });
-        life.daemon.kill();
-        restart(&mut life.daemon);
+        life.crash();
         check_bitmaps(&bitmaps(&mut life.daemon.qmp()), &when);
         device.reconnect().unwrap();
         if round % 4 == 3 {
@@ -137,8 +152,9 @@ fn live((kind, make, options): (&str, &str, &str), rounds: usize, seed: u64) -> 
     let used = life.used.iter().filter(|used| **used).count() as u64 * u64::from(BLOCK);
     let told = told(&life.daemon);
     println!(
-        "{kind}: killed {rounds} times, {} requests ended; {} bitmaps recovered, each with {} KiB more than stored; \
+        "{kind}: killed {rounds} times, and {} times while starting; {} requests ended; {} bitmaps recovered, each with {} KiB more than stored; \
          the one never cleared marks {} KiB, at most {} KiB were written to",
+        life.early,
         life.load.completed(),
         told.len(),
         told.iter().sum::<u64>() / 1024 / (told.len() as u64).max(1),

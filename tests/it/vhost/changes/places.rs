@@ -11,7 +11,7 @@ use crate::cli::process::Place;
 const ADD: &str = "qemu-img bitmap --add disk a";
 
 /// The daemon over an image on a loop device, which has the name `device`.
-fn on_device(more: &str, make: &str) -> (Daemon, Loop) {
+pub fn on_device(more: &str, make: &str) -> (Daemon, Loop) {
     let mut device = None;
     let daemon = Daemon::with_image(&on("device", more), |place| device = Some(attach(place, make)));
     (daemon, device.unwrap())
@@ -102,6 +102,13 @@ fn a_file_that_is_no_journal_is_not_taken_for_one_and_stays_as_it_is() {
     let said = refusal(&node(",x-crash-safe=power,x-journal=precious"), &place, &make);
     assert!(said.contains("precious") && said.contains("no change journal"), "{said}");
     run(place.path(), "cmp precious before");
+    // Nor is it when the image was not closed, and its journal is elsewhere.
+    let mut daemon = serve("", &format!("{PLAIN}; {ADD}; seq 10000 > precious"));
+    kill(&mut daemon);
+    let directory = daemon.file("disk").parent().unwrap().to_owned();
+    let wrong = node(",x-journal=precious");
+    let line = format!("\"$TIDEMARK\" --blockdev {wrong} 2> said && exit 9; seq 10000 | cmp - precious; cat said");
+    assert!(run(&directory, &line).contains("no change journal"));
     let said = refusal(&node(",x-crash-safe=power,x-journal=disk"), &place, "true");
     assert!(said.contains("'disk'"), "{said}");
     run(place.path(), "qemu-img check -q disk");
@@ -186,6 +193,27 @@ fn without_memory_that_outlives_it_a_journal_that_was_asked_for_is_an_error() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("/dev/shm") && said.contains("x-crash-safe"), "{said}");
+}
+
+#[test]
+fn who_adds_an_image_that_was_not_closed_is_told_what_was_recovered() {
+    let mut crashed = serve("", &format!("{PLAIN}; {ADD}"));
+    write(&crashed, &[5 * MIB]);
+    kill(&mut crashed);
+    let daemon = Daemon::with_node("driver=null-co,node-name=n,size=1048576", "");
+    let mut client = daemon.qmp();
+    client.succeed(&format!(
+        "{{'execute': 'blockdev-add', 'arguments': {{'driver': 'qcow2', 'node-name': 'added', \
+         'file': {{'driver': 'file', 'filename': '{}'}}}}}}",
+        crashed.file("disk").display()
+    ));
+    let told: Vec<_> = client.events().iter().filter(|event| event["event"] == "X_BITMAPS_RECOVERED").collect();
+    assert_eq!(told.len(), 1, "{:?}", client.events());
+    let data = &told[0]["data"];
+    assert_eq!((data["node-name"].as_str(), data["bitmaps"][0]["name"].as_str()), (Some("added"), Some("a")), "{data}");
+    let more = data["bitmaps"][0]["more"].as_u64().unwrap();
+    assert!((GRANULARITY..32 * MIB).contains(&more), "{data}");
+    daemon.stop();
 }
 
 #[test]

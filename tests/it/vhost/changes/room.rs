@@ -5,7 +5,8 @@ use std::process::Command;
 
 use tidemark_frontend::{DeviceOptions, Status};
 
-use super::{Daemon, GRANULARITY, INCONSISTENT, MIB, bitmaps, restart, run, write};
+use super::places::on_device;
+use super::{Daemon, GRANULARITY, INCONSISTENT, MIB, PLAIN, bitmaps, crash, restart, run, write};
 use crate::cli::process::{Place, Running, wait_until};
 use crate::vhost::guest::Guest;
 
@@ -111,6 +112,25 @@ fn a_guest_goes_on_without_a_journal_that_cannot_be_written_and_an_end_in_order_
     restart(&mut daemon);
     assert_eq!(bitmaps(&mut daemon.qmp()), before, "exact after an end in order");
     daemon.terminate();
+}
+
+#[test]
+fn a_journal_that_was_given_up_is_not_believed_though_it_can_be_read() {
+    let (mut daemon, _device) = on_device(",x-journal=journal", PLAIN);
+    let mut guest = Guest::new(&daemon);
+    assert_eq!(guest.write(MIB, &[7; 4096]), Status::Ok);
+    // Its heads may be written to, and nothing behind them; the image is on a block device.
+    let pid = daemon.pid().as_raw_nonzero().to_string();
+    let limited = Command::new("prlimit").args(["--pid", &pid, "--fsize=1024:1024"]).status().unwrap();
+    assert!(limited.success());
+    let mut client = daemon.qmp();
+    assert_eq!(guest.write(20 * MIB, &[8; 4096]), Status::Ok);
+    client.succeed("{'execute': 'query-version'}");
+    assert!(client.events().iter().any(|event| event["event"] == "X_CHANGE_JOURNAL_LOST"), "{:?}", client.events());
+    crash(&mut daemon);
+    let found = bitmaps(&mut daemon.qmp());
+    assert!(found[0].inconsistent, "{found:?}");
+    daemon.stop();
 }
 
 #[test]
