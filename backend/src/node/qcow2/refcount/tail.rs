@@ -60,7 +60,8 @@ impl Refcounts {
                 break;
             }
         }
-        cut(end << self.state().geometry.cluster_bits).await
+        let length = end << self.state().geometry.cluster_bits;
+        cut(length).await
     }
 
     /// Takes the empty blocks of the last regions out of the table. Their clusters are not handed out until they are
