@@ -56,7 +56,8 @@ fn a_bitmap_that_a_backup_used_up_answers_from_the_backups_beginning_on() {
     let backup = point(&disk, |stage| stage.freeze(&disk, "a", true).map(drop));
     disk.write(65536, 1);
     let told = |since| disk.tracking().changed_since(since, LEN).unwrap().page(0, 9).extents;
-    assert_eq!((told(since), told(backup)), (vec![0..131_072], vec![65536..131_072]), "while it runs");
+    assert_eq!(told(since), vec![0..131_072], "while it runs");
+    assert_eq!(told(backup), vec![65536..131_072], "while it runs");
     disk.release("a", Outcome::Replace(None), &[]);
     let lost = "bitmap 'a', which had it, was used up by a backup that began at '#2'";
     assert_eq!(refused(&disk, since), format!("No bitmap has all that was changed since '#1': {lost}"));
