@@ -1,4 +1,5 @@
-//! Which cuts of a recording are made: every phase of a write-back cycle gets as many, from all events of it.
+//! Which cuts of a recording are made: every phase of a write-back cycle gets as many, from all events of it, before and
+//! after the first flush that failed.
 
 use super::disks::{Disks, Survival};
 use super::stream::Stream;
@@ -16,9 +17,10 @@ pub struct Cut {
 /// So many cuts of a recording, in order.
 pub fn choose(stream: &Stream, count: usize) -> Vec<Cut> {
     let mut random = fastrand::Rng::with_seed(stream.seed);
-    let mut by_phase: BTreeMap<&str, Vec<Cut>> = BTreeMap::new();
+    let mut by_phase: BTreeMap<(&str, bool), Vec<Cut>> = BTreeMap::new();
+    let lost = stream.first_lost();
     for cut in every(&stream.made.files, &stream.events, &mut random).into_iter().flatten() {
-        by_phase.entry(stream.phase(cut.events)).or_default().push(cut);
+        by_phase.entry((stream.phase(cut.events), cut.events > lost)).or_default().push(cut);
     }
     let mut phases: Vec<Vec<Cut>> = by_phase.into_values().collect();
     phases.iter_mut().for_each(|cuts| random.shuffle(cuts));

@@ -75,7 +75,13 @@ impl Stream {
 
     /// Whether flushes of the first so many events have failed.
     pub fn has_lost(&self, events: usize) -> bool {
-        self.events[..events].iter().any(|event| matches!(event, Event::GivenUp { .. }))
+        self.first_lost() < events
+    }
+
+    /// The number of the first event by which something is lost; past the end if there is none.
+    pub fn first_lost(&self) -> usize {
+        let lost = self.events.iter().position(|event| matches!(event, Event::GivenUp { .. }));
+        lost.unwrap_or(self.events.len())
     }
 
     /// What the image was doing when the first so many events had happened.
