@@ -16,7 +16,7 @@ use super::{Completion, FileTable, Io, Job, Op, OpKind, Token, Wait};
 use crate::error::{GraphError, IoError};
 use inline::Inline;
 use io_uring::{IoUring, opcode, types};
-use slots::Slots;
+use slots::{Held, Slots};
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -37,6 +37,8 @@ const NOBODY: u64 = u64::MAX;
 struct InFlight {
     op: Op,
     token: Token,
+    /// What the kernel may look its file up by at any time until it has ended.
+    file: Held,
 }
 
 struct Watch {
@@ -93,9 +95,7 @@ impl Uring {
     }
 
     fn start(&mut self, op: Op, token: Token) {
-        if self.slots.is_stale() {
-            self.drop_closed();
-        }
+        self.slots.drop_closed(&self.ring);
         let Some((target, info)) = self.slots.find(&self.ring, op.file) else {
             return self.finish(op, token, Err(IoError::Io));
         };
@@ -106,6 +106,7 @@ impl Uring {
         let Some(index) = self.free.pop() else {
             return self.waiting.push_back((op, token));
         };
+        let starts_device = info.direct;
         let by_worker = match op.kind {
             OpKind::Discard | OpKind::Zero { .. } => info.block_device,
             OpKind::Extent { .. } | OpKind::Grow | OpKind::Cut => true,
@@ -113,28 +114,19 @@ impl Uring {
         };
         if by_worker {
             self.workers.run(info.clone(), op.kind, op.offset, op.len, self.inbox.clone(), index);
-            self.in_flight[index as usize] = Some(InFlight { op, token });
+            let file = self.slots.hold(op.file, target);
+            self.in_flight[index as usize] = Some(InFlight { op, token, file });
             return;
         }
-        let slot = self.in_flight[index as usize].insert(InFlight { op, token });
+        let file = self.slots.hold(op.file, target);
+        let slot = self.in_flight[index as usize].insert(InFlight { op, token, file });
         // The segments live in the slab's operation, which stays until its completion.
         let entry = entry::build(&slot.op, target).user_data(u64::from(index));
-        let starts_device = info.direct;
         self.push(entry);
         if starts_device && self.submits >= self.burst {
             self.burst = self.burst.saturating_mul(2);
             self.enter(Wait::No);
         }
-    }
-
-    /// Operations that were pushed name files as they are registered now.
-    #[cold]
-    fn drop_closed(&mut self) {
-        while !self.ring.submission().is_empty() {
-            self.enter(Wait::No);
-            self.reap();
-        }
-        self.slots.drop_closed(&self.ring);
     }
 
     fn push(&mut self, entry: io_uring::squeue::Entry) {
@@ -191,10 +183,11 @@ impl Uring {
     }
 
     fn complete(&mut self, index: u32, result: Result<u64, IoError>) {
-        let Some(InFlight { op, token }) = self.in_flight.get_mut(index as usize).and_then(Option::take) else {
+        let Some(InFlight { op, token, file }) = self.in_flight.get_mut(index as usize).and_then(Option::take) else {
             return;
         };
         self.free.push(index);
+        self.slots.let_go(&self.ring, file);
         self.finish(op, token, result);
     }
 
@@ -280,9 +273,7 @@ impl Io for Uring {
         }
         self.burst = FIRST_BURST;
         self.start_waiting();
-        if self.slots.is_stale() {
-            self.drop_closed();
-        }
+        self.slots.drop_closed(&self.ring);
         if completed.is_empty() {
             std::mem::swap(completed, &mut self.done);
         } else {

@@ -3,7 +3,7 @@
 use super::entry::Target;
 use crate::io::{FileId, FileInfo, FileTable};
 use io_uring::{IoUring, types};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 /// Registered files per ring; more files than this are used unregistered.
@@ -14,7 +14,19 @@ pub struct Slots {
     /// By file number; numbers are small and never reused.
     known: Vec<Option<(Target, FileInfo)>>,
     free: Vec<u32>,
+    /// By slot: operations in flight.
+    users: Vec<u32>,
+    /// By slot: a file that was closed or replaced while operations were in flight.
+    retired: Vec<Option<FileInfo>>,
     changes: u32,
+}
+
+/// A file as an operation in flight needs it: the kernel may look it up late, from a thread of its own.
+pub enum Held {
+    /// Registered.
+    Slot(usize),
+    /// Open.
+    Fd(Option<Arc<OwnedFd>>),
 }
 
 impl Slots {
@@ -24,10 +36,12 @@ impl Slots {
             Ok(()) => (0..SLOTS).rev().collect(),
             Err(_) => Vec::new(),
         };
-        Self { changes: table.changes(), table, known: Vec::new(), free }
+        let slots = SLOTS as usize;
+        let (users, retired) = (vec![0; slots], vec![None; slots]);
+        Self { changes: table.changes(), table, known: Vec::new(), free, users, retired }
     }
 
-    /// The ring's name for a file; `None` if it is closed. Not while [`Slots::is_stale`].
+    /// The ring's name for a file; `None` if it is closed.
     pub fn find(&mut self, ring: &IoUring, id: FileId) -> Option<(Target, &FileInfo)> {
         let index = id.0 as usize;
         if self.known.get(index).is_none_or(Option::is_none) {
@@ -36,18 +50,44 @@ impl Slots {
         self.known[index].as_ref().map(|(target, info)| (*target, info))
     }
 
-    /// Whether files were closed or replaced since they were dropped last.
-    #[inline]
-    pub fn is_stale(&self) -> bool {
-        self.table.changes() != self.changes
+    /// Keeps a file that was found for an operation that begins.
+    pub fn hold(&mut self, id: FileId, target: Target) -> Held {
+        match target {
+            Target::Fixed(types::Fixed(slot)) => {
+                self.users[slot as usize] += 1;
+                Held::Slot(slot as usize)
+            }
+            Target::Fd(_) => {
+                let known = self.known.get(id.0 as usize).and_then(Option::as_ref);
+                Held::Fd(known.map(|(_, info)| info.fd.clone()))
+            }
+        }
     }
 
-    /// Drops the files that were closed or replaced since the last call. What was pushed has to be submitted before.
-    pub fn drop_closed(&mut self, ring: &IoUring) {
-        if !self.is_stale() {
-            return;
+    /// The operation has ended.
+    pub fn let_go(&mut self, ring: &IoUring, held: Held) {
+        let slot = match held {
+            Held::Slot(slot) => slot,
+            Held::Fd(fd) => return drop(fd),
+        };
+        self.users[slot] -= 1;
+        if self.users[slot] == 0 && self.retired[slot].take().is_some() {
+            self.give_back(ring, slot);
         }
-        self.changes = self.table.changes();
+    }
+
+    /// Drops the files that were closed or replaced since the last call.
+    #[inline]
+    pub fn drop_closed(&mut self, ring: &IoUring) {
+        let changes = self.table.changes();
+        if changes != self.changes {
+            self.changes = changes;
+            self.look_through(ring);
+        }
+    }
+
+    #[cold]
+    fn look_through(&mut self, ring: &IoUring) {
         for index in 0..self.known.len() {
             let now = u32::try_from(index).ok().and_then(|id| self.table.get(FileId(id)));
             let known = self.known[index].as_ref().map(|(_, info)| &info.fd);
@@ -58,7 +98,15 @@ impl Slots {
     }
 
     fn forget(&mut self, ring: &IoUring, index: usize) {
-        if let Some((Target::Fixed(types::Fixed(slot)), _)) = self.known[index].take()
+        let Some((Target::Fixed(types::Fixed(slot)), info)) = self.known[index].take() else { return };
+        match self.users[slot as usize] {
+            0 => self.give_back(ring, slot as usize),
+            _ => self.retired[slot as usize] = Some(info),
+        }
+    }
+
+    fn give_back(&mut self, ring: &IoUring, slot: usize) {
+        if let Ok(slot) = u32::try_from(slot)
             && ring.submitter().register_files_update(slot, &[-1]).is_ok()
         {
             self.free.push(slot);
