@@ -12,7 +12,7 @@ mod sector;
 
 pub use areas::Areas;
 pub use head::{Head, LOST_MAX, hash};
-pub use sector::{AreaSector, Content};
+pub use sector::AreaSector;
 
 use crate::{Bitmap, Granularity, OutOfMemory};
 
@@ -62,12 +62,12 @@ pub fn written(head: &Head, sectors: &[u8], size: u64) -> Result<Bitmap, OutOfMe
         for half in 0..2 {
             let at = usize::try_from((2 * pair + half) * SECTOR as u64).unwrap_or(usize::MAX);
             let sector = at.checked_add(SECTOR).and_then(|end| sectors.get(at..end));
-            match sector.map_or(Content::Broken, |bytes| AreaSector::decode(bytes, pair)) {
-                Content::Broken => found.mark(start, span),
-                Content::Areas(sector) if sector.number == head.number && sector.generation >= head.live => {
+            match sector.and_then(|bytes| AreaSector::decode(bytes, pair)) {
+                None => found.mark(start, span),
+                Some(sector) if sector.number == head.number && sector.generation >= head.live => {
                     sector.areas().for_each(|area| found.mark(start + area * head.area.bytes(), 1));
                 }
-                Content::Areas(_) => {}
+                Some(_) => {}
             }
         }
     }

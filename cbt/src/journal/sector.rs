@@ -26,15 +26,6 @@ pub struct AreaSector {
     pub words: [u64; WORDS],
 }
 
-/// What is where a sector should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content {
-    /// What it says.
-    Areas(AreaSector),
-    /// Something else, or only part of it.
-    Broken,
-}
-
 impl AreaSector {
     /// One that says nothing: of no journal.
     pub fn blank(pair: u64) -> Self {
@@ -55,15 +46,15 @@ impl AreaSector {
         bytes
     }
 
-    /// What the sector of a pair says.
-    pub fn decode(bytes: &[u8], pair: u64) -> Content {
-        let Ok(bytes) = <&[u8; SECTOR]>::try_from(bytes) else { return Content::Broken };
+    /// What the sector of a pair says; `None` if it is something else, or only part of it.
+    pub fn decode(bytes: &[u8], pair: u64) -> Option<Self> {
+        let bytes = <&[u8; SECTOR]>::try_from(bytes).ok()?;
         let whole = checksum(&bytes[..CHECKSUM], &bytes[BODY..]) == half(bytes, CHECKSUM);
         if !whole || half(bytes, 0) != MAGIC || word(bytes, BODY + 16) != pair {
-            return Content::Broken;
+            return None;
         }
         let words = std::array::from_fn(|at| word(bytes, BITS + 8 * at));
-        Content::Areas(Self { number: word(bytes, BODY), generation: word(bytes, BODY + 8), pair, words })
+        Some(Self { number: word(bytes, BODY), generation: word(bytes, BODY + 8), pair, words })
     }
 
     /// The areas whose bits are set, counted from the sector's first.

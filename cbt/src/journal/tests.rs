@@ -1,5 +1,8 @@
 //! Tests of the journal's form: what is written is read, what is broken is never taken for nothing.
 
+// The exception for tests covers the test functions alone, and not what they call.
+#![allow(clippy::unwrap_used)]
+
 use super::*;
 use proptest::prelude::*;
 
@@ -69,7 +72,8 @@ fn what_a_generation_has_is_found_in_its_sectors_only() {
     areas(6, &[(20 * MIB, 1)]).lacking(77).iter().for_each(|sector| put(&mut sectors, sector));
     let both = [10 * MIB..11 * MIB, 20 * MIB..21 * MIB, 3839 * MIB..3841 * MIB];
     assert_eq!(found(&head, &sectors), both);
-    assert_eq!(found(&Head { live: 6, ..head.clone() }, &sectors), [20 * MIB..21 * MIB]);
+    let later = 20 * MIB..21 * MIB;
+    assert_eq!(found(&Head { live: 6, ..head.clone() }, &sectors), [later]);
     assert_eq!(found(&Head { live: 7, ..head.clone() }, &sectors), []);
     assert_eq!(found(&Head { number: 78, ..head }, &sectors), [], "those of another journal say nothing");
 }
@@ -81,10 +85,11 @@ fn a_sector_that_cannot_be_read_says_that_all_its_areas_were_written_to() {
     for (at, broken) in [(0, 1), (4, 1), (31, 9), (511, 1)] {
         let mut sectors = whole.clone();
         sectors[2 * SECTOR + at] ^= broken;
-        assert_eq!(found(&head, &sectors), [second.clone()], "byte {at}");
+        assert_eq!(found(&head, &sectors), std::slice::from_ref(&second), "byte {at}");
     }
     let lost = &whole[..3 * SECTOR];
-    assert_eq!(found(&head, lost), [3840 * MIB..9000 * MIB], "what is not there at all");
+    let behind = 3840 * MIB..9000 * MIB;
+    assert_eq!(found(&head, lost), [behind], "what is not there at all");
     let mut swapped = whole.clone();
     swapped.copy_within(4 * SECTOR..5 * SECTOR, 2 * SECTOR);
     assert_eq!(found(&head, &swapped), [second], "a sector in another's place");
@@ -158,7 +163,7 @@ proptest! {
         prop_assert_eq!(Head::decode(&bytes), None);
         let mut bytes = areas(5, &[(0, 1)]).lacking(77)[0].encode();
         bytes[at] ^= flip;
-        prop_assert_eq!(AreaSector::decode(&bytes, 0), Content::Broken);
+        prop_assert_eq!(AreaSector::decode(&bytes, 0), None);
     }
 
     #[test]
