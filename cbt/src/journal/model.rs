@@ -100,7 +100,7 @@ impl Disk {
     fn judge(&self, area: u64) {
         let live = self.live.load(Ordering::Relaxed);
         let halves = [2, 1].into_iter().filter(|generation| *generation >= live);
-        let found = halves.map(|generation| self.halves[generation as usize % 2].load(Ordering::Relaxed));
+        let found = halves.map(|generation| self.halves[usize::from(generation % 2 == 1)].load(Ordering::Relaxed));
         let found = found.fold(self.saved.load(Ordering::Relaxed), |all, half| all | half);
         assert!(found >> area & 1 == 1, "area {area} is lost");
     }

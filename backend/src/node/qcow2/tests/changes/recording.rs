@@ -2,12 +2,12 @@
 
 use super::disk::{SECTOR, SECTORS};
 use super::operator::{Operator, Phases};
-use super::rig::{Files, JOURNAL, Rig};
+use super::rig::{Files, JOURNAL_FILE, Rig};
 use super::start::{Shape, Start};
 use super::truth::{Action, Truth};
 use crate::io::sim::Faults;
 use crate::io::sim::recorded::Event;
-use crate::io::{Buf, FileId, Memory};
+use crate::io::{Buf, Memory};
 use crate::node::qcow2::tests::machine::Slot;
 use crate::node::qcow2::tests::model::bytes;
 use crate::node::{Kind, Outcome, Request};
@@ -51,8 +51,10 @@ struct Play {
     release: Option<Slot<()>>,
     presence: Vec<(usize, bool)>,
     written: u64,
-    /// One checkpoint of so many has its bitmaps not stored.
-    unstored: u8,
+    /// Of six checkpoints so many have their bitmaps stored.
+    stored: u8,
+    /// The guest flushes nothing.
+    lazy: bool,
 }
 
 impl Recording {
@@ -75,8 +77,12 @@ impl Recording {
             release: None,
             presence: vec![(0, files.journal)],
             written: seed << 32,
-            unstored: if seed.is_multiple_of(3) { 2 } else { 6 },
+            stored: if seed.is_multiple_of(3) { 1 } else { 5 },
+            lazy: seed % 5 < 2,
         };
+        // Where some requests take long, points in time have to wait for them.
+        let long_delay = if seed % 7 < 3 { 100 } else { 0 };
+        world.set_faults(Faults { long_delay, ..Faults::default() });
         world.record();
         play.open();
         let sessions = if play.random.bool() { 2 } else { 1 };
@@ -163,7 +169,7 @@ impl Play {
                 let event = self.event();
                 self.truth.borrow_mut().unsafe_since.push(event..usize::MAX);
                 let faults = Faults { write_error: self.random.choice([300, 1024]).unwrap(), ..Faults::default() };
-                self.rig.machine.world.set_faults_of(FileId(JOURNAL as u32), faults);
+                self.rig.machine.world.set_faults_of(JOURNAL_FILE, faults);
             }
             self.operate(number);
             for _ in 0..self.random.usize(0..6) {
@@ -183,6 +189,7 @@ impl Play {
             0..=9 => Kind::Write,
             10 => Kind::Zero { unmap: self.random.bool() },
             11..=12 => Kind::Discard,
+            _ if self.lazy => Kind::Write,
             _ => Kind::Flush,
         };
         // Some go over many areas.
@@ -205,7 +212,7 @@ impl Play {
             buf.as_mut_slice().copy_from_slice(&self::bytes(value, usize::try_from(len / SECTOR).unwrap()));
             memory = buf.into();
         }
-        let fua = kind == Kind::Write && self.random.u8(0..8) == 0;
+        let fua = kind == Kind::Write && !self.lazy && self.random.u8(0..8) == 0;
         let bytes = if kind == Kind::Flush { 0..0 } else { bytes };
         let number = kind.changes().then(|| self.truth.borrow_mut().begin(bytes.clone(), value, self.event()));
         let request = Request { kind, fua, offset: bytes.start, len: bytes.end - bytes.start, memory };
@@ -215,22 +222,17 @@ impl Play {
 
     /// Begins what an operator does now and then. The first is to add a bitmap.
     fn operate(&mut self, number: usize) {
+        self.end_backup();
         if self.task.is_some() || (number > 0 && self.random.u8(0..3) > 0) {
             return;
         }
         let operator = self.operator();
-        let stores = self.random.u8(0..self.unstored) > 0;
-        let in_use = self.truth.borrow().in_use();
+        let stores = self.random.u8(0..6) < self.stored;
         self.task = Some(match self.random.u8(0..12) {
             0..=4 if number > 0 => self.rig.machine.start(move |io| operator.checkpoint(io, stores)),
             5 if self.can_grow() => {
                 let size = self.grown();
                 self.rig.machine.begin_task(move |io, graph| operator.grow(io, graph, size))
-            }
-            6..=7 if in_use.is_some() && self.release.is_none() => {
-                let (name, replace) = (in_use.unwrap(), self.random.u8(0..3) > 0);
-                self.release = Some(self.rig.machine.start(move |io| operator.release(io, name, replace)));
-                return;
             }
             _ => {
                 let actions = self.actions(number);
@@ -240,6 +242,20 @@ impl Play {
                 self.rig.machine.start(move |io| operator.transact(io, actions))
             }
         });
+    }
+
+    /// A backup ends when it has begun, whatever else is going on.
+    fn end_backup(&mut self) {
+        let in_use = self.truth.borrow().in_use();
+        let begun =
+            |name: &String| self.truth.borrow().lives[name].versions.last().is_some_and(|last| last.acked.is_some());
+        if let Some(name) = in_use.filter(begun)
+            && self.release.is_none()
+            && self.random.u8(0..8) == 0
+        {
+            let (operator, replace) = (self.operator(), self.random.u8(0..3) > 0);
+            self.release = Some(self.rig.machine.start(move |io| operator.release(io, name, replace)));
+        }
     }
 
     fn can_grow(&self) -> bool {
@@ -327,7 +343,7 @@ impl Play {
     }
 
     fn reopen(&mut self) {
-        self.rig.machine.world.set_faults_of(FileId(JOURNAL as u32), Faults::default());
+        self.rig.machine.world.set_faults_of(JOURNAL_FILE, Faults::default());
         let event = self.event();
         self.phases.say(event, "opening");
         self.truth.borrow_mut().opening(event);

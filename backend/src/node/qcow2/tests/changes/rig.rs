@@ -16,6 +16,8 @@ use std::sync::Arc;
 pub const IMAGE: usize = 0;
 pub const JOURNAL: usize = 1;
 pub const DATA: usize = 2;
+/// The journal, for the simulator.
+pub const JOURNAL_FILE: FileId = FileId(1);
 /// Where the autoclear bits are in an image.
 const AUTOCLEAR: usize = 88;
 

@@ -60,6 +60,9 @@ impl Start {
     pub fn new(shape: Shape, random: &mut fastrand::Rng) -> Self {
         let size = match shape {
             Shape::Large => random.u64(3000 << 20..3900 << 20) / SECTOR * SECTOR,
+            // With more areas fewer are written to again and again.
+            Shape::Sparse => random.u64((20 << 20) / SECTOR..(40 << 20) / SECTOR) * SECTOR,
+            Shape::Raw => random.u64((5 << 20) / SECTOR..(8 << 20) / SECTOR) * SECTOR,
             _ => random.u64((2 << 20) / SECTOR..(5 << 20) / SECTOR) * SECTOR,
         };
         let reach = match shape {
