@@ -16,7 +16,7 @@ use tidemark_backend::error::{GraphError, errno_text};
 use tidemark_backend::export::ExportError;
 use tidemark_backend::graph::{Graph, ImageFormat};
 use tidemark_backend::node::options::{
-    ChildRef, Discard, DriverOptions, FileOptions, Locking, Qcow2Options, RawOptions,
+    ChildRef, CrashSafe, Discard, DriverOptions, FileOptions, Locking, Qcow2Options, RawOptions,
 };
 use tidemark_backend::node::qcow2::header::bits;
 use tidemark_backend::node::{Driver, Node, NodeOptions};
@@ -69,6 +69,24 @@ pub struct Image {
     pub cache: Cache,
     /// The image that keeps the bitmaps of a raw disk.
     pub meta: Option<PathBuf>,
+    /// What changes that its bitmaps have recorded survive.
+    pub changes: Changes,
+}
+
+/// How recorded changes are kept from being lost in a crash.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// What they survive; what can be had if `None`.
+    pub crash_safe: Option<CrashSafe>,
+    /// The file of the journal; beside the image if `None`.
+    pub journal: Option<PathBuf>,
+}
+
+impl Changes {
+    fn of(&self, options: Qcow2Options) -> DriverOptions {
+        let Self { crash_safe, journal } = self.clone();
+        DriverOptions::Qcow2(Box::new(Qcow2Options { crash_safe, change_journal: journal, ..options }))
+    }
 }
 
 impl Image {
@@ -173,9 +191,9 @@ impl Image {
         let driver = match (&self.meta, self.format) {
             (Some(meta), _) => {
                 let meta = Qcow2Options::new(plain(meta, format!("{name}-meta"), false));
-                DriverOptions::Qcow2(Box::new(Qcow2Options { data_file: Some(file), ..meta }))
+                self.changes.of(Qcow2Options { data_file: Some(file), ..meta })
             }
-            (None, Some(Format::Qcow2)) => DriverOptions::Qcow2(Box::new(Qcow2Options::new(file))),
+            (None, Some(Format::Qcow2)) => self.changes.of(Qcow2Options::new(file)),
             (None, Some(Format::Raw) | None) => {
                 DriverOptions::Raw(RawOptions { file, offset: 0, size: None, guard_format: self.format.is_none() })
             }

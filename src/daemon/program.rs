@@ -4,7 +4,7 @@
 
 use super::Refusal;
 use super::options::{Id, Option as Given};
-use crate::image::{self, Cache, Image};
+use crate::image::{self, Cache, Changes, Image};
 use anyhow::{Context as _, anyhow};
 use qmp_lite::dispatch::Dispatcher;
 use std::sync::Arc;
@@ -55,8 +55,14 @@ impl Program {
     pub fn start(&self, dispatcher: &Arc<Dispatcher>) -> Result<(), Refusal> {
         let Some(path) = &self.blk_file else { return Ok(()) };
         let context = dispatcher.context();
-        let image =
-            Image { path: path.into(), format: None, read_only: self.read_only, cache: Cache::Auto, meta: None };
+        let image = Image {
+            path: path.into(),
+            format: None,
+            read_only: self.read_only,
+            cache: Cache::Auto,
+            meta: None,
+            changes: Changes::default(),
+        };
         let node = image.open(&context.graph, NAME)?;
         let options = VhostOptions {
             id: NAME.to_owned(),

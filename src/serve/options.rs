@@ -2,13 +2,14 @@
 
 use super::cpus::Cpus;
 use super::disk::{Disk, split};
-use crate::image::{Cache, Format, Image};
+use crate::image::{Cache, Changes, Format, Image};
 use crate::logging::Level;
 use anyhow::{Context as _, bail};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 use tidemark_backend::export::vhost::{Polling, QUEUES_MAX};
+use tidemark_backend::node::options::CrashSafe;
 
 /// Options of `tidemark serve`.
 #[derive(clap::Args, Debug)]
@@ -33,6 +34,14 @@ pub struct ServeOptions {
     /// Image that `tidemark track` has made for a raw disk, which keeps its bitmaps; once for each disk, in their order.
     #[arg(long, value_name = "PATH")]
     pub meta: Vec<PathBuf>,
+    /// What changes that the images' bitmaps have recorded survive: a power cut, the end of the daemon, or neither.
+    /// Default: a power cut, where the image is in a regular file.
+    #[arg(long, value_name = "WHAT", value_enum)]
+    pub crash_safe: Option<Survives>,
+    /// File of the change journal that surviving a power cut takes; for a single disk. Default: the image's name with
+    /// `.journal` appended.
+    #[arg(long, value_name = "PATH")]
+    pub journal: Option<PathBuf>,
     /// Control socket (QMP), for `tidemark ctl`.
     #[arg(long, value_name = "PATH")]
     pub qmp: Option<PathBuf>,
@@ -69,6 +78,27 @@ pub struct ServeOptions {
     pub socket_group: Option<String>,
 }
 
+/// What recorded changes survive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Survives {
+    /// A power cut.
+    Power,
+    /// The end of the daemon.
+    Process,
+    /// Neither.
+    Off,
+}
+
+impl From<Survives> for CrashSafe {
+    fn from(what: Survives) -> Self {
+        match what {
+            Survives::Power => Self::Power,
+            Survives::Process => Self::Process,
+            Survives::Off => Self::Off,
+        }
+    }
+}
+
 /// File mode of a socket.
 #[derive(Clone, Copy, Debug)]
 pub struct SocketMode(pub u32);
@@ -97,6 +127,13 @@ impl ServeOptions {
         if self.meta.len() > self.targets.len() {
             bail!("--meta is given {} times for {} disks", self.meta.len(), self.targets.len());
         }
+        if self.journal.is_some() && self.targets.len() > 1 {
+            bail!("--journal is for a single disk; with several each has its journal beside it");
+        }
+        let is_raw = self.meta.is_empty() && self.format != Some(Format::Qcow2);
+        if is_raw && (self.crash_safe.is_some() || self.journal.is_some()) {
+            bail!("a raw disk keeps no bitmaps: `tidemark track` makes an image that does, for --meta");
+        }
         if !self.meta.is_empty() && self.format == Some(Format::Qcow2) {
             bail!("--meta is for raw disks, and --format qcow2 says that they are none");
         }
@@ -117,7 +154,8 @@ impl ServeOptions {
             }
         };
         let (format, meta) = (self.format, self.meta.get(index).cloned());
-        let image = Image { path, format, read_only: self.read_only, cache: self.cache(), meta };
+        let changes = Changes { crash_safe: self.crash_safe.map(CrashSafe::from), journal: self.journal.clone() };
+        let image = Image { path, format, read_only: self.read_only, cache: self.cache(), meta, changes };
         Ok(Disk { name: format!("disk{index}"), image, socket, serial: self.serial.get(index).cloned() })
     }
 

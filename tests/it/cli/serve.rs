@@ -209,3 +209,31 @@ fn several_disks_are_all_served_or_none() {
     let message = place.refusal(&["serve", "disk", "a:b", "--socket", "x"]);
     assert!(message.contains("--socket"), "{message}");
 }
+
+#[test]
+fn what_bitmaps_survive_and_where_their_journal_goes_can_be_chosen() {
+    let place = Place::new();
+    let qemu_img = |arguments: &[&str]| {
+        let status = std::process::Command::new("qemu-img").args(arguments).current_dir(place.path()).status();
+        assert!(status.unwrap().success(), "{arguments:?}");
+    };
+    qemu_img(&["create", "-q", "-f", "qcow2", "image", "16M"]);
+    qemu_img(&["bitmap", "--add", "image", "b0"]);
+    let serve = ["serve", "image:blk", "--format", "qcow2"];
+    let journals = |options: &[&str]| {
+        let daemon = place.start(TIDEMARK, &[&serve[..], options].concat());
+        place.wait_for_listener("blk");
+        let there = ["image.journal", "elsewhere"].map(|name| place.file(name).exists());
+        daemon.end(Signal::TERM);
+        assert!(!place.file("image.journal").exists() && !place.file("elsewhere").exists(), "{options:?}");
+        there
+    };
+    assert_eq!(journals(&[]), [true, false]);
+    assert_eq!(journals(&["--crash-safe", "power", "--journal", "elsewhere"]), [false, true]);
+    assert_eq!(journals(&["--crash-safe", "process"]), [false, false]);
+    assert_eq!(journals(&["--crash-safe", "off"]), [false, false]);
+    let message = place.refusal(&["serve", "disk:b", "--crash-safe", "power"]);
+    assert!(message.contains("tidemark track"), "{message}");
+    let message = place.refusal(&["serve", "image:a", "image:b", "--format", "qcow2", "--journal", "elsewhere"]);
+    assert!(message.contains("--journal is for a single disk"), "{message}");
+}
