@@ -28,7 +28,8 @@ impl Image {
         tables: Option<&Journal>,
     ) -> Result<Option<Where>, OpenError> {
         let recovered = locked(&self.changes.recovered).clone();
-        if recovered.is_some() {
+        // Bitmaps that were not in use are stored already, and mark no more than they have to.
+        if recovered.as_ref().is_some_and(|recovered| !recovered.bitmaps().is_empty()) {
             self.save_loaded(io).await.map_err(|error| OpenError::Changes(error.to_string()))?;
         }
         if !self.bitmaps.has_any() {

@@ -9,6 +9,7 @@ mod operator;
 mod recording;
 mod rig;
 mod start;
+mod storing;
 mod strange;
 mod truth;
 mod verdict;
