@@ -46,9 +46,11 @@ fn place() -> Place {
     place
 }
 
-/// The first line, without the program and without names of nodes: QEMU makes them up, and we say the file.
+/// The first line that is no warning, without the program and without names of nodes: QEMU makes them up, and we say the
+/// file.
 fn comparable(said: &str) -> String {
-    let line = said.lines().find(|line| !line.starts_with("WARNING")).unwrap_or_default();
+    let is_warning = |line: &&str| line.starts_with("WARNING") || line.contains(" WARN ");
+    let line = said.lines().find(|line| !is_warning(line)).unwrap_or_default();
     let line = line.split_once(": ").unwrap_or_default().1;
     let words = line.split(' ').map(|word| match word.trim_matches(['\'', ':']) {
         node @ ("image" | "v2" | "disk") => word.replace(node, "NODE"),
