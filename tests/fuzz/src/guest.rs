@@ -63,6 +63,7 @@ impl Guest {
             refcount_cache_bytes: 0,
             pass_discard: how & 2 != 0,
             journal: None,
+            changes: None,
         };
         let opened = run(&world, &mut reactors, move |io| async move {
             let header = read_header(&io, &below).await?;
