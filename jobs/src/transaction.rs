@@ -144,7 +144,8 @@ impl Plan<'_> {
     async fn commit(&mut self) -> Result<(), TransactionError> {
         self.stage.prepare()?;
         self.keep_changes().await?;
-        self.forget().await?;
+        let leaving = self.stage.leaving();
+        self.forget(&leaving).await?;
         let mut nodes = self.stage.nodes();
         // The stage begins the point in time on the nodes that it changes.
         let staged_nodes = nodes.len();
@@ -161,7 +162,14 @@ impl Plan<'_> {
             nodes.iter().for_each(|node| node.keep_changes());
             backups.iter().for_each(|(_, backup)| backup.install());
         };
-        let grace = points::hold(self.registry.io(), &nodes, &mut edit).await?;
+        let grace = match points::hold(self.registry.io(), &nodes, &mut edit).await {
+            Ok(grace) => grace,
+            Err(error) => {
+                // What was to leave stays, and survives a crash as before.
+                checkpoint::save(self.registry.io(), &nodes).await;
+                return Err(error.into());
+            }
+        };
         backups.iter().for_each(|(_, backup)| backup.map_owed());
         points::over(self.registry.io(), &grace).await;
         if let Some(committed) = committed {
@@ -169,6 +177,8 @@ impl Plan<'_> {
         }
         // Before anybody hears of it.
         checkpoint::save(self.registry.io(), &nodes).await;
+        // The end of a backup may have stored them meanwhile, as long as they were there.
+        self.forget(&leaving).await?;
         for (job, backup) in self.backups.iter().rev() {
             backup.open();
             self.registry.start(job);
@@ -189,10 +199,10 @@ impl Plan<'_> {
 
     /// Removes persistent bitmaps from their images. If the transaction fails after this, they are stored again when
     /// their images are closed.
-    async fn forget(&self) -> Result<(), TransactionError> {
-        for (node, name) in self.stage.leaving() {
+    async fn forget(&self, leaving: &[(Arc<Node>, String)]) -> Result<(), TransactionError> {
+        for (node, name) in leaving {
             if let Driver::Qcow2(image) = node.driver() {
-                let removed = image.remove_bitmap(self.registry.io(), &name).await;
+                let removed = image.remove_bitmap(self.registry.io(), name).await;
                 removed.map_err(|error| BitmapError::NotRemoved(error.to_string()))?;
             }
         }
