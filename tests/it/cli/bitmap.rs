@@ -44,7 +44,7 @@ pub fn map(place: &Place, image: &str, bitmap: &str) -> String {
              qemu-img map --output json --image-opts \
                \"driver=nbd,server.type=unix,server.path=$socket,x-dirty-bitmap=qemu:dirty-bitmap:{bitmap}\"
              # By itself it would end a second later, and have the image until then.
-             kill -9 $pid; while [ -e /proc/$pid/exe ]; do sleep 0.01; done"
+             kill -9 $pid || :; while [ -e /proc/$pid/exe ]; do sleep 0.01; done"
         ),
     )
 }
