@@ -87,11 +87,9 @@ impl Entrant {
         self
     }
 
-    /// Has bitmaps made before anything is measured, and says so in tables.
-    pub fn with_bitmaps(mut self, make: fn(&mut Monitor) -> Result<()>) -> Result<Self> {
-        make(&mut self.contender.daemon.monitor()?)?;
-        self.disk = format!("{}, 3 bitmaps", self.disk);
-        Ok(self)
+    /// Has its daemon do something.
+    pub fn command(&mut self, run: fn(&mut Monitor) -> Result<()>) -> Result<()> {
+        run(&mut self.contender.daemon.monitor()?)
     }
 
     /// Puts it under load without measuring.
@@ -99,7 +97,8 @@ impl Entrant {
         self.contender.load.run(duration).map(drop)
     }
 
-    fn measure(&mut self, options: &Options, machine: &Machine) -> Result<()> {
+    /// Measures once.
+    pub fn measure(&mut self, options: &Options, machine: &Machine) -> Result<()> {
         let Contender { daemon, load } = &mut self.contender;
         let Sample { iops, cpu_us_per_io } = load.measure(options.duration())?;
         self.iops.push(iops);

@@ -14,10 +14,11 @@ use tidemark_benches::monitor::Monitor;
 use tidemark_benches::report::{Report, Target, print_progress};
 use tidemark_benches::statistics::{difference, median, ratio};
 use tidemark_benches::storage::Storage;
+use tidemark_benches::turns::order;
 
 use crate::cli::Options;
 use crate::images::{Format, Images, blockdev};
-use crate::mapped::{Entrant, in_turn};
+use crate::mapped::Entrant;
 
 /// Bytes of an area of a disk of less than 1 TiB.
 const AREA: u64 = 1 << 20;
@@ -32,28 +33,66 @@ pub fn run(
     machine: &Machine,
     report: &mut Report,
 ) -> Result<()> {
-    let images = Images::full(storage, 2, options)?;
+    let images = Images::full(storage, 1, options)?;
     let case = Case { storage, pattern, depth: 32, queues: 1 };
-    let start = |copy| Entrant::ours(Format::Qcow2, images.image(copy), &case, images.size(), options, machine);
-    let mut entrants = [start(0)?, start(1)?.with_bitmaps(record)?];
-    // Every area is written to once, and every bit is set.
-    entrants.iter_mut().try_for_each(|entrant| entrant.warm_up(Duration::from_secs(3)))?;
-    in_turn(&mut entrants, options, machine, report)?;
+    let start = || Entrant::ours(Format::Qcow2, images.image(0), &case, images.size(), options, machine);
+    // One daemon: two differ by more than what is looked for.
+    let mut daemon = start()?;
+    let mut entrants = [Series::default(), Series::default()];
+    for round in 0..options.pairs() {
+        for index in order(entrants.len(), round) {
+            let Some(series) = entrants.get_mut(index) else { continue };
+            print_progress(round, options.pairs(), "tracked");
+            daemon.command(if index == 1 { record } else { forget })?;
+            // Every area is written to once, and every bit is set.
+            daemon.warm_up(Duration::from_secs(1))?;
+            daemon.measure(options, machine)?;
+            daemon.command(forget)?;
+            series.iops.extend(daemon.iops.pop());
+            series.cpu.extend(daemon.cpu.pop());
+            series.instructions.extend(daemon.instructions.pop());
+        }
+    }
+    drop(daemon);
+    for (state, series) in ["no bitmap", "3 bitmaps"].iter().zip(&entrants) {
+        report.samples("tidemark", state, "IOPS", &series.iops);
+        report.samples("tidemark", state, "CPU us/IO", &series.cpu);
+        report.samples("tidemark", state, "user instructions/IO", &series.instructions);
+    }
     let [without, with] = &entrants;
     report.point("IOPS: 3 bitmaps / none", ratio(&with.iops, &without.iops), Target::AtLeast(0.97));
     report.point("CPU per I/O: 3 bitmaps / none", ratio(&with.cpu, &without.cpu), Target::Shown);
     let more = difference(&with.instructions, &without.instructions);
     report.point("user instructions per I/O: 3 bitmaps - none", more, Target::Shown);
-    drop(entrants);
     for depth in [1, 32] {
         first_touches(&images, depth, options, machine, report)?;
     }
     Ok(())
 }
 
+/// What a state gave, by round.
+#[derive(Default)]
+struct Series {
+    iops: Vec<f64>,
+    cpu: Vec<f64>,
+    instructions: Vec<f64>,
+}
+
+/// The bitmaps.
+const BITMAPS: [&str; 3] = ["b0", "b1", "b2"];
+
+/// No bitmaps, whether there are some or not.
+fn forget(monitor: &mut Monitor) -> Result<()> {
+    for name in BITMAPS {
+        // There may be none.
+        let _ = monitor.execute("block-dirty-bitmap-remove", serde_json::json!({ "node": "d", "name": name }));
+    }
+    Ok(())
+}
+
 /// Three persistent bitmaps.
 fn record(monitor: &mut Monitor) -> Result<()> {
-    for name in ["b0", "b1", "b2"] {
+    for name in BITMAPS {
         let bitmap = serde_json::json!({ "node": "d", "name": name, "persistent": true });
         monitor.execute("block-dirty-bitmap-add", bitmap)?;
     }
