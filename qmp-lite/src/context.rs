@@ -5,9 +5,9 @@
 use std::sync::{Arc, Condvar, Mutex, Once, PoisonError};
 
 use tidemark_backend::error::GraphError;
+use tidemark_backend::event as backend;
 use tidemark_backend::export::Exports;
 use tidemark_backend::graph::Graph;
-use tidemark_backend::event as backend;
 use tidemark_backend::io::{Uring, Workers};
 use tidemark_backend::node::qcow2::changes::{ChangesEvent, Listener};
 use tidemark_backend::reactor::Reactor;

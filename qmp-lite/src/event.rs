@@ -232,8 +232,9 @@ impl From<backend::Event> for Event {
                 reason: error.to_string(),
             }),
             backend::Event::BitmapsRecovered { node, bitmaps } => {
-                let recovered = |(name, more): (String, u64)| {
-                    RecoveredBitmap { name, more: i64::try_from(more).unwrap_or(i64::MAX) }
+                let recovered = |(name, more): (String, u64)| RecoveredBitmap {
+                    name,
+                    more: i64::try_from(more).unwrap_or(i64::MAX),
                 };
                 let bitmaps = bitmaps.into_iter().map(recovered).collect();
                 Self::BitmapsRecovered(BitmapsRecovered { node_name: node, bitmaps })

@@ -189,9 +189,7 @@ impl Qcow2OverlapChecks {
     fn has_inactive_l2(&self) -> bool {
         match self {
             Self::Mode(mode) => *mode == Qcow2OverlapCheckMode::All,
-            Self::Flags(flags) => {
-                flags.inactive_l2.unwrap_or(flags.template == Some(Qcow2OverlapCheckMode::All))
-            }
+            Self::Flags(flags) => flags.inactive_l2.unwrap_or(flags.template == Some(Qcow2OverlapCheckMode::All)),
         }
     }
 }
