@@ -11,7 +11,7 @@ mod head;
 mod sector;
 
 pub use areas::Areas;
-pub use head::{Head, LOST_MAX, hash};
+pub use head::{Head, LOST_MAX, fnv1a, hash};
 pub use sector::AreaSector;
 
 use crate::{Bitmap, Granularity, OutOfMemory};

@@ -42,9 +42,8 @@ impl Graph {
         let header = run(opening.runner, move |io| async move { read_header(&io, &of_file).await })?;
         let header = header.map_err(|error| refusal(&file, error))?;
         let changes = self.changes(&file, options, !read_only && header.has_change_journal_file())?;
-        let wanted = Qcow2Options { crash_safe: Some(changes.crash_safe), ..options.clone() };
         let changes = Some(changes).filter(|_| !options.bitmaps_only);
-        let settings = wanted.for_image(&header, read_only, node.discard == Discard::Unmap)?;
+        let settings = options.for_image(&header, read_only, node.discard == Discard::Unmap)?;
         let settings = Options { changes, ..settings };
         let data = self.data_file(node, options, (&file, &header), opening)?;
         if let Some(data) = &data {

@@ -1,6 +1,6 @@
 //! A head: whose journal this is, and from which generation on it counts.
 
-use super::{SECTOR, checksum, half, word};
+use super::{AREA_BITS, SECTOR, checksum, half, word};
 use crate::Granularity;
 
 /// "TMchang", then the form's number.
@@ -15,6 +15,9 @@ const _: () = assert!(LOST + 8 * LOST_MAX <= SECTOR, "a sector");
 
 /// Bitmaps that a head can name.
 pub const LOST_MAX: usize = 56;
+
+/// More heads than anybody writes.
+const SEQUENCE_MAX: u64 = u64::MAX / 2;
 
 /// What a head says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,9 +40,14 @@ pub struct Head {
     pub lost: Vec<u64>,
 }
 
-/// A bitmap's name in short (64-bit FNV-1a).
+/// A bitmap's name in short.
 pub fn hash(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    fnv1a(name.bytes())
+}
+
+/// Bytes in short (64-bit FNV-1a).
+pub fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 impl Head {
@@ -68,7 +76,12 @@ impl Head {
         }
         let [sequence, number, previous, size, live] = [16, 24, 32, 40, 48].map(|at| word(bytes, at));
         let previous = (previous != u64::MAX).then_some(previous);
-        let area = 1_u64.checked_shl(half(bytes, BODY)).and_then(Granularity::new)?;
+        let area = Some(half(bytes, BODY)).filter(|bits| (AREA_BITS[0]..=AREA_BITS[1]).contains(bits))?;
+        let area = Granularity::new(1 << area)?;
+        // Whoever goes on counts from here.
+        if sequence > SEQUENCE_MAX {
+            return None;
+        }
         let count = usize::try_from(word(bytes, LOST - 8)).ok().filter(|count| *count <= LOST_MAX)?;
         let lost = (0..count).map(|at| word(bytes, LOST + 8 * at)).collect();
         Some(Self { sequence, number, previous, size, area, live, lost })

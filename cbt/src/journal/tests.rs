@@ -151,6 +151,11 @@ fn the_newer_of_two_heads_counts_if_it_is_whole() {
     heads[100] ^= 1;
     assert_eq!(Head::newest(&heads), None);
     assert_eq!(Head::newest(&[0; 1024]), None);
+    for area in [512, 1 << 19, 1 << 25] {
+        let odd = Head { area: Granularity::new(area).unwrap(), ..old.clone() };
+        assert_eq!(Head::decode(&odd.encode()), None, "areas of {area} bytes would be too many, or too coarse");
+    }
+    assert_eq!(Head::decode(&Head { sequence: u64::MAX, ..old.clone() }.encode()), None, "there is no next one");
     assert!(old.goes_with(77) && old.goes_with(76) && !old.goes_with(75));
     assert!(!new.goes_with(76));
 }

@@ -142,6 +142,9 @@ impl Reopen {
             && !change.node.is_read_only()
         {
             let closed = image.become_read_only(io, change.node.points()).await;
+            if closed.is_err() && image.is_read_only() {
+                change.node.set_read_only(true);
+            }
             closed.map_err(|error| GraphError::Options(error.to_string()))?;
             self.steps.push(Step::Closed(change.node.clone()));
         }

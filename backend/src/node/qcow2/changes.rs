@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Words of memory for a journal in memory: what 1 TiB takes, or 16 TiB in larger areas.
-pub const CHANGES_WORDS: usize = (2 + 2 * 274) * 64;
+const CHANGES_WORDS: usize = (2 + 2 * 274) * 64;
 
 /// What the bitmaps of an image survive (`x-crash-safe`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +136,11 @@ impl Changes {
         options.map_or(CrashSafe::Off, |options| options.crash_safe)
     }
 
+    /// Words of memory that a journal takes where that of tables is.
+    pub(super) fn room(&self) -> usize {
+        if self.crash_safe() == CrashSafe::Process { CHANGES_WORDS } else { 0 }
+    }
+
     /// Where a journal goes, made if it is not there; `None` if none is wanted. `named` is where the image has one.
     fn medium(&self, tables: Option<&Journal>, named: Option<Where>) -> Result<Option<Medium>, GraphError> {
         let Some(options) = &self.options else { return Ok(None) };
@@ -158,9 +163,14 @@ impl Changes {
         self.stored.store(true, Ordering::Release);
     }
 
+    /// Somebody goes on recording in them.
+    pub(super) fn go_on(&self) {
+        self.stored.store(false, Ordering::Release);
+    }
+
     /// Somebody records in them again, as if the image had just been opened.
     pub(super) fn begin_anew(&self) {
-        self.stored.store(false, Ordering::Release);
+        self.go_on();
         *locked(&self.recovered) = None;
     }
 

@@ -213,18 +213,16 @@ impl Image {
 
     /// Says what is true from the first write on: features that are not known here are gone, journals may be needed.
     async fn begin_writing(&self, io: &Handle, place: Option<&Place>) -> Result<(), OpenError> {
-        if self.header().incompatible & bits::INCOMPATIBLE_DIRTY != 0 {
-            Box::pin(self.repair(io)).await?;
-        }
         let known = bits::AUTOCLEAR_BITMAPS | bits::AUTOCLEAR_RAW_DATA;
         let features = self.header().autoclear & known;
-        let place = place.filter(|_| self.header().version >= 3);
-        let last = match place {
+        let room = self.changes.room();
+        let place = place.filter(|_| self.header().version >= 3).map(|place| Place { changes: room, ..place.clone() });
+        let last = match &place {
             Some(place) => self.take_over(io, place).await?,
             None => None,
         };
         let number = tie::number();
-        let journal = place.and_then(|place| self.make_journal(place, number));
+        let journal = place.as_ref().and_then(|place| self.make_journal(place, number));
         // What goes with the new number is there before the header has it.
         let changes = self.begin_changes(io, number, journal.as_ref()).await?;
         let tie = match (&journal, changes) {

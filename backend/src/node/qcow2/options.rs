@@ -3,7 +3,6 @@
 //! Names and defaults are those of QEMU's `BlockdevOptionsQcow2`, and so are the texts for what contradicts each other.
 //! Members that only say how QEMU should do what is done here otherwise anyway are checked and have no effect.
 
-use super::changes::CHANGES_WORDS;
 use super::changes::CrashSafe;
 use super::header::Header;
 use super::journal::Place;
@@ -117,8 +116,7 @@ impl Qcow2Options {
             return refuse("discard-no-unref is only supported since qcow2 version 3".into());
         }
         let pass_discard = self.pass_discard_request.unwrap_or(unmap);
-        let room = self.crash_safe == Some(CrashSafe::Process);
-        let journal = Some(Place { changes: if room { CHANGES_WORDS } else { 0 }, ..Place::default() });
+        let journal = Some(Place::default());
         Ok(Options { read_only, l2_cache_bytes, refcount_cache_bytes, pass_discard, journal, changes: None })
     }
 

@@ -38,15 +38,36 @@ impl Image {
     /// The file is as if the image had been closed, and others may read it as such. Nobody may be writing to the image.
     ///
     /// # Errors
-    /// See [`CloseError`]; the image can be written to as before.
+    /// See [`CloseError`]; the image can be written to as before, unless it is read-only then, because its file cannot
+    /// be made to say that it is in use.
     pub(crate) async fn become_read_only(&self, io: &Handle, points: &Points) -> Result<(), CloseError> {
-        self.store_bitmaps(io, points).await?;
-        self.close(io, points).await?;
+        if let Err(error) = self.store_and_close(io, points).await {
+            self.go_on_recording(io).await;
+            return Err(error);
+        }
         self.read_only.store(true, Ordering::Release);
         self.holds().iter_mut().try_for_each(|hold| hold.change(false)).unwrap_or_else(|error| {
             tracing::warn!(file = self.file().name(), "an image that became read-only keeps its locks: {error}");
         });
         Ok(())
+    }
+
+    async fn store_and_close(&self, io: &Handle, points: &Points) -> Result<(), CloseError> {
+        self.store_bitmaps(io, points).await?;
+        Ok(self.close(io, points).await?)
+    }
+
+    /// Bitmaps may be stored, and guests go on writing all the same: what the file has of them is not to be believed.
+    async fn go_on_recording(&self, io: &Handle) {
+        self.changes.go_on();
+        if let Err(error) = self.begin_recording(io).await {
+            let below = self.file();
+            tracing::error!(
+                file = below.name(),
+                "an image whose bitmaps cannot be marked as in use is read-only: {error}"
+            );
+            self.read_only.store(true, Ordering::Release);
+        }
     }
 
     /// The image can be written to, as if it had been opened like that.

@@ -22,7 +22,8 @@ impl Image {
     /// writing to the image any more.
     ///
     /// # Errors
-    /// See [`StoreError`]; the file says that they are in use, or does not have them.
+    /// See [`StoreError`]; the file says that they are in use, or does not have them, unless its header could not be
+    /// written: then it may have them as they are now.
     pub async fn store_bitmaps(&self, io: &Handle, points: &Points) -> Result<(), StoreError> {
         let _turn = self.bitmaps.turn().await;
         let bitmaps = points.tracking().to_store()?;
@@ -156,8 +157,12 @@ impl Image {
         });
         match changed.await {
             Ok(()) => {}
-            // Nobody knows which of the two the file has: nothing is used again that either leads to.
-            Err(error @ ChangeError::Io(_)) => return Err(error.into()),
+            // Nobody knows which of the two the file has: nothing is used again that the old one leads to, and who
+            // goes on recording marks the new one.
+            Err(error @ ChangeError::Io(_)) => {
+                *self.bitmaps.in_file() = new;
+                return Err(error.into());
+            }
             Err(error) => {
                 self.free_of_bitmaps(io, taken.0).await;
                 return Err(error.into());

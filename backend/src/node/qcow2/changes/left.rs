@@ -6,6 +6,7 @@ use crate::node::qcow2::image::Image;
 use crate::node::qcow2::journal::tie::{Tie, shortened};
 use crate::node::{Driver, Node};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use tidemark_cbt::journal::fnv1a;
 
 impl Image {
     /// What the header is to say of the data file that nobody writes to any more; `None` without one that others could
@@ -35,9 +36,8 @@ pub(in crate::node::qcow2) fn state(node: &Node) -> Option<u64> {
     };
     let stat = std::fs::metadata(path).ok().filter(|stat| !stat.file_type().is_block_device())?;
     let parts = [stat.size().cast_signed(), stat.ctime(), stat.ctime_nsec()];
-    // FNV-1a: two states have the same number once in 2^40.
+    // Two states have the same number once in 2^40.
     let bytes = parts.into_iter().flat_map(i64::to_le_bytes);
-    let hash =
-        bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let hash = fnv1a(bytes);
     Some(shortened(hash ^ hash >> 40))
 }

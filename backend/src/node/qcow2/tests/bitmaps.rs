@@ -5,5 +5,6 @@ mod cuts;
 mod edits;
 mod foreign;
 mod interop;
+mod kept;
 pub(super) mod made;
 pub(super) mod opened;
