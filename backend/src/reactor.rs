@@ -201,6 +201,10 @@ impl Reactor {
                 op.set_extent(code);
                 (Some(op), Ok(()))
             }
+            (Some(mut op), Ok(moved)) if op.kind == OpKind::Receive => {
+                op.len = moved;
+                (Some(op), Ok(()))
+            }
             (op, result) => (op, result.map(|_| ())),
         };
         if token.0 < OWN {
@@ -228,7 +232,7 @@ impl Reactor {
 }
 
 fn is_short(op: &Op, moved: u64) -> bool {
-    matches!(op.kind, OpKind::Read | OpKind::Write { .. }) && moved < op.memory.len()
+    matches!(op.kind, OpKind::Read | OpKind::Write { .. } | OpKind::Send) && moved < op.memory.len()
 }
 
 /// What is left of a short transfer; a read at the end of the file ends as zeroes.
@@ -240,13 +244,16 @@ fn continued(mut op: Op, moved: u64) -> Result<Op, (Op, Result<(), IoError>)> {
                 op.memory.fill_zero(0, left);
                 (op, Ok(()))
             }
+            OpKind::Send => (op, Err(IoError::Io)),
             // A write that moves nothing and gives no reason: full, as write(2) says of it.
             _ => (op, Err(IoError::NoSpace)),
         });
     }
     op.memory.advance(moved);
-    op.offset += moved;
     op.len -= moved;
+    if op.kind != OpKind::Send {
+        op.offset += moved;
+    }
     Ok(op)
 }
 

@@ -9,6 +9,8 @@ use std::any::Any;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
+mod gather;
+
 /// A number of bytes of memory as `usize`.
 ///
 /// # Panics
@@ -38,12 +40,23 @@ impl Buf {
     /// Alignment of every buffer: no storage asks for more.
     pub const ALIGN: usize = 4096;
 
+    /// A copy of `bytes` that is aligned for nothing: what goes to a socket. Aborts when the system has no memory.
+    pub fn copy_of(bytes: &[u8]) -> Self {
+        let layout = Layout::array::<u8>(bytes.len().max(1)).expect("a slice has a length that can be allocated");
+        let mut buf = Self::allocate(layout);
+        buf.as_mut_slice()[..bytes.len()].copy_from_slice(bytes);
+        buf
+    }
+
     /// `len` zeroed bytes. Aborts when the system has no memory.
     ///
     /// # Panics
     /// If `len` is above `isize::MAX`: callers bound their sizes.
     pub fn new(len: usize) -> Self {
-        let layout = Layout::from_size_align(len.max(1), Self::ALIGN).expect("buffer length is bounded");
+        Self::allocate(Layout::from_size_align(len.max(1), Self::ALIGN).expect("buffer length is bounded"))
+    }
+
+    fn allocate(layout: Layout) -> Self {
         // SAFETY: the layout's size is not zero.
         let start = unsafe { alloc_zeroed(layout) };
         let start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout));
@@ -77,6 +90,7 @@ unsafe impl Send for Buf {}
 enum Keep {
     Nothing,
     Buf(Buf),
+    Parts(Vec<Memory>),
     /// Never looked at, only dropped: by then the kernel is done.
     Pin(#[allow(dead_code)] Rc<dyn Any>),
 }

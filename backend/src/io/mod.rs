@@ -12,6 +12,7 @@ mod op;
 mod shared;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+mod socket;
 mod uring;
 mod workers;
 
@@ -20,6 +21,7 @@ pub use files::{AtOnce, FileId, FileInfo, FileTable};
 pub use inherited::take_inherited;
 pub use op::{Completion, Op, OpKind, Token};
 pub use shared::SharedWords;
+pub use socket::Socket;
 pub use uring::Uring;
 pub use workers::Workers;
 

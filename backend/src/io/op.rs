@@ -32,6 +32,11 @@ pub enum OpKind {
         /// Filled in: whether it is data.
         data: bool,
     },
+    /// Takes what has come on a connected socket, at least a byte and at most what the memory holds: that is the
+    /// operation's length afterwards. 0 is the end: the other side sends no more.
+    Receive,
+    /// Sends all of the memory on a connected socket. Only one may be under way on a socket.
+    Send,
 }
 
 /// One operation on one file, owning its memory until it completes.
@@ -41,9 +46,9 @@ pub struct Op {
     pub kind: OpKind,
     /// The file.
     pub file: FileId,
-    /// Bytes into the file.
+    /// Bytes into the file; 0 for sockets.
     pub offset: u64,
-    /// Bytes; for reads and writes the length of `memory`.
+    /// Bytes; for whatever moves bytes the length of `memory`.
     pub len: u64,
     /// The memory to read into or write from; empty for the other kinds.
     pub memory: Memory,
@@ -58,6 +63,16 @@ impl Op {
     /// A write of `memory`.
     pub fn write(file: FileId, offset: u64, memory: Memory, stable: bool) -> Self {
         Self { kind: OpKind::Write { stable }, file, offset, len: memory.len(), memory }
+    }
+
+    /// Takes what has come on a socket.
+    pub fn receive(socket: FileId, memory: Memory) -> Self {
+        Self { kind: OpKind::Receive, file: socket, offset: 0, len: memory.len(), memory }
+    }
+
+    /// Sends all of `memory` on a socket.
+    pub fn send(socket: FileId, memory: Memory) -> Self {
+        Self { kind: OpKind::Send, file: socket, offset: 0, len: memory.len(), memory }
     }
 
     /// An operation without memory.
@@ -77,7 +92,7 @@ pub struct Completion {
     pub token: Token,
     /// The operation and its memory.
     pub op: Option<Op>,
-    /// Bytes moved (reads and writes; may be short), 0 for other kinds, or why it failed. For an extent, see
+    /// Bytes moved (may be short), 0 for kinds that move none, or why it failed. For an extent, see
     /// [`extent_code`].
     pub result: Result<u64, IoError>,
 }

@@ -10,15 +10,17 @@ mod disk;
 mod faults;
 mod port;
 pub mod recorded;
+mod sockets;
 
 pub use faults::{Faults, Lie};
 pub use port::{PortId, SimIo};
 
-use super::{Completion, FileId, Op, OpKind, Token};
+use super::{Completion, FileId, Op, OpKind, Socket, Token};
 use crate::error::IoError;
 use disk::Disk;
 use port::Port;
 use recorded::{Event, Record};
+use sockets::Sockets;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -50,6 +52,7 @@ struct State {
     /// Of disks that have their own.
     own_faults: BTreeMap<FileId, Faults>,
     disks: BTreeMap<FileId, Disk>,
+    sockets: Sockets,
     ports: Vec<Port>,
     flights: BTreeMap<u64, Flight>,
     agenda: BTreeMap<(u64, u64), (u64, Step)>,
@@ -72,6 +75,7 @@ impl World {
             faults: Faults::default(),
             own_faults: BTreeMap::new(),
             disks: BTreeMap::new(),
+            sockets: Sockets::default(),
             ports: Vec::new(),
             flights: BTreeMap::new(),
             agenda: BTreeMap::new(),
@@ -86,6 +90,16 @@ impl World {
     /// multiples of `alignment`, as with O_DIRECT; 1 is a file in the page cache.
     pub fn add_disk(&self, file: FileId, content: Vec<u8>, alignment: u32) {
         self.0.borrow_mut().disks.insert(file, Disk::new(content, alignment));
+    }
+
+    /// Two connected sockets.
+    pub fn socket_pair(&self) -> (Socket, Socket) {
+        self.0.borrow_mut().sockets.pair()
+    }
+
+    /// Cuts a connection when so many more bytes have been sent from this end.
+    pub fn cut_after(&self, socket: FileId, bytes: u64) {
+        self.0.borrow_mut().sockets.cut_after(socket, bytes);
     }
 
     /// Kernel I/O for one more reactor, with room for `capacity` operations.
@@ -118,6 +132,7 @@ impl World {
     /// Moves the clock to the next event. False if nothing will ever happen by itself: all wait for somebody else.
     pub fn advance(&self) -> bool {
         let mut state = self.0.borrow_mut();
+        state.hear();
         let event = state.agenda.first_key_value().map(|((time, _), _)| *time);
         let deadline = state.ports.iter().filter_map(Port::deadline).min();
         let Some(time) = event.into_iter().chain(deadline).min() else { return false };
@@ -207,7 +222,10 @@ impl State {
         let covers_events = self.record.len();
         self.note(&[1, port.0 as u64, u64::from(op.file.0), code(op.kind), op.offset, op.len, token.0]);
         self.agenda.insert((self.now + effect, 2 * id), (id, Step::Effect));
-        self.agenda.insert((self.now + done, 2 * id + 1), (id, Step::Done));
+        // What a socket does it does when the other end lets it.
+        if !self.sockets.contains(op.file) {
+            self.agenda.insert((self.now + done, 2 * id + 1), (id, Step::Done));
+        }
         self.flights.insert(id, Flight { port, op, token, covers, covers_events, fault, result: None });
     }
 
@@ -237,8 +255,33 @@ impl State {
         }
     }
 
+    /// Sockets that were shut down tell whoever waits.
+    fn hear(&mut self) {
+        let woken = self.sockets.hear();
+        self.wake(woken);
+    }
+
+    fn wake(&mut self, flights: Vec<u64>) {
+        for id in flights {
+            let (delay, _) = self.delays(&Faults::default());
+            self.agenda.insert((self.now + delay, 2 * id), (id, Step::Effect));
+        }
+    }
+
+    fn run_socket(&mut self, id: u64) {
+        let Some(flight) = self.flights.get_mut(&id) else { return };
+        let Some((result, woken)) = self.sockets.run(id, &mut flight.op, &mut self.random) else { return };
+        flight.result = Some(result);
+        self.wake(woken);
+        let (delay, _) = self.delays(&Faults::default());
+        self.agenda.insert((self.now + delay, 2 * id + 1), (id, Step::Done));
+    }
+
     fn take_effect(&mut self, id: u64) {
         let Some(file) = self.flights.get(&id).map(|flight| flight.op.file) else { return };
+        if self.sockets.contains(file) {
+            return self.run_socket(id);
+        }
         let faults = &self.faults_of(file);
         let State { flights, disks, random, record, .. } = self;
         let Some(flight) = flights.get_mut(&id) else { return };
@@ -284,6 +327,7 @@ impl State {
     }
 
     fn is_awake(&mut self, port: PortId) -> bool {
+        self.hear();
         let now = self.now;
         self.ports[port.0].look(now)
     }
@@ -314,6 +358,8 @@ fn code(kind: OpKind) -> u64 {
         OpKind::Extent { .. } => 7,
         OpKind::Grow => 8,
         OpKind::Cut => 9,
+        OpKind::Receive => 10,
+        OpKind::Send => 11,
     }
 }
 

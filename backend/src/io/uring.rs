@@ -6,6 +6,7 @@
 
 mod entry;
 mod inline;
+mod message;
 mod patience;
 mod setup;
 mod slots;
@@ -39,6 +40,8 @@ struct InFlight {
     token: Token,
     /// What the kernel may look its file up by at any time until it has ended.
     file: Held,
+    /// Beside the segments, of a socket's operation.
+    header: Option<message::Header>,
 }
 
 struct Watch {
@@ -115,13 +118,13 @@ impl Uring {
         if by_worker {
             self.workers.run(info.clone(), op.kind, op.offset, op.len, self.inbox.clone(), index);
             let file = self.slots.hold(op.file, target);
-            self.in_flight[index as usize] = Some(InFlight { op, token, file });
+            self.in_flight[index as usize] = Some(InFlight { op, token, file, header: None });
             return;
         }
         let file = self.slots.hold(op.file, target);
-        let slot = self.in_flight[index as usize].insert(InFlight { op, token, file });
-        // The segments live in the slab's operation, which stays until its completion.
-        let entry = entry::build(&slot.op, target).user_data(u64::from(index));
+        let slot = self.in_flight[index as usize].insert(InFlight { header: message::header(&op), op, token, file });
+        // The segments live in the slab's operation, which stays until its completion, as the header does.
+        let entry = entry::build(&slot.op, slot.header.as_mut(), target).user_data(u64::from(index));
         self.push(entry);
         if starts_device && self.submits >= self.burst {
             self.burst = self.burst.saturating_mul(2);
@@ -183,7 +186,8 @@ impl Uring {
     }
 
     fn complete(&mut self, index: u32, result: Result<u64, IoError>) {
-        let Some(InFlight { op, token, file }) = self.in_flight.get_mut(index as usize).and_then(Option::take) else {
+        let Some(InFlight { op, token, file, .. }) = self.in_flight.get_mut(index as usize).and_then(Option::take)
+        else {
             return;
         };
         self.free.push(index);

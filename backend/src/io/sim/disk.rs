@@ -80,6 +80,7 @@ impl Disk {
             OpKind::Zero { unmap: false } if faults.no_zero => Err(IoError::Unsupported),
             OpKind::Discard if faults.discard_keeps => fault.map_or(Ok(0), Err),
             OpKind::Extent { .. } => fault.map_or_else(|| Ok(self.extent(op.offset, op.len)), Err),
+            OpKind::Receive | OpKind::Send => Err(IoError::Invalid),
             OpKind::Grow => {
                 if let Some(error) = fault {
                     return Err(error);

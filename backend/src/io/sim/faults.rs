@@ -71,6 +71,8 @@ impl Faults {
     pub(super) fn draw(&self, random: &mut fastrand::Rng, kind: OpKind) -> Option<IoError> {
         let rates = match kind {
             OpKind::Read | OpKind::Extent { .. } => [(self.read_error, IoError::Io), (0, IoError::Io)],
+            // Connections are cut, see [`super::World::cut_after`].
+            OpKind::Receive | OpKind::Send => [(0, IoError::Io); 2],
             OpKind::Flush => [(self.flush_error, IoError::Io), (0, IoError::Io)],
             OpKind::Discard | OpKind::Cut => [(self.write_error, IoError::Io), (0, IoError::Io)],
             OpKind::Write { .. } | OpKind::Zero { .. } | OpKind::Grow => {

@@ -107,6 +107,7 @@ impl Io for SimIo {
         let mut state = self.world.0.borrow_mut();
         // A turn takes time, or polling would never end.
         state.now += state.random.u64(50..1000);
+        state.hear();
         state.run_due();
         let now = state.now;
         let port = &mut state.ports[self.port.0];

@@ -1,11 +1,12 @@
 //! From an operation to a submission entry.
 #![allow(unsafe_code)]
 
+use super::message::{self, Header};
 use crate::io::{Op, OpKind, Segment};
 use io_uring::{opcode, squeue, types};
 
 /// Most segments the kernel takes at once (UIO_MAXIOV); a longer list makes a short transfer.
-const SEGMENTS_MAX: usize = 1024;
+pub const SEGMENTS_MAX: usize = 1024;
 /// Most bytes of one plain read or write (MAX_RW_COUNT, 2 GiB less a page); the rest makes a short transfer.
 const BYTES_MAX: usize = 0x7fff_f000;
 
@@ -27,8 +28,10 @@ macro_rules! on {
     };
 }
 
-/// The entry for `op`; valid while `op` stays where it is.
-pub fn build(op: &Op, target: Target) -> squeue::Entry {
+pub(super) use on;
+
+/// The entry for `op`; valid while `op` and its `header` stay where they are.
+pub fn build(op: &Op, header: Option<&mut Header>, target: Target) -> squeue::Entry {
     match op.kind {
         OpKind::Read => read(op, target),
         OpKind::Write { stable } => write(op, target, if stable { libc::RWF_DSYNC } else { 0 }),
@@ -39,6 +42,8 @@ pub fn build(op: &Op, target: Target) -> squeue::Entry {
             fallocate(op, target, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE)
         }
         OpKind::Zero { unmap: false } => fallocate(op, target, libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE),
+        OpKind::Receive => message::receive(op, header, target),
+        OpKind::Send => message::send(op, header, target),
         // Workers do these.
         OpKind::Extent { .. } | OpKind::Grow | OpKind::Cut => opcode::Nop::new().build(),
     }

@@ -3,16 +3,35 @@
 use super::entry::Target;
 use crate::io::{FileId, FileInfo, FileTable};
 use io_uring::{IoUring, types};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 /// Registered files per ring; more files than this are used unregistered.
 const SLOTS: u32 = 256;
 
+/// Numbers that are counted up, spread over a table's buckets: nobody chooses them.
+#[derive(Default)]
+pub struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 pub struct Slots {
     table: Arc<FileTable>,
-    /// By file number; numbers are small and never reused.
-    known: Vec<Option<(Target, FileInfo)>>,
+    known: HashMap<FileId, (Target, FileInfo), BuildHasherDefault<Spread>>,
     free: Vec<u32>,
     /// By slot: operations in flight.
     users: Vec<u32>,
@@ -38,16 +57,15 @@ impl Slots {
         };
         let slots = SLOTS as usize;
         let (users, retired) = (vec![0; slots], vec![None; slots]);
-        Self { changes: table.changes(), table, known: Vec::new(), free, users, retired }
+        Self { changes: table.changes(), table, known: HashMap::default(), free, users, retired }
     }
 
     /// The ring's name for a file; `None` if it is closed.
     pub fn find(&mut self, ring: &IoUring, id: FileId) -> Option<(Target, &FileInfo)> {
-        let index = id.0 as usize;
-        if self.known.get(index).is_none_or(Option::is_none) {
+        if !self.known.contains_key(&id) {
             self.register(ring, id)?;
         }
-        self.known[index].as_ref().map(|(target, info)| (*target, info))
+        self.known.get(&id).map(|(target, info)| (*target, info))
     }
 
     /// Keeps a file that was found for an operation that begins.
@@ -57,10 +75,7 @@ impl Slots {
                 self.users[slot as usize] += 1;
                 Held::Slot(slot as usize)
             }
-            Target::Fd(_) => {
-                let known = self.known.get(id.0 as usize).and_then(Option::as_ref);
-                Held::Fd(known.map(|(_, info)| info.fd.clone()))
-            }
+            Target::Fd(_) => Held::Fd(self.known.get(&id).map(|(_, info)| info.fd.clone())),
         }
     }
 
@@ -88,17 +103,16 @@ impl Slots {
 
     #[cold]
     fn look_through(&mut self, ring: &IoUring) {
-        for index in 0..self.known.len() {
-            let now = u32::try_from(index).ok().and_then(|id| self.table.get(FileId(id)));
-            let known = self.known[index].as_ref().map(|(_, info)| &info.fd);
-            if known.is_some_and(|known| now.is_none_or(|now| !Arc::ptr_eq(known, &now.fd))) {
-                self.forget(ring, index);
-            }
+        let is_current =
+            |id: &FileId, known: &FileInfo| self.table.get(*id).is_some_and(|now| Arc::ptr_eq(&known.fd, &now.fd));
+        let closed = self.known.iter().filter(|(id, (_, known))| !is_current(id, known)).map(|(id, _)| *id);
+        for id in closed.collect::<Vec<_>>() {
+            self.forget(ring, id);
         }
     }
 
-    fn forget(&mut self, ring: &IoUring, index: usize) {
-        let Some((Target::Fixed(types::Fixed(slot)), info)) = self.known[index].take() else { return };
+    fn forget(&mut self, ring: &IoUring, id: FileId) {
+        let Some((Target::Fixed(types::Fixed(slot)), info)) = self.known.remove(&id) else { return };
         match self.users[slot as usize] {
             0 => self.give_back(ring, slot as usize),
             _ => self.retired[slot as usize] = Some(info),
@@ -122,11 +136,7 @@ impl Slots {
             }
             _ => Target::Fd(types::Fd(fd)),
         };
-        let index = id.0 as usize;
-        if self.known.len() <= index {
-            self.known.resize_with(index + 1, || None);
-        }
-        self.known[index] = Some((target, info));
+        self.known.insert(id, (target, info));
         Some(())
     }
 }

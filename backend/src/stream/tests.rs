@@ -1,0 +1,1 @@
+//! A stream delivers what was written, in order, whatever pieces it comes in.
