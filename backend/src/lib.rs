@@ -2,7 +2,8 @@
 //!
 //! The only crate with `unsafe`, and only in the files that deal with memory others can see. Knows no JSON and no QMP.
 //! Modules from bottom to top; none uses one that stands below it in this list:
-//! `error`, `io`, `mailbox`, `reactor`, `range_lock`, `epoch`, `bitmaps`, `node`, `graph`, `event`, `export`.
+//! `error`, `io`, `mailbox`, `reactor`, `tls`, `stream`, `nbd_wire`, `range_lock`, `epoch`, `bitmaps`,
+//! `node`, `graph`, `event`, `export`.
 //!
 //! Under `--cfg loom` only the mailbox, the epochs and the tables' cache are built: the rest hands std's `Arc` around.
 
@@ -34,4 +35,8 @@ pub mod node {
 mod range_lock;
 #[cfg(not(loom))]
 pub mod reactor;
+#[cfg(not(loom))]
+pub mod stream;
 mod sync;
+#[cfg(not(loom))]
+pub mod tls;

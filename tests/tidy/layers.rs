@@ -18,8 +18,23 @@ const CRATES: [(&str, &[&str]); 8] = [
 
 /// The modules of the backend from bottom to top; none uses one that stands after it. Their tests may: what is
 /// simplest to make a case from stands above, often.
-const BACKEND: [&str; 12] =
-    ["sync", "error", "io", "mailbox", "reactor", "range_lock", "epoch", "bitmaps", "node", "graph", "event", "export"];
+const BACKEND: [&str; 15] = [
+    "sync",
+    "error",
+    "io",
+    "mailbox",
+    "reactor",
+    "tls",
+    "stream",
+    "nbd_wire",
+    "range_lock",
+    "epoch",
+    "bitmaps",
+    "node",
+    "graph",
+    "event",
+    "export",
+];
 
 /// Who may know JSON: QMP, and what speaks it from outside to measure.
 const JSON: [&str; 2] = ["qmp-lite", "tidemark-benches"];
