@@ -5,6 +5,7 @@
 mod change_id;
 mod changed;
 mod error;
+mod held;
 mod history;
 mod persistent;
 mod recorded;
@@ -16,6 +17,7 @@ mod unsettled;
 pub use change_id::{ChangeId, NoChangeId};
 pub use changed::{Changed, Gap, NotKnown, Page};
 pub use error::{BitmapError, NotKept};
+pub use held::Held;
 pub use history::Cause;
 pub use persistent::Persistent;
 pub use release::{Outcome, Released};
@@ -24,7 +26,7 @@ pub use stage::{Committed, Frozen, Stage};
 
 use history::History;
 use recorded::Recorded;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tidemark_cbt::{Bitmap, Granularity};
 pub use unsettled::Counted;
 use unsettled::Unsettled;
@@ -70,6 +72,8 @@ struct Record {
     inconsistent: bool,
     /// Somebody uses the bitmap: nobody else may.
     successor: Option<Successor>,
+    /// As does somebody who only reads it.
+    held: Weak<()>,
 }
 
 /// What is told of a bitmap (`BlockDirtyInfo`).
@@ -123,7 +127,7 @@ impl Tracking {
 
     /// Whether one is in use.
     pub fn is_busy(&self) -> bool {
-        self.lock().iter().any(|record| record.successor.is_some())
+        self.lock().iter().any(Record::is_busy)
     }
 
     /// Has [`Tracking::is_unsettled`] say so until what this returns is dropped.
@@ -184,7 +188,7 @@ impl Record {
             count: self.bits.count(),
             granularity: u32::try_from(self.bits.granularity().bytes()).unwrap_or(u32::MAX),
             recording: self.recorder().is_some(),
-            busy: self.successor.is_some(),
+            busy: self.is_busy(),
             persistent: self.persistent,
             inconsistent: self.inconsistent,
             since: self.all_recorded().since().and_then(|since| history.id(since)),

@@ -3,7 +3,7 @@
 //! Knows no image format.
 
 use super::{BitmapError, Record, Recorded, Tracking};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tidemark_cbt::{Bitmap, OutOfMemory};
 
 /// A bitmap as an image has it.
@@ -51,7 +51,7 @@ pub(super) fn check(name: &str, state: State, wanted: Use) -> Result<(), BitmapE
 
 impl Record {
     pub(super) fn state(&self) -> State {
-        State { busy: self.successor.is_some(), read_only: self.read_only, inconsistent: self.inconsistent }
+        State { busy: self.is_busy(), read_only: self.read_only, inconsistent: self.inconsistent }
     }
 
     /// What is to be stored of it: what it marks, and what was recorded while somebody uses it.
@@ -79,6 +79,7 @@ impl Tracking {
             read_only,
             inconsistent,
             successor: None,
+            held: Weak::new(),
         }));
     }
 
@@ -90,6 +91,11 @@ impl Tracking {
         let records = self.lock();
         let stored = records.iter().filter(|record| record.persistent && !record.inconsistent && !record.read_only);
         stored.map(Record::to_store).collect()
+    }
+
+    /// Whether any of them belongs in the node's image.
+    pub fn has_persistent(&self) -> bool {
+        self.lock().iter().any(|record| record.persistent)
     }
 
     /// The node's image cannot be written to any more, or can be from now on.

@@ -15,7 +15,7 @@ use super::recorded::Recorded;
 use super::unsettled::Counted;
 use super::{BitmapError, Record, Successor, Tracked, granularity};
 use leaf::Leaf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tidemark_cbt::{Bitmap, Granularity};
 
 /// The longest name in bytes, as the qcow2 format has it.
@@ -289,7 +289,7 @@ impl<T: Tracked> Stage<T> {
             persistent: record.persistent,
             read_only: record.read_only,
             inconsistent: record.inconsistent,
-            busy: record.successor.is_some(),
+            busy: record.is_busy(),
             removed: false,
             frozen: false,
             value: vec![Leaf { at, block: record.bits.granularity() }],
@@ -345,6 +345,7 @@ impl<T: Tracked> Entry<T> {
             read_only: false,
             inconsistent: false,
             successor: None,
+            held: Weak::new(),
         };
         self.change(&mut record, recorded);
         Some(record)

@@ -1,5 +1,6 @@
 //! Why an export could not be made or removed; the texts are QEMU's.
 
+use crate::bitmaps::BitmapError;
 use crate::error::{GraphError, errno_text};
 
 /// Errors of exports.
@@ -57,6 +58,60 @@ pub enum ExportError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// There is no such node.
+    #[error("Cannot find device='' nor node-name='{0}'")]
+    NodeNotFound(String),
+    /// A second NBD server.
+    #[error("NBD server already running")]
+    ServerRunning,
+    /// An NBD export without a server, or an end of none.
+    #[error("NBD server not running")]
+    ServerNotRunning,
+    /// A host and port that nobody can listen on.
+    #[error("Failed to listen on {address}: {}", errno_text(source))]
+    Listen {
+        /// The address as given.
+        address: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A host that has no address.
+    #[error("address resolution failed for {address}: {reason}")]
+    Resolve {
+        /// The address as given.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// A descriptor that nobody can connect to.
+    #[error("File descriptor {fd} cannot be used as a listening socket: {}", errno_text(source))]
+    ListenFd {
+        /// The descriptor.
+        fd: i32,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A name that clients know already.
+    #[error("NBD server already has export named '{0}'")]
+    NameTaken(String),
+    /// A name of more than 4096 bytes.
+    #[error("export name '{0}' too long")]
+    NameTooLong(String),
+    /// A description of more than 4096 bytes.
+    #[error("description '{0}' too long")]
+    DescriptionTooLong(String),
+    /// A bitmap that neither the node nor one below it has.
+    #[error("Bitmap '{0}' is not found")]
+    BitmapNotFound(String),
+    /// A bitmap that changes while clients are told that nothing does.
+    #[error("Enabled bitmap '{0}' incompatible with readonly export")]
+    BitmapEnabled(String),
+    /// A bitmap of a node that there is not.
+    #[error("Node '{0}' not found")]
+    BitmapNodeNotFound(String),
+    /// A bitmap that cannot be used.
+    #[error(transparent)]
+    Bitmap(#[from] BitmapError),
     /// A thread could not be started.
     #[error("Could not start a thread for export '{id}': {}", errno_text(source))]
     Thread {

@@ -1,14 +1,22 @@
 //! Exports: what hands a node to the world. Knows nodes; does not know QMP or the command line.
 
 mod error;
+pub mod nbd;
+mod running;
+mod stats;
+mod unix;
 pub mod vhost;
 
 pub use error::ExportError;
+pub use stats::{Stats, Total, Totals};
 
 use crate::event::{Event, EventSink};
 use crate::graph::Graph;
 use crate::io::Workers;
 use crate::node::Node;
+use nbd::{NbdExport, NbdOptions, NbdServer, NbdServerOptions};
+use running::Running;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vhost::{VhostExport, VhostOptions};
 
@@ -26,16 +34,16 @@ pub enum RemoveMode {
 pub struct ExportInfo {
     /// Its id.
     pub id: String,
-    /// Its QEMU type name, `vhost-user-blk`.
+    /// Its QEMU type name, `vhost-user-blk` or `nbd`.
     pub kind: &'static str,
     /// The node it serves.
     pub node: Arc<Node>,
-    /// Whether guests may write.
+    /// Whether guests or clients may write.
     pub writable: bool,
     /// Whether it is being removed.
     pub shutting_down: bool,
-    /// What its guests have done so far.
-    pub stats: vhost::Totals,
+    /// What its guests or clients have done so far.
+    pub stats: Totals,
 }
 
 /// All exports of the daemon.
@@ -43,7 +51,9 @@ pub struct Exports {
     graph: Arc<Graph>,
     workers: Arc<Workers>,
     events: EventSink,
-    running: Mutex<Vec<Arc<VhostExport>>>,
+    running: Mutex<Vec<Running>>,
+    /// Locked before `running`.
+    server: Mutex<Option<NbdServer>>,
 }
 
 impl Exports {
@@ -53,7 +63,9 @@ impl Exports {
         graph.on_corruption(Box::new(move |node, corruption| {
             sink(Event::ImageCorrupted { node: node.to_owned(), corruption: corruption.clone() });
         }));
-        let exports = Arc::new(Self { graph, workers: Workers::new(), events, running: Mutex::default() });
+        let workers = Workers::new();
+        let exports =
+            Arc::new(Self { graph, workers, events, running: Mutex::default(), server: Mutex::default() });
         let weak = Arc::downgrade(&exports);
         exports.graph.on_resize(Box::new(move |node| {
             if let Some(exports) = weak.upgrade() {
@@ -69,14 +81,58 @@ impl Exports {
     /// With QEMU's texts; see [`ExportError`].
     pub fn add_vhost(&self, options: VhostOptions) -> Result<(), ExportError> {
         let mut running = self.lock();
-        if !crate::graph::is_identifier(&options.id) {
-            return Err(ExportError::InvalidId);
-        }
-        if running.iter().any(|export| export.id() == options.id) {
-            return Err(ExportError::IdTaken(options.id));
-        }
+        check_id(&options.id, &running)?;
         let export = VhostExport::start(options, self.graph.clone(), self.workers.clone(), self.events.clone())?;
-        running.push(export);
+        running.push(Running::Vhost(export));
+        Ok(())
+    }
+
+    /// Starts the NBD server. It has no exports.
+    ///
+    /// # Errors
+    /// [`ExportError::ServerRunning`], or the address cannot be listened on.
+    pub fn start_nbd_server(&self, options: NbdServerOptions) -> Result<(), ExportError> {
+        let mut server = self.server();
+        if server.is_some() {
+            return Err(ExportError::ServerRunning);
+        }
+        *server = Some(NbdServer::start(options, self.graph.clone(), self.workers.clone())?);
+        Ok(())
+    }
+
+    /// Ends the NBD server, its connections and its exports; reports [`Event::ExportDeleted`] for each.
+    ///
+    /// # Errors
+    /// [`ExportError::ServerNotRunning`].
+    pub fn stop_nbd_server(&self) -> Result<(), ExportError> {
+        let server = self.server().take().ok_or(ExportError::ServerNotRunning)?;
+        // One that somebody else is removing needs no second removal.
+        server.shared().exports().iter().for_each(|export| drop(self.remove(&export.id, RemoveMode::Hard)));
+        server.stop();
+        Ok(())
+    }
+
+    /// Where the NBD server listens for TCP clients, with the ports that were free.
+    pub fn nbd_addresses(&self) -> Vec<SocketAddr> {
+        self.server().as_ref().map_or_else(Vec::new, |server| server.addresses().to_vec())
+    }
+
+    /// Has the NBD server show a node under a name.
+    ///
+    /// # Errors
+    /// With QEMU's texts; see [`ExportError`].
+    pub fn add_nbd(&self, options: NbdOptions) -> Result<(), ExportError> {
+        let server = self.server();
+        let mut running = self.lock();
+        check_id(&options.id, &running)?;
+        let node = self.graph.find(&options.node);
+        let node = node.ok_or_else(|| ExportError::NodeNotFound(options.node.clone()))?;
+        if options.writable && node.is_read_only() {
+            return Err(crate::error::GraphError::ReadOnly.into());
+        }
+        let server = server.as_ref().ok_or(ExportError::ServerNotRunning)?;
+        let export = NbdExport::new(options, node, server.shared().clone(), &self.graph, self.events.clone())?;
+        running.push(Running::Nbd(export));
         Ok(())
     }
 
@@ -93,17 +149,19 @@ impl Exports {
         if !export.stop() {
             return Err(ExportError::ShuttingDown(id.to_owned()));
         }
-        self.lock().retain(|other| !Arc::ptr_eq(other, &export));
+        self.lock().retain(|other| !other.is(&export));
         (self.events)(Event::ExportDeleted { id: id.to_owned() });
         Ok(())
     }
 
-    /// Ends all exports.
+    /// Ends all exports, and the NBD server.
     pub fn remove_all(&self) {
         for export in self.list() {
             // One that somebody else is removing needs no second removal.
             let _ = self.remove(&export.id, RemoveMode::Hard);
         }
+        // Without one there is nothing to end.
+        let _ = self.stop_nbd_server();
     }
 
     /// All exports, oldest first.
@@ -111,25 +169,37 @@ impl Exports {
         self.lock().iter().map(|export| export.info()).collect()
     }
 
-    /// Waits until an export accepts no front-end any more: it is being removed, or it was given a connected socket and
-    /// that connection has ended. Returns at once if there is no such export.
+    /// Waits until an export accepts nobody any more: it is being removed, or it was given a connected socket and that
+    /// connection has ended. Returns at once if there is no such export.
     pub fn wait_finished(&self, id: &str) {
         if let Some(export) = self.find(id) {
             export.wait_finished();
         }
     }
 
-    fn find(&self, id: &str) -> Option<Arc<VhostExport>> {
+    fn find(&self, id: &str) -> Option<Running> {
         self.lock().iter().find(|export| export.id() == id).cloned()
     }
 
     fn node_resized(&self, node: &Arc<Node>) {
-        for export in self.lock().iter().filter(|export| Arc::ptr_eq(export.node(), node)) {
-            export.config_changed();
-        }
+        self.lock().iter().for_each(|export| export.node_resized(node));
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<VhostExport>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn server(&self) -> MutexGuard<'_, Option<NbdServer>> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn check_id(id: &str, running: &[Running]) -> Result<(), ExportError> {
+    if !crate::graph::is_identifier(id) {
+        return Err(ExportError::InvalidId);
+    }
+    match running.iter().any(|export| export.id() == id) {
+        true => Err(ExportError::IdTaken(id.to_owned())),
+        false => Ok(()),
     }
 }

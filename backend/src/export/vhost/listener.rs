@@ -5,12 +5,12 @@ use super::options::Address;
 use super::session;
 use super::{ExportShared, Link};
 use crate::export::ExportError;
+use crate::export::unix;
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -149,9 +149,7 @@ fn accept(listener: &UnixListener, state: &State) -> Option<UnixStream> {
 fn open(address: Address) -> Result<(Source, Option<PathBuf>), ExportError> {
     match address {
         Address::Path { path, mode, group } => {
-            let fail = |source| ExportError::Bind { path: path.display().to_string(), source };
-            remove_dead(&path)?;
-            let listener = bind(&path, mode, group).map_err(fail)?;
+            let listener = unix::listen(&path, Some(mode), group)?;
             Ok((Source::Listening(listener), Some(path)))
         }
         Address::Fd(fd) => {
@@ -168,37 +166,4 @@ fn open(address: Address) -> Result<(Source, Option<PathBuf>), ExportError> {
             }
         }
     }
-}
-
-/// A socket that nobody listens on is left over from a process that died; any other file stays.
-fn remove_dead(path: &Path) -> Result<(), ExportError> {
-    use std::os::unix::fs::FileTypeExt;
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-    if !is_socket {
-        return Ok(());
-    }
-    let shown = path.display().to_string();
-    match UnixStream::connect(path) {
-        Ok(_) => Err(ExportError::SocketLive(shown)),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(|source| ExportError::Bind { path: shown, source })
-        }
-        Err(_) => Ok(()),
-    }
-}
-
-/// The socket never exists with more permissions than asked for: the mode is set before it has a name.
-fn bind(path: &Path, mode: u32, group: Option<u32>) -> io::Result<UnixListener> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    let mode = rustix::fs::Mode::from_raw_mode(mode);
-    rustix::fs::fchmod(&socket, mode)?;
-    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    if let Some(group) = group {
-        rustix::fs::chown(path, None, Some(rustix::fs::Gid::from_raw(group)))?;
-    }
-    // The umask may have taken bits away.
-    rustix::fs::chmod(path, mode)?;
-    rustix::net::listen(&socket, 16)?;
-    Ok(UnixListener::from(socket))
 }

@@ -13,12 +13,11 @@ pub mod request;
 pub mod ring;
 mod session;
 mod shared;
-mod stats;
 
 pub use link::Link;
 pub use options::{Address, Polling, QUEUES_MAX, VhostOptions};
 pub use shared::ExportShared;
-pub use stats::{Stats, Total, Totals};
+pub use super::stats::{Stats, Total, Totals};
 
 use super::{ExportError, ExportInfo};
 use crate::event::EventSink;

@@ -1,7 +1,7 @@
 //! What the threads of one export share: the listener, the session and the queues.
 
 use super::options::{Polling, QUEUES_MAX, VhostOptions};
-use super::stats::Stats;
+use crate::export::stats::Stats;
 use crate::error::IoError;
 use crate::event::{Event, EventSink};
 use crate::export::ExportError;

@@ -1,0 +1,171 @@
+//! One export: a node under a name, with the bitmaps that its clients may ask for.
+
+use super::clients::Clients;
+use super::options::{NbdBitmap, NbdOptions};
+use super::pool::THREADS_MAX;
+use super::server::ServerShared;
+use crate::bitmaps::Held;
+use crate::error::IoError;
+use crate::event::{Event, EventSink};
+use crate::export::stats::{Stats, Totals};
+use crate::export::{ExportError, ExportInfo};
+use crate::graph::Graph;
+use crate::node::{Driver, Node};
+use std::sync::Arc;
+
+/// The longest string that the protocol knows, in bytes (proto.md, "Strings").
+const STRING_MAX: usize = 4096;
+
+/// A bitmap under its name.
+pub struct ExportedBitmap {
+    /// Its name.
+    pub name: String,
+    /// The bitmap, which nobody else uses as long as the export is there.
+    pub held: Held,
+}
+
+/// A node under a name.
+pub struct NbdExport {
+    /// The export's id.
+    pub id: String,
+    /// What clients call it.
+    pub name: String,
+    /// What they are told of it.
+    pub description: Option<String>,
+    /// The node.
+    pub node: Arc<Node>,
+    /// Whether clients may write.
+    pub writable: bool,
+    /// Whether every write is stable before it is answered.
+    pub writethrough: bool,
+    /// Whether clients may ask for `qemu:allocation-depth`.
+    pub allocation_depth: bool,
+    /// Its bitmaps, in the order given.
+    pub bitmaps: Vec<ExportedBitmap>,
+    /// Who is connected to it.
+    pub clients: Arc<Clients>,
+    /// Counters by thread.
+    pub stats: [Stats; THREADS_MAX],
+    server: Arc<ServerShared>,
+    events: EventSink,
+}
+
+impl NbdExport {
+    /// Takes the node and its bitmaps into use and shows them to clients. One at a time.
+    ///
+    /// # Errors
+    /// With QEMU's texts; see [`ExportError`].
+    pub(in crate::export) fn new(
+        options: NbdOptions,
+        node: Arc<Node>,
+        server: Arc<ServerShared>,
+        graph: &Graph,
+        events: EventSink,
+    ) -> Result<Arc<Self>, ExportError> {
+        check_lengths(&options)?;
+        if server.find(options.name.as_bytes()).is_some() {
+            return Err(ExportError::NameTaken(options.name));
+        }
+        node.acquire(options.writable)?;
+        let bitmaps = match hold_bitmaps(&options, &node, graph) {
+            Ok(bitmaps) => bitmaps,
+            Err(error) => {
+                node.release(options.writable);
+                return Err(error);
+            }
+        };
+        let NbdOptions { id, name, description, writable, writethrough, allocation_depth, .. } = options;
+        let export = Arc::new(Self {
+            id,
+            name,
+            description,
+            node,
+            writable,
+            writethrough,
+            allocation_depth,
+            bitmaps,
+            clients: Arc::default(),
+            stats: Default::default(),
+            server: server.clone(),
+            events,
+        });
+        server.add(&export);
+        Ok(export)
+    }
+
+    /// Shows it to nobody any more, disconnects its clients and waits for their I/O; false if that was done before.
+    pub(in crate::export) fn stop(self: &Arc<Self>) -> bool {
+        let first = self.clients.close();
+        if first {
+            self.server.remove(self);
+            self.clients.wait_empty();
+            self.node.release(self.writable);
+        }
+        first
+    }
+
+    /// What a management client asks.
+    pub(in crate::export) fn info(&self) -> ExportInfo {
+        ExportInfo {
+            id: self.id.clone(),
+            kind: "nbd",
+            node: self.node.clone(),
+            writable: self.writable,
+            shutting_down: self.clients.is_closed(),
+            stats: Totals::of(&self.stats),
+        }
+    }
+
+    /// Reports a client's failed request.
+    pub(super) fn report(&self, write: bool, error: IoError) {
+        let (export, node) = (self.id.clone(), self.node.name().to_owned());
+        (self.events)(Event::IoError { export, node, write, error });
+    }
+}
+
+fn check_lengths(options: &NbdOptions) -> Result<(), ExportError> {
+    if options.name.len() > STRING_MAX {
+        return Err(ExportError::NameTooLong(options.name.clone()));
+    }
+    match &options.description {
+        Some(text) if text.len() > STRING_MAX => Err(ExportError::DescriptionTooLong(text.clone())),
+        _ => Ok(()),
+    }
+}
+
+fn hold_bitmaps(options: &NbdOptions, node: &Arc<Node>, graph: &Graph) -> Result<Vec<ExportedBitmap>, ExportError> {
+    let held = options.bitmaps.iter().map(|bitmap| {
+        let held = hold_bitmap(bitmap, options, node, graph)?;
+        Ok(ExportedBitmap { name: bitmap.name.clone(), held })
+    });
+    held.collect()
+}
+
+fn hold_bitmap(
+    bitmap: &NbdBitmap,
+    options: &NbdOptions,
+    node: &Arc<Node>,
+    graph: &Graph,
+) -> Result<Held, ExportError> {
+    if let Some(named) = &bitmap.node {
+        let owner = graph.find(named).ok_or_else(|| ExportError::BitmapNodeNotFound(named.clone()))?;
+        return Ok(owner.points().tracking().hold(&bitmap.name)?);
+    }
+    let mut shown = shown(node);
+    let owner = shown.find(|node| node.points().tracking().has(&bitmap.name));
+    let owner = owner.ok_or_else(|| ExportError::BitmapNotFound(bitmap.name.clone()))?;
+    let held = owner.points().tracking().hold(&bitmap.name)?;
+    match !options.writable && !owner.is_read_only() && held.is_enabled() {
+        true => Err(ExportError::BitmapEnabled(bitmap.name.clone())),
+        false => Ok(held),
+    }
+}
+
+/// A node and those whose content it shows where it has none of its own: filters' and images' below.
+fn shown(node: &Arc<Node>) -> impl Iterator<Item = Arc<Node>> + use<> {
+    std::iter::successors(Some(node.clone()), |node| match node.driver() {
+        Driver::Qcow2(image) => image.backing(),
+        Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => node.child(),
+        _ => None,
+    })
+}
