@@ -22,6 +22,8 @@ pub mod graph;
 pub mod io;
 pub mod mailbox;
 #[cfg(not(loom))]
+pub mod nbd_wire;
+#[cfg(not(loom))]
 pub mod node;
 /// What of the nodes is checked under loom.
 #[cfg(loom)]

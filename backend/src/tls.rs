@@ -6,7 +6,7 @@
 mod error;
 mod files;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verify;
 
 pub use error::TlsError;

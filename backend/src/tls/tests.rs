@@ -1,6 +1,6 @@
 //! Credentials that are believed and credentials that are not: sessions of both ends, byte for byte in memory.
 
-mod authority;
+pub(crate) mod authority;
 
 use super::*;
 use authority::{Authority, Identity, directory};
