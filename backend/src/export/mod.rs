@@ -64,8 +64,7 @@ impl Exports {
             sink(Event::ImageCorrupted { node: node.to_owned(), corruption: corruption.clone() });
         }));
         let workers = Workers::new();
-        let exports =
-            Arc::new(Self { graph, workers, events, running: Mutex::default(), server: Mutex::default() });
+        let exports = Arc::new(Self { graph, workers, events, running: Mutex::default(), server: Mutex::default() });
         let weak = Arc::downgrade(&exports);
         exports.graph.on_resize(Box::new(move |node| {
             if let Some(exports) = weak.upgrade() {
@@ -100,6 +99,11 @@ impl Exports {
         Ok(())
     }
 
+    /// Whether there is an NBD server.
+    pub fn has_nbd_server(&self) -> bool {
+        self.server().is_some()
+    }
+
     /// Ends the NBD server, its connections and its exports; reports [`Event::ExportDeleted`] for each.
     ///
     /// # Errors
@@ -131,9 +135,20 @@ impl Exports {
             return Err(crate::error::GraphError::ReadOnly.into());
         }
         let server = server.as_ref().ok_or(ExportError::ServerNotRunning)?;
-        let export = NbdExport::new(options, node, server.shared().clone(), &self.graph, self.events.clone())?;
+        let export = NbdExport::new(options, node, server.shared().clone(), &self.graph)?;
         running.push(Running::Nbd(export));
         Ok(())
+    }
+
+    /// Says why an export could not be made of a node that is still to come, as far as that does not depend on the node.
+    ///
+    /// # Errors
+    /// As [`Exports::add_nbd`].
+    pub fn check_nbd(&self, options: &NbdOptions) -> Result<(), ExportError> {
+        let server = self.server();
+        check_id(&options.id, &self.lock())?;
+        let server = server.as_ref().ok_or(ExportError::ServerNotRunning)?;
+        NbdExport::check(options, server.shared())
     }
 
     /// Ends an export: its listener, its session and all I/O of it. Reports [`Event::ExportDeleted`].

@@ -20,6 +20,7 @@ mod raw;
 mod recording;
 mod root;
 mod settings;
+mod status;
 mod users;
 mod view;
 
@@ -44,6 +45,7 @@ pub use map::Map;
 pub use null::Null;
 pub use raw::Raw;
 pub use root::{Root, Section, Stamp};
+pub use status::{Looking, Status};
 
 /// What a request asks for. Which kind it is stands in a byte of its own: it is looked at several times on the fast path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,6 +31,7 @@ pub mod reserve;
 pub mod resize;
 pub mod shortcut;
 pub mod snapshot;
+mod status;
 pub mod store;
 pub mod tables;
 pub mod write;

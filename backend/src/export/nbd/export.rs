@@ -1,15 +1,15 @@
 //! One export: a node under a name, with the bitmaps that its clients may ask for.
 
 use super::clients::Clients;
+use super::handshake::Offer;
 use super::options::{NbdBitmap, NbdOptions};
 use super::pool::THREADS_MAX;
 use super::server::ServerShared;
 use crate::bitmaps::Held;
-use crate::error::IoError;
-use crate::event::{Event, EventSink};
 use crate::export::stats::{Stats, Totals};
 use crate::export::{ExportError, ExportInfo};
 use crate::graph::Graph;
+use crate::nbd_wire::handshake::export_flags;
 use crate::node::{Driver, Node};
 use std::sync::Arc;
 
@@ -47,7 +47,6 @@ pub struct NbdExport {
     /// Counters by thread.
     pub stats: [Stats; THREADS_MAX],
     server: Arc<ServerShared>,
-    events: EventSink,
 }
 
 impl NbdExport {
@@ -60,12 +59,8 @@ impl NbdExport {
         node: Arc<Node>,
         server: Arc<ServerShared>,
         graph: &Graph,
-        events: EventSink,
     ) -> Result<Arc<Self>, ExportError> {
-        check_lengths(&options)?;
-        if server.find(options.name.as_bytes()).is_some() {
-            return Err(ExportError::NameTaken(options.name));
-        }
+        Self::check(&options, &server)?;
         node.acquire(options.writable)?;
         let bitmaps = match hold_bitmaps(&options, &node, graph) {
             Ok(bitmaps) => bitmaps,
@@ -87,10 +82,21 @@ impl NbdExport {
             clients: Arc::default(),
             stats: Default::default(),
             server: server.clone(),
-            events,
         });
         server.add(&export);
         Ok(export)
+    }
+
+    /// Says what is wrong with an export's names.
+    ///
+    /// # Errors
+    /// One is too long, or known to clients already.
+    pub(in crate::export) fn check(options: &NbdOptions, server: &ServerShared) -> Result<(), ExportError> {
+        check_lengths(options)?;
+        match server.find(options.name.as_bytes()) {
+            Some(_) => Err(ExportError::NameTaken(options.name.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Shows it to nobody any more, disconnects its clients and waits for their I/O; false if that was done before.
@@ -116,10 +122,25 @@ impl NbdExport {
         }
     }
 
-    /// Reports a client's failed request.
-    pub(super) fn report(&self, write: bool, error: IoError) {
-        let (export, node) = (self.id.clone(), self.node.name().to_owned());
-        (self.events)(Event::IoError { export, node, write, error });
+    /// What clients are told of it now.
+    pub(super) fn offer(&self, server: &ServerShared) -> Offer {
+        use export_flags::{
+            CAN_MULTI_CONN, HAS_FLAGS, READ_ONLY, SEND_CACHE, SEND_FAST_ZERO, SEND_FLUSH, SEND_FUA, SEND_TRIM,
+            SEND_WRITE_ZEROES,
+        };
+        let mut flags = HAS_FLAGS | SEND_FLUSH | SEND_FUA | SEND_CACHE;
+        flags |= if self.writable { SEND_TRIM | SEND_WRITE_ZEROES | SEND_FAST_ZERO } else { READ_ONLY };
+        // All connections are to one node: a flush is of everything that has been written through any of them.
+        flags |= if server.allows_several() { CAN_MULTI_CONN } else { 0 };
+        Offer {
+            name: self.name.clone(),
+            description: self.description.clone(),
+            size: self.node.length() & !511,
+            flags,
+            alignment: self.node.request_alignment(),
+            allocation_depth: self.allocation_depth,
+            bitmaps: self.bitmaps.iter().map(|bitmap| bitmap.name.clone()).collect(),
+        }
     }
 }
 
@@ -141,12 +162,7 @@ fn hold_bitmaps(options: &NbdOptions, node: &Arc<Node>, graph: &Graph) -> Result
     held.collect()
 }
 
-fn hold_bitmap(
-    bitmap: &NbdBitmap,
-    options: &NbdOptions,
-    node: &Arc<Node>,
-    graph: &Graph,
-) -> Result<Held, ExportError> {
+fn hold_bitmap(bitmap: &NbdBitmap, options: &NbdOptions, node: &Arc<Node>, graph: &Graph) -> Result<Held, ExportError> {
     if let Some(named) = &bitmap.node {
         let owner = graph.find(named).ok_or_else(|| ExportError::BitmapNodeNotFound(named.clone()))?;
         return Ok(owner.points().tracking().hold(&bitmap.name)?);

@@ -114,7 +114,8 @@ impl Pool {
             } else if ending || (now >= idle_since.saturating_add(IDLE_NS) && self.retire(index)) {
                 return;
             }
-            let wait = if reactor.has_tasks() { Wait::Forever } else { Wait::Until(idle_since.saturating_add(IDLE_NS)) };
+            let wait =
+                if reactor.has_tasks() { Wait::Forever } else { Wait::Until(idle_since.saturating_add(IDLE_NS)) };
             reactor.turn(wait, || mail.is_filled(), |_| ());
         }
     }

@@ -14,10 +14,10 @@ pub mod ring;
 mod session;
 mod shared;
 
+pub use super::stats::{Stats, Total, Totals};
 pub use link::Link;
 pub use options::{Address, Polling, QUEUES_MAX, VhostOptions};
 pub use shared::ExportShared;
-pub use super::stats::{Stats, Total, Totals};
 
 use super::{ExportError, ExportInfo};
 use crate::event::EventSink;

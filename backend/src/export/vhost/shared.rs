@@ -1,10 +1,10 @@
 //! What the threads of one export share: the listener, the session and the queues.
 
 use super::options::{Polling, QUEUES_MAX, VhostOptions};
-use crate::export::stats::Stats;
 use crate::error::IoError;
 use crate::event::{Event, EventSink};
 use crate::export::ExportError;
+use crate::export::stats::Stats;
 use crate::graph::Graph;
 use crate::io::{Uring, Workers};
 use crate::node::Node;

@@ -74,6 +74,11 @@ impl File {
         Some(result)
     }
 
+    /// Whether the storage has means of its own to make a range read as zeroes, for all that is known.
+    pub(in crate::node) fn zeroes_fast(&self) -> bool {
+        !self.cannot_zero.load(Ordering::Relaxed)
+    }
+
     async fn write_zeroes(&self, io: &Handle, offset: u64, len: u64) -> Result<(), IoError> {
         let end = offset + len;
         let mut at = offset;

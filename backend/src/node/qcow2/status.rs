@@ -1,0 +1,27 @@
+//! What an image's tables say of its content.
+
+use super::image::Image;
+use super::map::Found;
+use crate::error::IoError;
+use crate::node::status::Status;
+use crate::reactor::Handle;
+
+impl Image {
+    /// What is known of the bytes from `offset` on. Where the image has clusters its file is not asked whether they are
+    /// holes there.
+    pub(in crate::node) async fn status(&self, io: &Handle, offset: u64, len: u64) -> Result<Status, IoError> {
+        let extent = self.locate(io, offset, len).await?;
+        let backing = match (extent.found, self.backing()) {
+            (Found::Data { .. } | Found::Compressed { .. }, _) => return Ok(Status::data(extent.len)),
+            (Found::Zero { .. }, _) => return Ok(Status::zeroes(extent.len)),
+            (Found::Invalid, _) => return Err(IoError::Io),
+            (Found::Unallocated, None) => return Ok(Status::nothing(extent.len)),
+            (Found::Unallocated, Some(backing)) => backing,
+        };
+        match backing.length().checked_sub(offset) {
+            Some(rest) if rest > 0 => Ok(backing.status(io, offset, extent.len.min(rest)).await?.below()),
+            // It is as if the shorter image had zeroes there.
+            _ => Ok(Status::zeroes(extent.len).below()),
+        }
+    }
+}

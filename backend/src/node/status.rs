@@ -1,0 +1,82 @@
+//! What a node knows of its content without reading it: whether it is data, whether it reads as zeroes, and which of its
+//! images has it.
+
+use super::{Driver, Node};
+use crate::error::IoError;
+use crate::reactor::Handle;
+use std::pin::Pin;
+
+/// What is so for the next bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// How many bytes.
+    pub len: u64,
+    /// They take space.
+    pub data: bool,
+    /// They read as zeroes.
+    pub zero: bool,
+    /// Which image of the chain has them, 1 for the topmost; 0 for none.
+    pub depth: u32,
+}
+
+/// A look under way.
+pub type Looking<'a> = Pin<Box<dyn Future<Output = Result<Status, IoError>> + 'a>>;
+
+impl Status {
+    /// Of bytes that somebody has written, for all that is known.
+    pub fn data(len: u64) -> Self {
+        Self { len, data: true, zero: false, depth: 1 }
+    }
+
+    /// Of bytes that an image says are zeroes.
+    pub fn zeroes(len: u64) -> Self {
+        Self { len, data: false, zero: true, depth: 1 }
+    }
+
+    /// Of bytes that no image has.
+    pub fn nothing(len: u64) -> Self {
+        Self { len, data: false, zero: true, depth: 0 }
+    }
+
+    /// Of the same bytes, seen from an image above.
+    pub fn below(self) -> Self {
+        Self { depth: if self.depth > 0 { self.depth.saturating_add(1) } else { 0 }, ..self }
+    }
+}
+
+impl Node {
+    /// What is known of the bytes from `offset` on, of at most `len` and at least one; inside the node.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub fn status<'a>(&'a self, io: &'a Handle, offset: u64, len: u64) -> Looking<'a> {
+        Box::pin(async move {
+            match self.driver() {
+                Driver::File(file) => {
+                    let (len, data) = file.extent(io, offset, len).await?;
+                    Ok(if data { Status::data(len) } else { Status::zeroes(len) })
+                }
+                Driver::Raw(raw) => {
+                    let child = raw.child();
+                    child.status(io, offset + raw.offset(), len).await
+                }
+                Driver::Null(null) if null.options().read_zeroes => Ok(Status::zeroes(len)),
+                Driver::Null(_) => Ok(Status { zero: false, ..Status::nothing(len) }),
+                Driver::Qcow2(image) => image.status(io, offset, len).await,
+                Driver::BlkDebug(filter) => filter.child().status(io, offset, len).await,
+                Driver::CopyBeforeWrite(filter) => filter.child().status(io, offset, len).await,
+                Driver::SnapshotAccess(_) => Ok(Status::data(len)),
+            }
+        })
+    }
+
+    /// Whether writing zeroes here is faster than writing anything else.
+    pub fn zeroes_fast(&self) -> bool {
+        match self.driver() {
+            Driver::File(file) => file.zeroes_fast(),
+            Driver::Null(_) | Driver::Qcow2(_) => true,
+            Driver::SnapshotAccess(_) => false,
+            _ => self.child().is_some_and(|child| child.zeroes_fast()),
+        }
+    }
+}
