@@ -52,10 +52,12 @@ impl Points {
         locked(&self.copies).retain(|other| !Arc::ptr_eq(other, copy));
     }
 
-    /// Has changing requests covered by the change journal that an image keeps now, if it keeps one; inside [`hold`], or
-    /// before the node has roots.
+    /// Has changing requests covered by the change journal that an image keeps now, if it keeps one and has a bitmap to
+    /// keep it for; inside [`hold`], or before the node has roots.
     pub(super) fn keep_changes(&self, image: &Image) {
-        let journal = image.changes().journal();
+        // A bitmap that has left the node is in the file until it is gone from there stably.
+        let needed = self.tracking.has_persistent() || image.has_stored_bitmaps();
+        let journal = image.changes().journal().filter(|_| needed);
         journal.iter().for_each(|journal| journal.begin_covering());
         *locked(&self.areas) = journal.map(|journal| journal.areas());
     }

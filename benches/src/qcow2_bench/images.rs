@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
-use tidemark_benches::storage::{Storage, directory, fill, read_through};
+use tidemark_benches::storage::{Storage, directory, fill, read_anew};
 
 use crate::cli::Options;
 
@@ -51,7 +51,7 @@ impl Images {
         for copy in 0..copies {
             images.fill(&images.image(copy))?;
         }
-        read_through(&raw)?;
+        read_anew(&raw)?;
         Ok(images)
     }
 
@@ -84,8 +84,7 @@ impl Images {
     /// Gives an image the raw file's content: its clusters are there.
     pub fn fill(&self, path: &Path) -> Result<()> {
         self.qemu_img(&["convert", "-f", "raw", "-O", "qcow2"], &[&self.raw(), path])?;
-        fs::File::open(path)?.sync_all()?;
-        read_through(path)
+        read_anew(path)
     }
 
     fn qemu_img(&self, options: &[&str], operands: &[&Path]) -> Result<()> {

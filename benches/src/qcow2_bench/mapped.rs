@@ -21,6 +21,9 @@ use tidemark_benches::turns::order;
 use crate::cli::Options;
 use crate::images::{Format, Images, blockdev};
 
+/// Times that instructions are counted; they differ by less than one per request.
+pub const COUNTS: u32 = 3;
+
 /// A daemon on a disk, and what it gave, by round.
 pub struct Entrant {
     peer: &'static str,
@@ -98,11 +101,17 @@ impl Entrant {
     }
 
     /// Measures once.
-    pub fn measure(&mut self, options: &Options, machine: &Machine) -> Result<()> {
-        let Contender { daemon, load } = &mut self.contender;
-        let Sample { iops, cpu_us_per_io } = load.measure(options.duration())?;
+    pub fn measure(&mut self, options: &Options) -> Result<()> {
+        let Sample { iops, cpu_us_per_io } = self.contender.load.measure(options.duration())?;
         self.iops.push(iops);
         self.cpu.push(cpu_us_per_io);
+        Ok(())
+    }
+
+    /// Counts its instructions once, if they are counted. A daemon that was stepped takes its own slowness for that of
+    /// storage for a while: not before anything else is measured.
+    pub fn count(&mut self, options: &Options, machine: &Machine) -> Result<()> {
+        let Contender { daemon, load } = &mut self.contender;
         if self.counts_instructions {
             self.instructions.push(steps::per_request(daemon.pid(), machine.peer_core, load, options.duration())?);
         }
@@ -127,8 +136,11 @@ pub fn in_turn(entrants: &mut [Entrant], options: &Options, machine: &Machine, r
         for index in order(entrants.len(), round) {
             let Some(entrant) = entrants.get_mut(index) else { continue };
             print_progress(round, options.pairs(), &format!("{} {}", entrant.peer, entrant.disk));
-            entrant.measure(options, machine)?;
+            entrant.measure(options)?;
         }
+    }
+    for _ in 0..COUNTS {
+        entrants.iter_mut().try_for_each(|entrant| entrant.count(options, machine))?;
     }
     print_progress(options.pairs(), options.pairs(), "");
     entrants.iter().for_each(|entrant| entrant.show(report));

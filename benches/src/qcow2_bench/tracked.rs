@@ -18,7 +18,7 @@ use tidemark_benches::turns::order;
 
 use crate::cli::Options;
 use crate::images::{Format, Images, blockdev};
-use crate::mapped::Entrant;
+use crate::mapped::{COUNTS, Entrant};
 
 /// Bytes of an area of a disk of less than 1 TiB.
 const AREA: u64 = 1 << 20;
@@ -46,12 +46,19 @@ pub fn run(
             daemon.command(if index == 1 { record } else { forget })?;
             // Every area is written to once, and every bit is set.
             daemon.warm_up(Duration::from_secs(1))?;
-            daemon.measure(options, machine)?;
+            daemon.measure(options)?;
             daemon.command(forget)?;
             series.iops.extend(daemon.iops.pop());
             series.cpu.extend(daemon.cpu.pop());
-            series.instructions.extend(daemon.instructions.pop());
         }
+    }
+    for index in (0..COUNTS).flat_map(|_| [0, 1]) {
+        let Some(series) = entrants.get_mut(index) else { continue };
+        daemon.command(if index == 1 { record } else { forget })?;
+        daemon.warm_up(Duration::from_secs(1))?;
+        daemon.count(options, machine)?;
+        daemon.command(forget)?;
+        series.instructions.extend(daemon.instructions.pop());
     }
     drop(daemon);
     for (state, series) in ["no bitmap", "3 bitmaps"].iter().zip(&entrants) {

@@ -15,15 +15,20 @@ const PAGE: u64 = 4096;
 /// Bytes; larger writes are left to workers, whose copying another core does.
 const LARGEST: u64 = 64 * 1024;
 
+/// Nanoseconds between two looks at how often the thread has slept.
+const LOOK: u64 = 1_000_000;
+
 /// What runs at once on one thread.
 pub struct Inline {
     started: Instant,
     patience: Patience,
+    /// How often the thread had slept, and when it looked.
+    slept: (u64, u64),
 }
 
 impl Default for Inline {
     fn default() -> Self {
-        Self { started: Instant::now(), patience: Patience::default() }
+        Self { started: Instant::now(), patience: Patience::default(), slept: (times_slept(), 0) }
     }
 }
 
@@ -47,8 +52,13 @@ impl Inline {
         if !whole_pages || !self.patience.allows(began) {
             return Err(op);
         }
+        if began.saturating_sub(self.slept.1) > LOOK {
+            self.slept = (times_slept(), began);
+        }
         let outcome = run(fd, op);
-        self.patience.learn(began, self.now());
+        // Who had to let another thread run has not waited for storage.
+        let slept = self.slept.0;
+        self.patience.learn(began, self.now(), || times_slept() != slept);
         Ok(outcome)
     }
 
@@ -56,6 +66,17 @@ impl Inline {
     fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
+}
+
+/// How often this thread has slept of its own accord; what took its core from it does not count.
+fn times_slept() -> u64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the call writes to `usage` at most, for which all zeroes is a value.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    u64::try_from(usage.ru_nvcsw).unwrap_or(0)
 }
 
 /// Runs a read or write to its end of file, error or first short transfer; returns the bytes moved.
@@ -84,5 +105,18 @@ fn transfer(fd: &OwnedFd, op: &Op) -> Result<u64, IoError> {
         if error.kind() != std::io::ErrorKind::Interrupted {
             return Err(error.into());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_thread_that_waits_has_slept() {
+        let before = times_slept();
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(times_slept() > before);
     }
 }

@@ -40,6 +40,8 @@ struct InFile {
     directory: Option<Range<u64>>,
     /// In the directory's order.
     held: Vec<Held>,
+    /// The header may lead to what the file had before instead.
+    unsure: bool,
 }
 
 /// The persistent bitmaps of an image.
@@ -64,9 +66,10 @@ impl Bitmaps {
         self.turn.lock(0..1).await
     }
 
-    /// Whether the file has bitmaps.
+    /// Whether the file has bitmaps, or may have.
     pub(super) fn has_any(&self) -> bool {
-        !self.in_file().held.is_empty()
+        let in_file = self.in_file();
+        in_file.unsure || !in_file.held.is_empty()
     }
 
     /// The names of those that were not to be believed when the image was opened.

@@ -71,7 +71,7 @@ pub(in crate::node::qcow2) async fn load(
         held.push(Held { entry, places });
         loaded.push(bitmap);
     }
-    let in_file = Mutex::new(InFile { directory: Some(place), held });
+    let in_file = Mutex::new(InFile { directory: Some(place), held, unsure: false });
     let lost = loaded.iter().filter(|bitmap| bitmap.inconsistent).map(|bitmap| bitmap.name.clone()).collect();
     Ok(Bitmaps { in_file, lost: Mutex::new(lost), loaded: Mutex::new(loaded), ..Bitmaps::default() })
 }

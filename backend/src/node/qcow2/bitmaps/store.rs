@@ -72,7 +72,7 @@ impl Image {
         in_use: bool,
         taken: &mut Taken,
     ) -> Result<Change, StoreError> {
-        let InFile { directory, mut held } = self.bitmaps.in_file().clone();
+        let InFile { directory, mut held, .. } = self.bitmaps.in_file().clone();
         let mut freed: Vec<Range<u64>> = directory.into_iter().collect();
         // Of those that the file does not have the newest comes first, as from QEMU.
         for bitmap in bitmaps.iter().rev() {
@@ -85,7 +85,7 @@ impl Image {
             }
         }
         let directory = Some(self.write_directory_of(io, &held, taken).await?);
-        Ok(Change { new: InFile { directory, held }, freed })
+        Ok(Change { new: InFile { directory, held, unsure: false }, freed })
     }
 
     /// The disk may have got another size since a bitmap was made.
@@ -103,17 +103,23 @@ impl Image {
     /// # Errors
     /// See [`StoreError`]; the file has what it had.
     pub(super) async fn store_without(&self, io: &Handle, name: &str) -> Result<(), StoreError> {
-        let InFile { directory, mut held } = self.bitmaps.in_file().clone();
-        let Some(at) = held.iter().position(|held| held.entry.name == name) else { return Ok(()) };
-        let mut freed = held.remove(at).places;
-        freed.extend(directory);
+        let InFile { directory, mut held, unsure } = self.bitmaps.in_file().clone();
+        let mut freed: Vec<Range<u64>> = directory.into_iter().collect();
+        match held.iter().position(|held| held.entry.name == name) {
+            Some(at) => freed.extend(held.remove(at).places),
+            None if unsure => {}
+            None => return Ok(()),
+        }
         let mut taken = Taken::default();
         let directory = match held.is_empty() {
             true => Ok(None),
             false => self.write_directory_of(io, &held, &mut taken).await.map(Some),
         };
         match directory {
-            Ok(directory) => self.switch(io, Change { new: InFile { directory, held }, freed }, taken).await,
+            Ok(directory) => {
+                let new = InFile { directory, held, unsure: false };
+                self.switch(io, Change { new, freed }, taken).await
+            }
             Err(error) => {
                 self.free_of_bitmaps(io, taken.0).await;
                 Err(error)
@@ -160,7 +166,7 @@ impl Image {
             // Nobody knows which of the two the file has: nothing is used again that the old one leads to, and who
             // goes on recording marks the new one.
             Err(error @ ChangeError::Io(_)) => {
-                *self.bitmaps.in_file() = new;
+                *self.bitmaps.in_file() = InFile { unsure: true, ..new };
                 return Err(error.into());
             }
             Err(error) => {
