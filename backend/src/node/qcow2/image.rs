@@ -91,6 +91,11 @@ impl Image {
         self.bitmaps.take_loaded()
     }
 
+    /// Whether its file has bitmaps, or may have.
+    pub(in crate::node) fn has_stored_bitmaps(&self) -> bool {
+        self.bitmaps.has_any()
+    }
+
     /// Its internal snapshots.
     pub fn snapshots(&self) -> &[Snapshot] {
         &self.snapshot_table.snapshots
