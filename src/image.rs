@@ -71,6 +71,8 @@ pub struct Image {
     pub meta: Option<PathBuf>,
     /// What changes that its bitmaps have recorded survive.
     pub changes: Changes,
+    /// An internal snapshot of a qcow2 image, instead of the disk as it is.
+    pub snapshot: Option<String>,
 }
 
 /// How recorded changes are kept from being lost in a crash.
@@ -193,7 +195,9 @@ impl Image {
                 let meta = Qcow2Options::new(plain(meta, format!("{name}-meta"), false));
                 self.changes.of(Qcow2Options { data_file: Some(file), ..meta })
             }
-            (None, Some(Format::Qcow2)) => self.changes.of(Qcow2Options::new(file)),
+            (None, Some(Format::Qcow2)) => {
+                self.changes.of(Qcow2Options { snapshot: self.snapshot.clone(), ..Qcow2Options::new(file) })
+            }
             (None, Some(Format::Raw) | None) => {
                 DriverOptions::Raw(RawOptions { file, offset: 0, size: None, guard_format: self.format.is_none() })
             }

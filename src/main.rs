@@ -1,8 +1,9 @@
 //! `tidemark`: one program that serves disks, controls the process that serves them, and shows that it works.
 //!
 //! Puts the parts together and knows the command line; knows no ring, no image format and no JSON. With a subcommand it
-//! is for people ([`serve`], [`ctl`], [`demo`], [`info`], [`check`], [`bitmap`], [`track`]); with options alone it is a daemon in the manner of `qemu-storage-daemon`
-//! ([`daemon`]). Whatever fails before it runs is one message on standard error and exit status 1.
+//! is for people ([`serve`], [`export`], [`ctl`], [`demo`], [`info`], [`check`], [`bitmap`], [`track`]); with options alone it
+//! is a daemon in the manner of `qemu-storage-daemon` ([`daemon`]). Whatever fails before it runs is one message on standard
+//! error and exit status 1.
 
 mod bitmap;
 mod check;
@@ -10,6 +11,7 @@ mod cli;
 mod ctl;
 mod daemon;
 mod demo;
+mod export;
 mod grown;
 mod image;
 mod info;
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let outcome = match cli::parse(&arguments) {
         Some(Command::Serve(options)) => serve::run(&options),
+        Some(Command::Export(options)) => export::run(&options),
         Some(Command::Ctl(options)) => ctl::run(&options),
         Some(Command::Demo(options)) => demo::run(options),
         Some(Command::Info(options)) => info::run(&options),

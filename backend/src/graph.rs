@@ -10,6 +10,7 @@ mod errand;
 mod image;
 mod inspect;
 mod journal;
+mod listed;
 pub mod reopen;
 mod resize;
 
@@ -20,8 +21,8 @@ pub use inspect::{ImageCheckError, ImageFormat, InspectError, Inspected};
 use crate::bitmaps::BitmapError;
 use crate::error::GraphError;
 use crate::io::{FileTable, Workers};
-use crate::node::copy_before_write::{CopyBeforeWrite, Filter, SnapshotAccess};
-use crate::node::options::{ChildRef, CopyBeforeWriteOptions, DriverOptions, NullOptions};
+use crate::node::copy_before_write::{Filter, SnapshotAccess};
+use crate::node::options::{ChildRef, Discard, DriverOptions, NullOptions};
 use crate::node::qcow2::{changes, corruption};
 use crate::node::{BlkDebug, Driver, File, Node, NodeOptions, Null, Raw};
 use chain::Chain;
@@ -167,30 +168,6 @@ impl Graph {
         Ok(())
     }
 
-    /// Lists a point in time as a filter over its source, under a name of the caller's or a generated one. Until
-    /// [`Graph::remove_filter`].
-    ///
-    /// # Errors
-    /// The name is no identifier or taken.
-    pub fn add_filter(&self, name: Option<&str>, copy: &Arc<CopyBeforeWrite>) -> Result<Arc<Node>, GraphError> {
-        let mut names = self.lock();
-        let length = copy.source().length();
-        let driver = Driver::CopyBeforeWrite(Filter::listed(copy));
-        let options = NodeOptions { node_name: name.map(str::to_owned), ..NodeOptions::new(described(copy)) };
-        let name = self.name(&options, &names)?;
-        let node = Arc::new(Node::new(name.clone(), false, &options, length, driver));
-        copy.source().adopt();
-        self.order().push(name.clone());
-        names.insert(name, node.clone());
-        Ok(node)
-    }
-
-    /// Lists it no longer.
-    pub fn remove_filter(&self, node: &Arc<Node>) {
-        self.lock().remove(node.name());
-        self.order().retain(|name| name != node.name());
-    }
-
     /// The node with this name.
     pub fn find(&self, name: &str) -> Option<Arc<Node>> {
         self.lock().get(name).cloned()
@@ -329,13 +306,6 @@ fn is_copying(node: &Node) -> bool {
         || children(node).iter().any(|child| !child.is_root() && is_copying(child))
 }
 
-/// The options that a point in time of a job would have as a node.
-fn described(copy: &CopyBeforeWrite) -> DriverOptions {
-    let named = |node: &Node| ChildRef::Name(node.name().to_owned());
-    let (file, target) = (named(copy.source()), named(copy.target()));
-    DriverOptions::CopyBeforeWrite(CopyBeforeWriteOptions { file, target, bitmap: None, copying: copy.options() })
-}
-
 /// What a bitmap marks now, for a point in time of a node of `len` bytes.
 fn access(names: &Names, node: &str, name: &str, len: u64) -> Result<Bitmap, GraphError> {
     let node = names.get(node).ok_or_else(|| GraphError::Options(format!("Node '{node}' not found")))?;
@@ -374,7 +344,7 @@ fn inherited(child: &NodeOptions, parent: &NodeOptions) -> NodeOptions {
         read_only: child.read_only || parent.read_only,
         auto_read_only: child.auto_read_only || parent.auto_read_only,
         force_share: child.force_share || parent.force_share,
-        discard: if child.discard == crate::node::options::Discard::Unmap { child.discard } else { parent.discard },
+        discard: if child.discard == Discard::Unmap { child.discard } else { parent.discard },
         ..child.clone()
     }
 }

@@ -1,6 +1,8 @@
 //! What a transaction can do, as QMP says it: names are not looked up yet, values not checked.
 
 use crate::context::OnError;
+use std::sync::Arc;
+use tidemark_backend::node::copy_before_write::CbwOptions;
 
 /// One action of a transaction.
 #[derive(Clone, Debug)]
@@ -37,6 +39,8 @@ pub enum Action {
     },
     /// `blockdev-backup`
     Backup(BackupOptions),
+    /// `x-fleece`
+    Fleece(FleeceOptions),
 }
 
 /// A bitmap of a node.
@@ -120,4 +124,50 @@ pub struct BackupOptions {
     pub max_chunk: i64,
     /// The least bytes of a chunk, 0 for what suits.
     pub min_cluster_size: u64,
+}
+
+/// Arguments of `x-fleece`.
+#[derive(Clone, Debug)]
+pub struct FleeceOptions {
+    /// The job's id.
+    pub job_id: String,
+    /// The source: a node's name.
+    pub node: String,
+    /// Where what is overwritten is kept: a node's name.
+    pub target: String,
+    /// The name under which the point in time can be read.
+    pub snapshot_node_name: String,
+    /// The name under which the source's filter is listed.
+    pub filter_node_name: Option<String>,
+    /// A bitmap of the source: what it marks is there under the same name at the node that reads, and it begins anew.
+    pub bitmap: Option<String>,
+    /// What becomes of it; [`BitmapMode::OnSuccess`] if `None`. `Always` takes what readers have discarded for fetched.
+    pub bitmap_mode: Option<BitmapMode>,
+    /// Whether only what the bitmap marks is kept, and may be read.
+    pub selects: bool,
+    /// How it is kept.
+    pub copying: CbwOptions,
+    /// Has everybody leave who reads it.
+    pub leave: Leave,
+}
+
+/// Called when a point in time ends, on the job thread: has everybody leave who reads it, without waiting for that.
+#[derive(Clone)]
+pub struct Leave(Arc<dyn Fn() + Send + Sync>);
+
+impl Leave {
+    /// Does this.
+    pub fn new(leave: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(leave))
+    }
+
+    pub(crate) fn call(&self) {
+        (self.0)();
+    }
+}
+
+impl std::fmt::Debug for Leave {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Leave")
+    }
 }

@@ -3,7 +3,7 @@
 //! The source's writes wait for what they overwrite from the hold on that begins the backup until it is finalized. Which
 //! chunks are owed is the bitmap's content at that hold; until it is known (microseconds later) every write waits.
 
-mod check;
+pub(crate) mod check;
 mod finish;
 
 use crate::action::{BackupOptions, BackupSync, BitmapMode};
@@ -12,6 +12,7 @@ use crate::copy::{CopyOptions, copy_owed};
 use crate::error::JobFailure;
 use crate::group::Group;
 use crate::job::{Job, JobDriver, JobKind, JobOptions, LocalFuture};
+use crate::point::Point;
 use crate::registry::Registry;
 use crate::transaction::TransactionError;
 use std::cell::{Cell, RefCell};
@@ -163,35 +164,6 @@ impl Backup {
         Ok(())
     }
 
-    /// The node whose point in time it is.
-    pub(crate) fn source(&self) -> &Arc<Node> {
-        self.copy.source()
-    }
-
-    /// The point in time, inside the hold.
-    pub(crate) fn install(&self) {
-        self.copy.install();
-        self.installed.set(true);
-    }
-
-    /// Right after the hold: finds out what is owed. Writes that need not wait for it go on.
-    pub(crate) fn map_owed(&self) {
-        let frozen = self.bitmap.as_ref().filter(|tracked| tracked.selects).map(|tracked| tracked.frozen.take());
-        match frozen {
-            Some(frozen) => frozen.iter().flat_map(Frozen::leaves).for_each(|leaf| self.owed.merge(leaf)),
-            None => self.owed.mark(0, self.owed.len()),
-        }
-        self.copy.map().owe(&self.owed);
-        let total = self.owed.count();
-        self.amount.set(Amount { total, slack: total - self.copy.map().owed_bytes() });
-        self.copy.enter_phase(Phase::Settling);
-    }
-
-    /// After grace: chunks may be copied.
-    pub(crate) fn open(&self) {
-        self.copy.enter_phase(Phase::Ready);
-    }
-
     async fn copy_all(&self, ctx: &JobContext) -> Result<(), JobFailure> {
         if self.sync == BackupSync::None {
             loop {
@@ -216,6 +188,33 @@ impl Backup {
         let last = map.len().saturating_sub(1);
         let ahead = if map.state(last) == ChunkState::Done { 0 } else { slack };
         total.saturating_sub(map.owed_bytes()).saturating_sub(ahead)
+    }
+}
+
+impl Point for Backup {
+    fn source(&self) -> &Arc<Node> {
+        self.copy.source()
+    }
+
+    fn install(&self) {
+        self.copy.install();
+        self.installed.set(true);
+    }
+
+    fn map_owed(&self) {
+        let frozen = self.bitmap.as_ref().filter(|tracked| tracked.selects).map(|tracked| tracked.frozen.take());
+        match frozen {
+            Some(frozen) => frozen.iter().flat_map(Frozen::leaves).for_each(|leaf| self.owed.merge(leaf)),
+            None => self.owed.mark(0, self.owed.len()),
+        }
+        self.copy.map().owe(&self.owed);
+        let total = self.owed.count();
+        self.amount.set(Amount { total, slack: total - self.copy.map().owed_bytes() });
+        self.copy.enter_phase(Phase::Settling);
+    }
+
+    fn open(&self) {
+        self.copy.enter_phase(Phase::Ready);
     }
 }
 

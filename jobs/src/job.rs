@@ -61,6 +61,8 @@ pub enum JobKind {
     Backup,
     /// `blockdev-create`
     Create,
+    /// `x-fleece`
+    Fleece,
 }
 
 impl JobKind {
@@ -72,12 +74,13 @@ impl JobKind {
             Self::Mirror => "mirror",
             Self::Backup => "backup",
             Self::Create => "create",
+            Self::Fleece => "x-fleece",
         }
     }
 
     /// Whether the `block-job-*` commands and `BLOCK_JOB_*` events are about it too.
     pub fn is_block_job(self) -> bool {
-        !matches!(self, Self::Create)
+        !matches!(self, Self::Create | Self::Fleece)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! All jobs live on one thread ([`Engine`]); others reach them by mail ([`EngineHandle`]). Modules from bottom to top:
 //! `state`, `error`, `event`, `signal`, `rate`, `job`, `group`, `context`, `query`, `registry`, `lifecycle`, `command`,
-//! `engine`, `points`, `checkpoint`, `copy`, `backup`, `transaction`, `changed`, `resize`, `reopen`, `create`.
+//! `engine`, `point`, `points`, `checkpoint`, `copy`, `backup`, `fleece`, `transaction`, `changed`, `resize`, `reopen`, `create`.
 #![forbid(unsafe_code)]
 
 pub mod action;
@@ -16,9 +16,11 @@ pub mod create;
 pub mod engine;
 pub mod error;
 pub mod event;
+mod fleece;
 mod group;
 pub mod job;
 mod lifecycle;
+mod point;
 mod points;
 pub mod query;
 mod rate;

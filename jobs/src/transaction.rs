@@ -9,8 +9,10 @@ use crate::backup::Backup;
 use crate::checkpoint;
 use crate::engine::EngineHandle;
 use crate::error::{ErrorClass, JobError};
+use crate::fleece::Fleece;
 use crate::group::Group;
 use crate::job::Job;
+use crate::point::Point;
 use crate::points::{self, NotHeld};
 use crate::registry::Registry;
 use std::rc::Rc;
@@ -84,7 +86,7 @@ pub async fn run(
 ) -> Result<(), TransactionError> {
     let _turn = registry.edit().await;
     let group = grouped.then(Group::new);
-    let mut plan = Plan { registry, graph, group, stage: Stage::new(), backups: Vec::new() };
+    let mut plan = Plan { registry, graph, group, stage: Stage::new(), begun: Vec::new() };
     let result = match actions.into_iter().try_for_each(|action| plan.prepare(action)) {
         Ok(()) => plan.commit().await,
         Err(error) => Err(error),
@@ -101,7 +103,7 @@ struct Plan<'a> {
     graph: &'a Arc<Graph>,
     group: Option<Rc<Group>>,
     stage: Stage<Node>,
-    backups: Vec<(Rc<Job>, Rc<Backup>)>,
+    begun: Vec<(Rc<Job>, Rc<dyn Point>)>,
 }
 
 impl Plan<'_> {
@@ -119,8 +121,13 @@ impl Plan<'_> {
             Action::BitmapDisable(bitmap) => self.stage.disable(&self.node(&bitmap.node)?, &bitmap.name)?,
             Action::BitmapMerge { target, sources } => self.merge(&target, sources)?,
             Action::Backup(options) => {
-                let made = Backup::prepare(self.registry, self.graph, &mut self.stage, options, self.group.clone())?;
-                self.backups.push(made);
+                let group = self.group.clone();
+                let (job, backup) = Backup::prepare(self.registry, self.graph, &mut self.stage, options, group)?;
+                self.begun.push((job, backup));
+            }
+            Action::Fleece(options) => {
+                let (job, fleece) = Fleece::prepare(self.registry, self.graph, &mut self.stage, options)?;
+                self.begun.push((job, fleece));
             }
         }
         Ok(())
@@ -149,18 +156,18 @@ impl Plan<'_> {
         let mut nodes = self.stage.nodes();
         // The stage begins the point in time on the nodes that it changes.
         let staged_nodes = nodes.len();
-        for (_, backup) in &self.backups {
-            points::add(&mut nodes, backup.source());
+        for (_, point) in &self.begun {
+            points::add(&mut nodes, point.source());
         }
         let stage = std::mem::take(&mut self.stage);
         let mut staged = Some(stage);
         let mut committed = None;
-        let backups = &self.backups;
+        let begun = &self.begun;
         let mut edit = || {
             nodes.iter().skip(staged_nodes).for_each(|node| node.points().tracking().begin_point());
             committed = staged.take().map(Stage::commit);
             nodes.iter().for_each(|node| node.keep_changes());
-            backups.iter().for_each(|(_, backup)| backup.install());
+            begun.iter().for_each(|(_, point)| point.install());
         };
         let grace = match points::hold(self.registry.io(), &nodes, &mut edit).await {
             Ok(grace) => grace,
@@ -170,7 +177,7 @@ impl Plan<'_> {
                 return Err(error.into());
             }
         };
-        backups.iter().for_each(|(_, backup)| backup.map_owed());
+        begun.iter().for_each(|(_, point)| point.map_owed());
         points::over(self.registry.io(), &grace).await;
         if let Some(committed) = committed {
             committed.settle();
@@ -179,8 +186,8 @@ impl Plan<'_> {
         checkpoint::save(self.registry.io(), &nodes).await;
         // The end of a backup may have stored them meanwhile, as long as they were there.
         self.forget(&leaving).await?;
-        for (job, backup) in self.backups.iter().rev() {
-            backup.open();
+        for (job, point) in self.begun.iter().rev() {
+            point.open();
             self.registry.start(job);
         }
         Ok(())
@@ -211,7 +218,7 @@ impl Plan<'_> {
 
     /// Last to first, as they were made.
     async fn undo(&mut self) {
-        for (job, _) in self.backups.iter().rev() {
+        for (job, _) in self.begun.iter().rev() {
             self.registry.cancel(job, true).await;
         }
     }

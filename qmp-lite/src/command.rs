@@ -38,6 +38,7 @@ pub fn commands() -> impl Iterator<Item = &'static Command> {
         qmp::COMMANDS,
         block::COMMANDS,
         export::COMMANDS,
+        export::nbd::COMMANDS,
         object::COMMANDS,
         bitmap::COMMANDS,
         changed::COMMANDS,

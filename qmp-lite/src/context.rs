@@ -5,7 +5,7 @@
 use std::sync::{Arc, Condvar, Mutex, Once, PoisonError};
 
 use tidemark_backend::error::GraphError;
-use tidemark_backend::event as backend;
+use tidemark_backend::event::{self as backend, EventSink};
 use tidemark_backend::export::Exports;
 use tidemark_backend::graph::Graph;
 use tidemark_backend::io::{Uring, Workers};
@@ -15,6 +15,7 @@ use tidemark_jobs::{Engine, EngineHandle, checkpoint};
 
 use crate::event::EventBus;
 use crate::object::Objects;
+use crate::transaction::Fleeces;
 
 /// Who asks for a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct Context {
     pub exports: Arc<Exports>,
     /// The jobs; their thread starts with the first question to it.
     pub jobs: EngineHandle,
+    /// Exports that were made with a point in time.
+    pub fleeces: Arc<Fleeces>,
     /// The objects of `object-add`.
     pub objects: Arc<Objects>,
     /// Where events go.
@@ -49,11 +52,20 @@ impl Context {
     pub fn new() -> Self {
         let graph = Graph::new();
         let events = EventBus::new();
-        let bus = events.clone();
-        let exports = Exports::new(graph.clone(), Arc::new(move |event| bus.send(event.into())));
         let jobs = jobs(&graph, &events);
+        let fleeces: Arc<Fleeces> = Arc::default();
+        let exports = Exports::new(graph.clone(), sink(&events, &jobs, &fleeces));
         graph.on_changes(changes(&graph, &events, &jobs));
-        Self { graph, exports, jobs, objects: Arc::default(), events, quit: Arc::default(), origin: Origin::Monitor }
+        Self {
+            graph,
+            exports,
+            jobs,
+            fleeces,
+            objects: Arc::default(),
+            events,
+            quit: Arc::default(),
+            origin: Origin::Monitor,
+        }
     }
 
     /// The id of an export of this node.
@@ -77,6 +89,17 @@ impl Context {
             }
         }
     }
+}
+
+/// Tells `events` what happens to exports, and a point in time that its export has ended.
+fn sink(events: &Arc<EventBus>, jobs: &EngineHandle, fleeces: &Arc<Fleeces>) -> EventSink {
+    let (bus, jobs, fleeces) = (events.clone(), jobs.clone(), fleeces.clone());
+    Arc::new(move |event| {
+        if let backend::Event::ExportDeleted { id } = &event {
+            fleeces.export_ended(&jobs, id);
+        }
+        bus.send(event.into());
+    })
 }
 
 /// Jobs whose thread works on the files of `graph` and tells `events` of them.

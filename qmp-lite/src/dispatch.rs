@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::command;
 use crate::context::{Context, Origin};
 use crate::error::QmpError;
+use crate::export::nbd::NbdServer;
 use crate::keyval;
 use crate::schema::{Input, Mode};
 
@@ -48,6 +49,15 @@ impl Dispatcher {
     pub fn execute_option(&self, name: &str, option: &str, implied: Option<&str>) -> Result<Value, QmpError> {
         let (arguments, mode) = keyval::parse_option(option, implied)?;
         self.run(name, Input::new(&arguments, mode), Origin::CommandLine)
+    }
+
+    /// Starts the NBD server that a command line option describes.
+    ///
+    /// # Errors
+    /// A malformed option; the server cannot be started.
+    pub fn start_nbd_server(&self, option: &str) -> Result<(), QmpError> {
+        let _running = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        NbdServer::start_option(&Context { origin: Origin::CommandLine, ..self.context.clone() }, option)
     }
 
     /// Ends all exports, with their events, and closes all nodes. No command is run afterwards, and

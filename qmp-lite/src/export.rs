@@ -3,6 +3,8 @@
 //! Knows the options of each kind of export and makes what the back end understands of them.
 
 mod address;
+mod legacy;
+pub mod nbd;
 
 use tidemark_backend::export::vhost::{Polling, QUEUES_MAX, VhostOptions};
 use tidemark_backend::export::{ExportError, ExportInfo, RemoveMode};
@@ -13,6 +15,7 @@ use crate::context::Context;
 use crate::error::QmpError;
 use crate::schema::{Empty, Size, qapi_enum, qapi_struct, qapi_union};
 use address::SocketAddress;
+use nbd::BlockExportOptionsNbd;
 
 /// `logical-block-size` if nothing is said.
 const LOGICAL_BLOCK_SIZE: u64 = 512;
@@ -43,13 +46,16 @@ qapi_union! {
         "writable" writable: Option<bool>,
         /// Make every write stable before it completes. Off if absent.
         "writethrough" writethrough: Option<bool>,
-        /// Whether the export may exist while its node is inactive. Only false is supported.
+        /// Whether the export may exist while its node is inactive. No node ever is; for vhost-user-blk only false is
+        /// supported.
         "allow-inactive" allow_inactive: Option<bool>,
     }
     /// The members of its kind.
     pub enum BlockExportTypeOptions by "type" kind: BlockExportType {
         /// `vhost-user-blk`
         VhostUserBlk(BlockExportOptionsVhostUserBlk),
+        /// `nbd`
+        Nbd(BlockExportOptionsNbd),
     }
 }
 
@@ -58,8 +64,10 @@ qapi_enum! {
     pub enum BlockExportType "BlockExportType" {
         /// A disk for a virtual machine over vhost-user.
         VhostUserBlk = "vhost-user-blk",
+        /// A disk for clients of the NBD server.
+        Nbd = "nbd",
     }
-    unsupported "Export type" ["nbd", "fuse", "vduse-blk"]
+    unsupported "Export type" ["fuse", "vduse-blk"]
 }
 
 qapi_struct! {
@@ -118,6 +126,15 @@ qapi_struct! {
     }
 }
 
+impl From<BlockExportRemoveMode> for RemoveMode {
+    fn from(mode: BlockExportRemoveMode) -> Self {
+        match mode {
+            BlockExportRemoveMode::Safe => Self::Safe,
+            BlockExportRemoveMode::Hard => Self::Hard,
+        }
+    }
+}
+
 impl From<ExportError> for QmpError {
     fn from(error: ExportError) -> Self {
         match error {
@@ -128,11 +145,22 @@ impl From<ExportError> for QmpError {
 }
 
 fn block_export_add(context: &Context, options: BlockExportOptions) -> Result<Empty, QmpError> {
+    match options.branch.clone() {
+        BlockExportTypeOptions::VhostUserBlk(vhost) => add_vhost(context, options, vhost)?,
+        BlockExportTypeOptions::Nbd(nbd) => nbd::add(context, options, nbd)?,
+    }
+    Ok(Empty {})
+}
+
+fn add_vhost(
+    context: &Context,
+    options: BlockExportOptions,
+    vhost: BlockExportOptionsVhostUserBlk,
+) -> Result<(), QmpError> {
     if context.exports.list().iter().any(|export| export.id == options.id) {
         return Err(ExportError::IdTaken(options.id).into());
     }
     let node = block::node(context, &options.node_name)?;
-    let BlockExportTypeOptions::VhostUserBlk(vhost) = options.branch;
     if options.allow_inactive == Some(true) {
         return Err(QmpError::generic("Export type does not support inactive exports"));
     }
@@ -162,22 +190,22 @@ fn block_export_add(context: &Context, options: BlockExportOptions) -> Result<Em
         polling,
         cpus: vhost.x_cpus.unwrap_or_default().into_iter().map(usize::from).collect(),
     })?;
-    Ok(Empty {})
+    Ok(())
 }
 
 fn block_export_del(context: &Context, arguments: BlockExportDel) -> Result<Empty, QmpError> {
-    let mode = match arguments.mode.unwrap_or(BlockExportRemoveMode::Safe) {
-        BlockExportRemoveMode::Safe => RemoveMode::Safe,
-        BlockExportRemoveMode::Hard => RemoveMode::Hard,
-    };
-    context.exports.remove(&arguments.id, mode)?;
+    let mode = arguments.mode.unwrap_or(BlockExportRemoveMode::Safe);
+    context.exports.remove(&arguments.id, mode.into())?;
     Ok(Empty {})
 }
 
 fn query_block_exports(context: &Context, _: Empty) -> Result<Vec<BlockExportInfo>, QmpError> {
     let info = |export: ExportInfo| BlockExportInfo {
         id: export.id,
-        kind: BlockExportType::VhostUserBlk,
+        kind: match export.kind {
+            "nbd" => BlockExportType::Nbd,
+            _ => BlockExportType::VhostUserBlk,
+        },
         node_name: export.node.name().to_owned(),
         shutting_down: export.shutting_down,
     };

@@ -118,6 +118,8 @@ qapi_union! {
         Backup(Empty),
         /// `create`
         Create(Empty),
+        /// `x-fleece`
+        XFleece(Empty),
     }
 }
 

@@ -1,17 +1,21 @@
 //! Objects: named settings that other commands refer to.
 //!
-//! Knows I/O threads, of which only the polling time means something here: every queue has a thread
-//! of its own anyway.
+//! Knows I/O threads, of which only the polling time means something here (every queue has a thread of its own anyway),
+//! and TLS credentials.
+
+mod tls;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidemark_backend::export::vhost::Polling;
+use tidemark_backend::tls::{Client, Server};
 
 use crate::command::declare_commands;
 use crate::context::Context;
 use crate::error::QmpError;
 use crate::schema::{Empty, qapi_enum, qapi_struct, qapi_union};
+use tls::TlsCredsX509Properties;
 
 declare_commands! {
     /// Creates an object.
@@ -32,6 +36,8 @@ qapi_union! {
     pub enum ObjectTypeOptions by "qom-type" qom_type: ObjectType {
         /// `iothread`
         Iothread(IothreadProperties),
+        /// `tls-creds-x509`
+        TlsCredsX509(TlsCredsX509Properties),
     }
 }
 
@@ -40,6 +46,8 @@ qapi_enum! {
     pub enum ObjectType "ObjectType" {
         /// How the threads of an export wait for work.
         Iothread = "iothread",
+        /// Certificates and keys.
+        TlsCredsX509 = "tls-creds-x509",
     }
     unsupported "Object type" [
         "acpi-generic-initiator", "acpi-generic-port", "authz-list", "authz-listfile", "authz-pam",
@@ -50,9 +58,10 @@ qapi_enum! {
         "memory-backend-epc", "memory-backend-file", "memory-backend-memfd", "memory-backend-ram",
         "memory-backend-shm", "pef-guest", "pr-manager-helper", "qtest", "rng-builtin", "rng-egd",
         "rng-random", "secret", "secret_keyring", "sev-guest", "sev-snp-guest", "thread-context",
-        "s390-pv-guest", "throttle-group", "tls-creds-anon", "tls-creds-psk", "tls-creds-x509",
-        "tls-cipher-suites", "x-remote-object", "x-vfio-user-server",
+        "s390-pv-guest", "throttle-group", "tls-creds-anon", "tls-cipher-suites",
+        "x-remote-object", "x-vfio-user-server",
     ]
+    because ["tls-creds-psk" => "the TLS library has no pre-shared keys; use tls-creds-x509"]
 }
 
 qapi_struct! {
@@ -71,10 +80,18 @@ qapi_struct! {
     }
 }
 
+/// What an object is.
+#[derive(Clone, Debug)]
+pub(crate) enum Object {
+    Iothread(Polling),
+    TlsServer(Arc<Server>),
+    TlsClient(Arc<Client>),
+}
+
 /// The objects there are.
 #[derive(Debug, Default)]
 pub struct Objects {
-    iothreads: Mutex<BTreeMap<String, Polling>>,
+    objects: Mutex<BTreeMap<String, Object>>,
 }
 
 impl Objects {
@@ -83,21 +100,46 @@ impl Objects {
     /// # Errors
     /// If there is none with this name.
     pub fn iothread(&self, id: &str) -> Result<Polling, QmpError> {
-        let iothread = self.lock().get(id).copied();
-        iothread.ok_or_else(|| QmpError::generic(format!("iothread \"{id}\" not found")))
+        match self.find(id) {
+            Some(Object::Iothread(polling)) => Ok(polling),
+            _ => Err(QmpError::generic(format!("iothread \"{id}\" not found"))),
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Polling>> {
-        self.iothreads.lock().unwrap_or_else(PoisonError::into_inner)
+    fn check_new(&self, id: &str) -> Result<(), QmpError> {
+        let text = || format!("attempt to add duplicate property '{id}' to object (type 'container')");
+        if self.lock().contains_key(id) { Err(QmpError::generic(text())) } else { Ok(()) }
+    }
+
+    fn find(&self, id: &str) -> Option<Object> {
+        self.lock().get(id).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Object>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn object_add(context: &Context, options: ObjectOptions) -> Result<Empty, QmpError> {
-    let ObjectOptions { id, branch: ObjectTypeOptions::Iothread(iothread), .. } = options;
+    let id = options.id;
     if !is_identifier(&id) {
         let hint = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.";
         return Err(QmpError::generic("Parameter 'id' expects an identifier").with_hint(hint));
     }
+    let objects = &context.objects;
+    // In QEMU's order: what is wrong with the name is said before files are read.
+    let object = match options.branch {
+        ObjectTypeOptions::Iothread(iothread) => {
+            let polling = polling(&iothread)?;
+            objects.check_new(&id).map(|()| Object::Iothread(polling))
+        }
+        ObjectTypeOptions::TlsCredsX509(creds) => objects.check_new(&id).and_then(|()| tls::open(&creds)),
+    };
+    objects.lock().insert(id, object?);
+    Ok(Empty {})
+}
+
+fn polling(iothread: &IothreadProperties) -> Result<Polling, QmpError> {
     let mut polling = Polling::default();
     if let Some(max_ns) = iothread.poll_max_ns {
         polling.max_ns = u64::try_from(max_ns).map_err(|_| {
@@ -105,13 +147,7 @@ fn object_add(context: &Context, options: ObjectOptions) -> Result<Empty, QmpErr
             QmpError::generic(text)
         })?;
     }
-    let mut iothreads = context.objects.lock();
-    if iothreads.contains_key(&id) {
-        let text = format!("attempt to add duplicate property '{id}' to object (type 'container')");
-        return Err(QmpError::generic(text));
-    }
-    iothreads.insert(id, polling);
-    Ok(Empty {})
+    Ok(polling)
 }
 
 fn object_del(context: &Context, arguments: ObjectDel) -> Result<Empty, QmpError> {

@@ -3,6 +3,10 @@
 //!
 //! Knows which actions there are and which can be grouped. All of them happen at one moment or none does.
 
+mod fleece;
+
+pub use fleece::Fleeces;
+
 use tidemark_jobs::action::Action;
 use tidemark_jobs::transaction::{TransactionError, transact};
 
@@ -12,6 +16,7 @@ use crate::context::Context;
 use crate::error::QmpError;
 use crate::job::backup::BlockdevBackup;
 use crate::schema::{Empty, qapi_enum, qapi_struct, qapi_union};
+use fleece::XFleece;
 
 declare_commands! {
     /// Does several things at one moment, or none of them if one fails.
@@ -70,6 +75,8 @@ qapi_union! {
         BlockDirtyBitmapMerge(BlockDirtyBitmapMergeWrapper),
         /// `blockdev-backup`
         BlockdevBackup(BlockdevBackupWrapper),
+        /// `x-fleece`
+        XFleece(XFleeceWrapper),
     }
 }
 
@@ -92,6 +99,8 @@ qapi_enum! {
         BlockDirtyBitmapMerge = "block-dirty-bitmap-merge",
         /// What the command of this name does.
         BlockdevBackup = "blockdev-backup",
+        /// Keep a point in time for readers, and export it. Not in QEMU.
+        XFleece = "x-fleece",
     }
     unsupported "Transaction action" [
         "blockdev-snapshot", "blockdev-snapshot-internal-sync", "blockdev-snapshot-sync", "drive-backup",
@@ -138,6 +147,14 @@ qapi_struct! {
     }
 }
 
+qapi_struct! {
+    /// Arguments of an action.
+    pub struct XFleeceWrapper "XFleeceWrapper" {
+        /// A point in time.
+        "data" data: XFleece,
+    }
+}
+
 impl TransactionAction {
     fn into_action(self, context: &Context) -> Action {
         match self.branch {
@@ -149,6 +166,7 @@ impl TransactionAction {
             TransactionActionData::BlockDirtyBitmapDisable(bitmap) => Action::BitmapDisable(bitmap.data.into()),
             TransactionActionData::BlockDirtyBitmapMerge(merge) => merge.data.into(),
             TransactionActionData::BlockdevBackup(backup) => Action::Backup(backup.data.into_options(context)),
+            TransactionActionData::XFleece(fleece) => Action::Fleece(fleece.data.options(context)),
         }
     }
 }
@@ -174,12 +192,19 @@ fn transaction(context: &Context, arguments: Transaction) -> Result<Empty, QmpEr
     if grouped {
         arguments.actions.iter().try_for_each(check_groupable)?;
     }
+    let mut pending = Vec::new();
+    for action in &arguments.actions {
+        if let TransactionActionData::XFleece(fleece) = &action.branch {
+            pending.extend(fleece.data.pending(context, &pending)?);
+        }
+    }
     let actions = arguments.actions.into_iter().map(|action| action.into_action(context)).collect();
     transact(&context.jobs, &context.graph, actions, grouped)?;
+    fleece::export(context, pending)?;
     Ok(Empty {})
 }
 
-/// Only jobs can wait for each other.
+/// Only jobs that end by themselves can wait for each other.
 fn check_groupable(action: &TransactionAction) -> Result<(), QmpError> {
     match action.kind {
         TransactionActionKind::BlockdevBackup => Ok(()),

@@ -8,6 +8,7 @@ use crate::bitmap::BitmapCommand;
 use crate::check::CheckOptions;
 use crate::ctl::CtlOptions;
 use crate::demo::DemoOptions;
+use crate::export::ExportOptions;
 use crate::info::InfoOptions;
 use crate::serve::ServeOptions;
 use crate::track::TrackOptions;
@@ -22,6 +23,8 @@ use std::ffi::OsString;
 pub enum Command {
     /// Serve disks to virtual machines.
     Serve(Box<ServeOptions>),
+    /// Export one disk image over NBD, as it is or as it was at an internal snapshot, until its clients have left.
+    Export(Box<ExportOptions>),
     /// Control a daemon: one QMP command, or a prompt.
     Ctl(CtlOptions),
     /// Show on temporary disks that it works: load, a crash in the middle, backups all the while, every byte verified.

@@ -16,6 +16,7 @@ pub const VERSION: &str = concat!("tidemark version ", env!("CARGO_PKG_VERSION")
 pub const USAGE: &str = "\
 Usage: tidemark serve DISK[:SOCKET]... [options]
        tidemark ctl SOCKET [COMMAND [ARGUMENT=VALUE]...]
+       tidemark export DISK [options]
        tidemark info IMAGE, tidemark check IMAGE
        tidemark [options]
 
@@ -48,11 +49,25 @@ tidemark is a daemon like qemu-storage-daemon:
            [,num-queues=<num-queues>][,x-serial=<serial>]
                          export a block node to a virtual machine
 
+  --export [type=]nbd,id=<id>,node-name=<node-name>[,name=<export-name>]
+           [,description=<text>][,writable=on|off][,writethrough=on|off]
+           [,bitmaps.<i>=<bitmap>][,allocation-depth=on|off]
+                         export a block node by the NBD server
+
   --monitor [chardev=]name[,mode=control][,pretty=on|off]
                          configure a QMP monitor
 
+  --nbd-server addr.type=unix,addr.path=<path>|
+               addr.type=inet,addr.host=<host>,addr.port=<port>|
+               addr.type=fd,addr.str=<fd>
+               [,tls-creds=<id>][,max-connections=<n>]
+               [,handshake-max-seconds=<seconds>]
+                         start an NBD server for exports of type nbd
+
   --object iothread,id=<id>[,poll-max-ns=<ns>]
-                         create an object that exports can refer to
+  --object tls-creds-x509,id=<id>,dir=<directory>[,endpoint=server|client]
+           [,verify-peer=on|off][,sanity-check=on|off]
+                         create an object that others can refer to
   --object help          list object types that can be created
 
   --pidfile <path>       write process ID to a file after startup

@@ -172,7 +172,7 @@ fn apply(
     let wants_help = matches!(given.value.as_str(), "help" | "?");
     let Some(id) = given.id else { return Err("Unexpected argument".into()) };
     match id {
-        Id::Object if wants_help => return Ok(Some("List of user creatable objects:\n  iothread")),
+        Id::Object if wants_help => return Ok(Some("List of user creatable objects:\n  iothread\n  tls-creds-x509")),
         Id::Chardev if wants_help => return Ok(Some("Available chardev backend types: \n  socket")),
         Id::Blockdev | Id::Export | Id::Monitor | Id::NbdServer if wants_help => {
             return Err("Help is not available for this option".into());
@@ -183,7 +183,7 @@ fn apply(
         Id::Object => drop(dispatcher.execute_option("object-add", &given.value, Some("qom-type"))?),
         Id::Chardev => monitors.add_chardev(&given.value)?,
         Id::Monitor => monitors.add_monitor(&given.value)?,
-        Id::NbdServer => return Err("NBD servers are not supported".into()),
+        Id::NbdServer => dispatcher.start_nbd_server(&given.value)?,
         Id::Trace => return Err("trace events are not supported; TIDEMARK_LOG=trace logs everything".into()),
         Id::Daemonize | Id::Pidfile | Id::SocketPath | Id::Fd | Id::BlkFile | Id::ReadOnly => {}
         // These ended the program before any option took effect.

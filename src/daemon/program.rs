@@ -62,6 +62,7 @@ impl Program {
             cache: Cache::Auto,
             meta: None,
             changes: Changes::default(),
+            snapshot: None,
         };
         let node = image.open(&context.graph, NAME)?;
         let options = VhostOptions {

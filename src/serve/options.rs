@@ -155,7 +155,8 @@ impl ServeOptions {
         };
         let (format, meta) = (self.format, self.meta.get(index).cloned());
         let changes = Changes { crash_safe: self.crash_safe.map(CrashSafe::from), journal: self.journal.clone() };
-        let image = Image { path, format, read_only: self.read_only, cache: self.cache(), meta, changes };
+        let (read_only, cache) = (self.read_only, self.cache());
+        let image = Image { path, format, read_only, cache, meta, changes, snapshot: None };
         Ok(Disk { name: format!("disk{index}"), image, socket, serial: self.serial.get(index).cloned() })
     }
 

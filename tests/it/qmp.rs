@@ -9,6 +9,7 @@ mod corruption;
 mod creation;
 pub mod daemon;
 mod errors;
+mod fleecing;
 mod images;
 mod locks;
 mod options;

@@ -192,6 +192,14 @@ impl Exports {
         }
     }
 
+    /// Waits until an export has had a client and has none any more, or is being removed. Returns at once if there is no
+    /// such export.
+    pub fn wait_used(&self, id: &str) {
+        if let Some(export) = self.find(id) {
+            export.wait_used();
+        }
+    }
+
     fn find(&self, id: &str) -> Option<Running> {
         self.lock().iter().find(|export| export.id() == id).cloned()
     }

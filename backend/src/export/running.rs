@@ -62,6 +62,15 @@ impl Running {
         }
     }
 
+    /// Waits until somebody was connected and nobody is any more, or it accepts nobody.
+    pub(super) fn wait_used(&self) {
+        match self {
+            // Its front-end comes back when it likes.
+            Self::Vhost(export) => export.wait_finished(),
+            Self::Nbd(export) => export.clients.wait_used(),
+        }
+    }
+
     /// The length of a node has changed. Clients of NBD learn it when they connect.
     pub(super) fn node_resized(&self, node: &Arc<Node>) {
         match self {

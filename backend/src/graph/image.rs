@@ -12,7 +12,7 @@ use crate::node::options::{ChildRef, DriverOptions, FileOptions, Locking, RawOpt
 use crate::node::qcow2::bitmaps::{LoadError, StoreError};
 use crate::node::qcow2::header::{self, Header, bits};
 use crate::node::qcow2::image::Image;
-use crate::node::qcow2::open::{Files, OpenError, Options, read_header};
+use crate::node::qcow2::open::{Files, OpenError, Options, header_at, read_header};
 use crate::node::qcow2::options::{Backing, Qcow2Options};
 use crate::node::{Driver, Hold, Node, NodeOptions};
 use std::path::{Path, PathBuf};
@@ -33,14 +33,15 @@ impl Graph {
         opening: &mut Opening<'_>,
     ) -> Result<Image, GraphError> {
         let file = self.child(&options.file, node, opening)?;
+        if options.snapshot.is_some() && !node.read_only {
+            return Err(GraphError::Options("A snapshot can only be read".into()));
+        }
         let read_only = node.read_only || (node.auto_read_only && file.is_read_only());
         if file.is_read_only() && !read_only {
             return Err(GraphError::NotWritable);
         }
         let mut holds = vec![Hold::of_format(&file, name, "file", !read_only)?];
-        let of_file = file.clone();
-        let header = run(opening.runner, move |io| async move { read_header(&io, &of_file).await })?;
-        let header = header.map_err(|error| refusal(&file, error))?;
+        let header = header(&file, options.snapshot.clone(), opening.runner)?;
         let changes = self.changes(&file, options, !read_only && header.has_change_journal_file())?;
         let changes = Some(changes).filter(|_| !options.bitmaps_only);
         let settings = options.for_image(&header, read_only, node.discard == Discard::Unmap)?;
@@ -139,6 +140,19 @@ impl Graph {
             None => Chain::begin(image, &self.backing_dirs.lock().unwrap_or_else(PoisonError::into_inner)),
         }
     }
+}
+
+/// An image's header, as it was at an internal snapshot if one is asked for.
+fn header(file: &Arc<Node>, snapshot: Option<String>, runner: &dyn Runner) -> Result<Header, GraphError> {
+    let of_file = file.clone();
+    let read = move |io| async move {
+        let header = read_header(&io, &of_file).await?;
+        match snapshot {
+            Some(snapshot) => header_at(&io, &of_file, &header, &snapshot).await,
+            None => Ok(header),
+        }
+    };
+    run(runner, read)?.map_err(|error| refusal(file, error))
 }
 
 /// What the header of `image` says of the file that it names. A format that it does not say is not guessed.

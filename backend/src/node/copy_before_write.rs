@@ -7,10 +7,11 @@
 
 mod copying;
 mod filter;
+mod keeping;
 mod snapshot_access;
 mod waiting;
 
-pub use filter::Filter;
+pub use filter::{Filter, check};
 pub use snapshot_access::SnapshotAccess;
 
 use super::{Node, Root};
@@ -18,6 +19,7 @@ use crate::error::IoError;
 use crate::io::Buf;
 use crate::reactor::Handle;
 use copying::Failure;
+use keeping::Keeping;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -75,6 +77,8 @@ pub struct CbwOptions {
 pub struct CopyBeforeWrite {
     source: Arc<Node>,
     target: Arc<Node>,
+    /// The target knows that it is one.
+    _keeping: Keeping,
     map: CopyMap,
     /// What may be read of the point in time; all of it if `None`.
     access: Option<Bitmap>,
@@ -118,6 +122,7 @@ impl CopyBeforeWrite {
         Ok(Arc::new(Self {
             source: source.clone(),
             target: target.clone(),
+            _keeping: Keeping::begin(source, target),
             map: CopyMap::new(source.length(), chunk)?,
             access,
             options,
@@ -129,6 +134,21 @@ impl CopyBeforeWrite {
             copies: AtomicU64::new(0),
             copied: AtomicU64::new(0),
         }))
+    }
+
+    /// As [`CopyBeforeWrite::new`], for readers: nothing may be read yet, and nothing of what may be read later is kept
+    /// for longer than its reader needs it.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] for the maps.
+    pub fn for_readers(source: &Arc<Node>, target: &Arc<Node>, options: CbwOptions) -> Result<Arc<Self>, OutOfMemory> {
+        let access = Bitmap::new(source.length(), chunk_of(source, target, options))?;
+        Self::new(source, target, Some(access), options)
+    }
+
+    /// What may be read of the point in time; all of it if `None`.
+    pub fn access(&self) -> Option<&Bitmap> {
+        self.access.as_ref()
     }
 
     /// The node whose content is kept.

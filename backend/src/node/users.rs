@@ -8,6 +8,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 impl Node {
+    /// Whether it has parents or is exported.
+    pub fn is_used(&self) -> bool {
+        self.users() > 0
+    }
+
     /// Parents and exports.
     pub(crate) fn users(&self) -> usize {
         self.users.load(Ordering::Acquire)

@@ -144,7 +144,7 @@ fn ones_own_certificate_is_checked_before_it_is_used() {
     let early = Identity { years: (3001, 3002), ..Identity::server("disk.example") };
     assert!(refused(early).ends_with("server-cert.pem is not yet active"));
     let wrong = refused(Identity::client("disk.example"));
-    assert!(wrong.starts_with("Our own certificate ") && wrong.contains("purpose"), "{wrong}");
+    assert!(wrong.starts_with("Our own certificate ") && wrong.contains("server authentication"), "{wrong}");
     let dir = directory(&ours, Identity::server("disk.example"));
     fs::write(dir.path().join("ca-cert.pem"), theirs.certificate()).unwrap();
     let stray = Server::open(dir.path(), X509::default()).unwrap_err().to_string();

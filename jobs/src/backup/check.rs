@@ -24,12 +24,14 @@ fn refuse<T>(text: impl Into<String>) -> Result<T, TransactionError> {
     Err(TransactionError::Text(text.into()))
 }
 
-fn find(graph: &Graph, name: &str) -> Result<Arc<Node>, TransactionError> {
+/// The node of a name.
+pub(crate) fn find(graph: &Graph, name: &str) -> Result<Arc<Node>, TransactionError> {
     let text = || TransactionError::Text(format!("Cannot find device='{name}' nor node-name='{name}'"));
     graph.find(name).ok_or_else(text)
 }
 
-fn check_free(node: &Node) -> Result<(), TransactionError> {
+/// Refuses a node that a job has for itself.
+pub(crate) fn check_free(node: &Node) -> Result<(), TransactionError> {
     match node.busy() {
         Some(reason) => refuse(format!("Node '{}' is busy: {reason}", node.name())),
         None => Ok(()),

@@ -2,6 +2,7 @@
 
 use super::Backup;
 use crate::action::BitmapMode;
+use crate::point::Point;
 use crate::{checkpoint, points};
 use std::slice;
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 
 mod blkdebug;
 mod blkdebug_event;
-mod copy_before_write;
+pub(crate) mod copy_before_write;
 mod create;
 pub mod image;
 pub mod info;
@@ -102,7 +102,7 @@ qapi_struct! {
 const NODE_NAME_BYTES: usize = 31;
 
 /// The text for a name that is neither a device's nor a node's.
-fn not_found(device: &str, node_name: &str) -> QmpError {
+pub(crate) fn not_found(device: &str, node_name: &str) -> QmpError {
     let text = format!("Cannot find device='{device}' nor node-name='{node_name}'");
     QmpError::generic(text)
 }

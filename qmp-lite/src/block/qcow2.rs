@@ -217,6 +217,7 @@ impl TryFrom<BlockdevOptionsQcow2> for Qcow2Options {
             crash_safe: options.x_crash_safe.map(CrashSafe::from),
             change_journal: options.x_journal.map(PathBuf::from),
             bitmaps_only: false,
+            snapshot: None,
         })
     }
 }

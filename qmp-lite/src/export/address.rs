@@ -1,7 +1,11 @@
-//! Where an export's clients connect: QEMU's socket addresses, of which exports can use two kinds.
+//! Where clients connect: QEMU's socket addresses, of which exports of vhost-user can use two kinds and NBD servers three.
 //!
 //! Knows which descriptors may be named by whom; creates no socket.
 
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use tidemark_backend::export::nbd::NbdAddress;
 use tidemark_backend::export::vhost::Address;
 
 use crate::context::Origin;
@@ -32,7 +36,7 @@ qapi_union! {
 }
 
 qapi_enum! {
-    /// The kinds of socket. Exports use `unix` and `fd`.
+    /// The kinds of socket. Exports of type vhost-user-blk use `unix` and `fd`, NBD servers `inet`, too.
     pub enum SocketAddressType "SocketAddressType" {
         /// TCP.
         Inet = "inet",
@@ -89,28 +93,56 @@ impl SocketAddress {
     /// What the back end understands. `mode` and `group` are for a socket that is created.
     pub(super) fn open(self, origin: Origin, mode: Option<u32>, group: Option<u32>) -> Result<Address, QmpError> {
         match self.branch {
-            SocketAddressOptions::Unix(unix) if unix.is_abstract == Some(true) => {
-                Err(QmpError::generic("Abstract UNIX sockets are not supported for exports"))
-            }
-            SocketAddressOptions::Unix(UnixSocketAddress { path, .. }) => {
-                if path.len() > PATH_BYTES {
-                    return Err(QmpError::generic(format!("UNIX socket path '{path}' is too long")));
-                }
-                let mode = mode.unwrap_or_else(|| 0o777 & !umask());
-                Ok(Address::Path { path: path.into(), mode, group })
+            SocketAddressOptions::Unix(unix) => {
+                let (path, mode) = (unix.path()?, mode.unwrap_or_else(|| 0o777 & !umask()));
+                Ok(Address::Path { path, mode, group })
             }
             SocketAddressOptions::Fd(_) if mode.is_some() || group.is_some() => {
                 let text = "x-socket-mode and x-socket-group are for sockets with a path";
                 Err(QmpError::generic(text))
             }
-            SocketAddressOptions::Fd(fd) if origin == Origin::CommandLine => {
-                inherited::socket(&fd.number).map(Address::Fd)
-            }
-            SocketAddressOptions::Fd(_) => Err(QmpError::generic("only QEMU supports file descriptor passing")),
+            SocketAddressOptions::Fd(fd) => fd.take(origin).map(Address::Fd),
             SocketAddressOptions::Inet(_) | SocketAddressOptions::Vsock(_) => {
                 let text = "Only socket address types 'unix' and 'fd' are supported";
                 Err(QmpError::generic(text))
             }
+        }
+    }
+}
+
+impl SocketAddress {
+    /// Where an NBD server listens.
+    pub(super) fn listen(self, origin: Origin) -> Result<NbdAddress, QmpError> {
+        match self.branch {
+            SocketAddressOptions::Unix(unix) => unix.path().map(NbdAddress::Unix),
+            SocketAddressOptions::Inet(inet) => Ok(NbdAddress::Tcp { host: inet.host, port: inet.port }),
+            SocketAddressOptions::Fd(fd) => fd.take(origin).map(NbdAddress::Fd),
+            SocketAddressOptions::Vsock(_) => {
+                Err(QmpError::generic("Only socket address types 'inet', 'unix' and 'fd' are supported"))
+            }
+        }
+    }
+}
+
+impl UnixSocketAddress {
+    /// Its path, if that can be one.
+    fn path(self) -> Result<PathBuf, QmpError> {
+        if self.is_abstract == Some(true) {
+            return Err(QmpError::generic("Abstract UNIX sockets are not supported for exports"));
+        }
+        if self.path.len() > PATH_BYTES {
+            return Err(QmpError::generic(format!("UNIX socket path '{}' is too long", self.path)));
+        }
+        Ok(self.path.into())
+    }
+}
+
+impl FdSocketAddress {
+    /// The socket, if whoever asks may name it.
+    fn take(self, origin: Origin) -> Result<OwnedFd, QmpError> {
+        match origin {
+            Origin::CommandLine => inherited::socket(&self.number),
+            Origin::Monitor => Err(QmpError::generic("only QEMU supports file descriptor passing")),
         }
     }
 }

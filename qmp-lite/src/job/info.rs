@@ -73,6 +73,8 @@ qapi_enum! {
         Backup = "backup",
         /// `blockdev-create`
         Create = "create",
+        /// `x-fleece`. Not in QEMU.
+        XFleece = "x-fleece",
     }
     unsupported "Job type" ["amend", "snapshot-load", "snapshot-save", "snapshot-delete"]
 }
@@ -123,6 +125,7 @@ impl From<JobKind> for JobType {
             JobKind::Mirror => Self::Mirror,
             JobKind::Backup => Self::Backup,
             JobKind::Create => Self::Create,
+            JobKind::Fleece => Self::XFleece,
         }
     }
 }

@@ -138,12 +138,14 @@ macro_rules! qapi_object {
 }
 
 /// Declares an enum: `Variant = "wire-value",` per value. `unsupported "What" [..]` lists values that
-/// QEMU knows and this program does not: they are refused by name, not as unknown.
+/// QEMU knows and this program does not: they are refused by name, not as unknown. `because ["value" => "reason"]` lists
+/// others of which there is more to say.
 macro_rules! qapi_enum {
     ($(#[doc = $doc:literal])*
     pub enum $name:ident $qapi:literal {
         $($(#[doc = $vdoc:literal])* $variant:ident = $text:literal,)+
-    } $(unsupported $what:literal [$($refused:literal),+ $(,)?])?) => {
+    } $(unsupported $what:literal [$($refused:literal),+ $(,)?])?
+      $(because [$($hopeless:literal => $why:literal),+ $(,)?])?) => {
         $(#[doc = $doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $name { $($(#[doc = $vdoc])* $variant,)+ }
@@ -171,6 +173,9 @@ macro_rules! qapi_enum {
                 match input.string()? {
                     $($text => Ok(Self::$variant),)+
                     $($($refused)|+ => Err(input.unsupported($what)),)?
+                    $($($hopeless => Err($crate::error::QmpError::generic(
+                        concat!("'", $hopeless, "' is not supported: ", $why)
+                    )),)+)?
                     _ => Err(input.unknown_value()),
                 }
             }

@@ -66,13 +66,12 @@ fn a_locked_image_is_refused_with_qemus_two_lines() {
 fn what_is_not_supported_says_so() {
     let place = Place::new();
     for arguments in [
-        &["--nbd-server", "addr.type=unix,addr.path=x"][..],
-        &["--trace", "enable=*"],
+        &["--trace", "enable=*"][..],
         &["-T", "x"],
         &["--object", "throttle-group,id=t"],
         &["--object", "secret,id=s,data=x"],
         &["--blockdev", "vmdk,node-name=n,file=x"],
-        &["--blockdev", NODE, "--export", "nbd,id=e,node-name=n"],
+        &["--object", "tls-creds-psk,id=t,dir=x,endpoint=server"],
         &["--blockdev", NODE, "--export", "fuse,id=e,node-name=n,mountpoint=x"],
         &["--chardev", "stdio,id=c"],
         &["--chardev", "socket,id=c,path=x,server=on,wait=off,telnet=on"],

@@ -11,9 +11,11 @@ use super::daemon::{Client, Daemon, QEMU, TIDEMARK, displace};
 /// `raw REQUEST` before a negotiation (is compared too).
 const CASES: &str = include_str!("errors.txt");
 
-/// Where our text says more than QEMU's, which does not name the file: ours, and what is compared instead.
-const MORE: [(&str, &str); 1] =
-    [("Could not read blkdebug config file 'DIR/nope'", "Could not read blkdebug config file")];
+/// Where our text says more than QEMU's, which names neither file nor address: ours, and what is compared instead.
+const MORE: [(&str, &str); 2] = [
+    ("Could not read blkdebug config file 'DIR/nope'", "Could not read blkdebug config file"),
+    ("Failed to listen on 192.0.2.1:0", "Failed to bind socket"),
+];
 
 /// What came of the rows.
 #[derive(Debug, Default)]

@@ -28,6 +28,14 @@ impl<T: Tracked> Stage<T> {
         self.free(node, name, Use::Change).map(|_| ())
     }
 
+    /// Bytes per bit of a bitmap that may be read.
+    ///
+    /// # Errors
+    /// As QEMU refuses it.
+    pub fn granularity(&mut self, node: &Arc<T>, name: &str) -> Result<u64, BitmapError> {
+        self.free(node, name, Use::Read).map(|entry| entry.granularity.bytes())
+    }
+
     /// The nodes that get persistent bitmaps.
     pub fn keeping(&self) -> Vec<Arc<T>> {
         let mut nodes: Vec<Arc<T>> = Vec::new();

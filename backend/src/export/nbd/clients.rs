@@ -7,6 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 struct State {
     sockets: Vec<Arc<Socket>>,
     closed: bool,
+    /// Somebody has come.
+    used: bool,
 }
 
 /// See the module's description.
@@ -29,6 +31,7 @@ impl Clients {
         if state.closed || limit.is_some_and(|limit| state.sockets.len() >= limit) {
             return None;
         }
+        state.used = true;
         state.sockets.push(socket.clone());
         Some(Client { clients: self.clone(), socket: socket.clone() })
     }
@@ -58,6 +61,11 @@ impl Clients {
     /// Waits until they are closed and there is none.
     pub fn wait_closed(&self) {
         self.wait(|state| state.closed && state.sockets.is_empty());
+    }
+
+    /// Waits until somebody has come and all who came have left, or they are closed.
+    pub fn wait_used(&self) {
+        self.wait(|state| state.closed || (state.used && state.sockets.is_empty()));
     }
 
     /// Waits until there is room for another below `limit`, or they are closed.

@@ -27,23 +27,7 @@ impl Filter {
         access: Option<Bitmap>,
         options: CbwOptions,
     ) -> Result<Self, GraphError> {
-        if Arc::ptr_eq(source, target) {
-            return Err(GraphError::Options("Source and target cannot be the same".into()));
-        }
-        if i64::try_from(options.min_chunk).is_err() {
-            let (asked, most) = (options.min_chunk, i64::MAX);
-            let text = format!("Cannot create block-copy-state: min-cluster-size too large: {asked} > {most}");
-            return Err(GraphError::Options(text));
-        }
-        if options.min_chunk != 0 && !options.min_chunk.is_power_of_two() {
-            let text = "Cannot create block-copy-state: min-cluster-size needs to be a power of 2";
-            return Err(GraphError::Options(text.into()));
-        }
-        if target.length() < source.length() {
-            let (name, target, len) = (target.name(), target.length(), source.length());
-            let text = format!("Target node '{name}' is too small: it has {target} bytes and needs {len}");
-            return Err(GraphError::Options(text));
-        }
+        check(source, target, options)?;
         target.acquire_for(Access::Target)?;
         let copy = match Self::copying(source, target, access, options) {
             Ok(copy) => copy,
@@ -103,6 +87,31 @@ impl Filter {
     pub(in crate::node) async fn handle(&self, io: &Handle, request: Request) -> Outcome {
         self.child().handle(io, request).await
     }
+}
+
+/// Refuses what cannot be a point in time of `source` kept on `target`.
+///
+/// # Errors
+/// The target is the source or too small; a chunk size that is none.
+pub fn check(source: &Arc<Node>, target: &Arc<Node>, options: CbwOptions) -> Result<(), GraphError> {
+    if Arc::ptr_eq(source, target) {
+        return Err(GraphError::Options("Source and target cannot be the same".into()));
+    }
+    if i64::try_from(options.min_chunk).is_err() {
+        let (asked, most) = (options.min_chunk, i64::MAX);
+        let text = format!("Cannot create block-copy-state: min-cluster-size too large: {asked} > {most}");
+        return Err(GraphError::Options(text));
+    }
+    if options.min_chunk != 0 && !options.min_chunk.is_power_of_two() {
+        let text = "Cannot create block-copy-state: min-cluster-size needs to be a power of 2";
+        return Err(GraphError::Options(text.into()));
+    }
+    if target.length() < source.length() {
+        let (name, target, len) = (target.name(), target.length(), source.length());
+        let text = format!("Target node '{name}' is too small: it has {target} bytes and needs {len}");
+        return Err(GraphError::Options(text));
+    }
+    Ok(())
 }
 
 impl Drop for Filter {

@@ -3,7 +3,7 @@
 //! Readers are optimistic: what is not copied is read from the source, and then looked at again; had it been copied
 //! meanwhile, a write may have come before the read, and the copy is read instead. Writes never wait for readers.
 
-use super::{CopyBeforeWrite, PIECE_MAX};
+use super::{CopyBeforeWrite, PIECE_MAX, Phase};
 use crate::error::{GraphError, IoError};
 use crate::io::{Buf, Memory, byte_count};
 use crate::node::{Driver, Kind, Node, Outcome, Request};
@@ -99,7 +99,7 @@ impl SnapshotAccess {
             node.handle(io, Request { kind: Kind::Read, fua: false, offset: piece.start, len, memory }).await;
         // What was read was read before the states below are looked at.
         fence(Ordering::SeqCst);
-        if self.copy.is_broken() {
+        if self.copy.is_broken() || self.copy.phase() == Phase::Ended {
             // As with QEMU, what is lost is refused like what was never there.
             return (memory, Err(IoError::Permission));
         }

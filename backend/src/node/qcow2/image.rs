@@ -23,7 +23,7 @@ use crate::node::{Hold, Kind, Map, Node, Outcome, Request};
 use crate::range_lock::RangeLock;
 use crate::reactor::Handle;
 use arc_swap::ArcSwapOption;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// An open image.
@@ -32,6 +32,8 @@ pub struct Image {
     /// Where guest clusters are: the same file, or one of their own.
     pub(super) data: Arc<Link>,
     pub(super) backing: MaybeLink,
+    /// How many points in time of a node below are kept here: what shows there may be copied here at any moment.
+    pub(super) keeping: AtomicUsize,
     pub(super) geometry: Geometry,
     /// Where the file has the L1 table; changed while no write-back cycle runs.
     pub(super) l1_offset: AtomicU64,
@@ -116,10 +118,26 @@ impl Image {
         self.backing.get()
     }
 
+    /// A point in time of what shows from below is kept here until [`Image::end_keeping`].
+    pub(in crate::node) fn begin_keeping(&self) {
+        self.keeping.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Undoes one [`Image::begin_keeping`].
+    pub(in crate::node) fn end_keeping(&self) {
+        self.keeping.fetch_sub(1, Ordering::AcqRel);
+    }
+
     /// What reading takes.
     #[inline]
     pub(super) fn view(&self) -> View<'_> {
-        View { tables: &self.tables, data: &self.data, backing: self.backing.look(), inflater: &self.inflater }
+        View {
+            tables: &self.tables,
+            data: &self.data,
+            backing: self.backing.look(),
+            is_keeping: self.keeping.load(Ordering::Acquire) > 0,
+            inflater: &self.inflater,
+        }
     }
 
     /// What is at a guest's offset, for at most `len` bytes.

@@ -79,6 +79,8 @@ pub struct View<'a> {
     pub data: &'a Link,
     /// The node whose content shows where the image has none.
     pub backing: link::Found,
+    /// Whether what shows from there may be copied here at any moment, because a point in time of it is kept here.
+    pub is_keeping: bool,
     /// What compressed clusters are read with.
     pub inflater: &'a Inflater,
 }
@@ -124,6 +126,8 @@ impl View<'_> {
         match (found, self.backing.as_ref()) {
             (Found::Zero { .. }, _) | (Found::Unallocated, None) => Map::Zeroes,
             (Found::Unallocated, Some(backing)) if offset >= backing.length() => Map::Zeroes,
+            // Has to be looked at once more when it has been read.
+            (Found::Unallocated, Some(_)) if self.is_keeping => Map::Task,
             (Found::Unallocated, Some(backing)) => backing.map_below(request, offset),
             _ => Map::Task,
         }

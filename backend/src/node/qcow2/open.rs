@@ -17,7 +17,7 @@ use super::l2::{L1, Tables};
 use super::own_header::{ChangeError, OwnHeader};
 use super::refcount::{self, Refcounts};
 use super::reserve::Reserve;
-use super::snapshot::{SnapshotTable, TableError};
+use super::snapshot::{SnapshotError, SnapshotTable, TableError};
 use super::store::Store;
 use super::writeback::WriteBack;
 use crate::error::IoError;
@@ -27,7 +27,7 @@ use crate::node::points::Points;
 use crate::range_lock::RangeLock;
 use crate::reactor::Handle;
 use arc_swap::ArcSwapOption;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
 /// Why an image cannot be opened.
@@ -48,6 +48,9 @@ pub enum OpenError {
     /// Its snapshots cannot be read.
     #[error(transparent)]
     Snapshots(#[from] TableError),
+    /// The one that was asked for cannot be.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// The L1 tables of its snapshots are too long to guard all they lead to.
     #[error("The snapshots have more L1 tables than can be kept in mind for overlap-check.inactive-l2: leave it off")]
     InactiveTables,
@@ -115,6 +118,15 @@ pub async fn read_header(io: &Handle, file: &Arc<Node>) -> Result<Header, OpenEr
     Ok(Header::parse(read(cluster).await?.as_slice(), length)?)
 }
 
+/// The header of an image as it was at an internal snapshot, by its id or else its name.
+///
+/// # Errors
+/// The table of snapshots cannot be read; there is no such snapshot, or it cannot be read.
+pub async fn header_at(io: &Handle, file: &Arc<Node>, header: &Header, snapshot: &str) -> Result<Header, OpenError> {
+    let table = SnapshotTable::of(io, &Store::new(file.clone()), header).await?;
+    Ok(table.find(snapshot)?.header(header, file.length())?)
+}
+
 impl Image {
     /// Opens the image with this header. If it can be written to, its bitmaps are in use from now on.
     ///
@@ -172,6 +184,7 @@ impl Image {
             store,
             data,
             backing: MaybeLink::new(files.backing),
+            keeping: AtomicUsize::new(0),
             geometry,
             l1_offset: AtomicU64::new(header.l1_offset),
             tables,

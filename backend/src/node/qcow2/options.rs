@@ -52,6 +52,8 @@ pub struct Qcow2Options {
     /// Nobody will write to the disk, and only the image's bitmaps are changed: what the file has of them is to be
     /// believed all the time. No member of QEMU's.
     pub bitmaps_only: bool,
+    /// The disk as it was at this internal snapshot, by its id or else its name, to be read only. No member of QEMU's.
+    pub snapshot: Option<String>,
 }
 
 /// `backing`.
@@ -84,6 +86,7 @@ impl Qcow2Options {
             crash_safe: None,
             change_journal: None,
             bitmaps_only: false,
+            snapshot: None,
         }
     }
 

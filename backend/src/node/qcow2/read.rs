@@ -1,6 +1,7 @@
 //! Reading what is not one operation on one file: its parts at the same time, each from where it is.
 //!
-//! Whatever is past the end of a node below reads as zeroes.
+//! Whatever is past the end of a node below reads as zeroes. An image that
+//! keeps a point in time of a node below shows what was there then, whatever is written there while it is read.
 
 use super::entry::Entry;
 use super::map::{Extent, Found, View};
@@ -9,6 +10,16 @@ use crate::io::{Buf, Memory, byte_count};
 use crate::node::{Kind, Outcome, Request};
 use crate::reactor::{Batch, Handle};
 use std::rc::Rc;
+use std::sync::atomic::{Ordering, fence};
+
+/// Where a part of a read goes, and where it comes from.
+struct Part {
+    whole: Rc<Memory>,
+    /// Bytes into the memory.
+    done: u64,
+    /// Bytes into the guest's disk.
+    offset: u64,
+}
 
 impl View<'_> {
     /// What is at `offset`, for at most `len` bytes. Reads the table that says so if it is not in memory.
@@ -47,8 +58,8 @@ impl View<'_> {
                 Err(error) => result = Err(error),
                 Ok(extent) => {
                     let extent = self.clamp(extent, offset);
-                    let memory = Memory::part(&whole, done, extent.len);
-                    parts.add(async move { self.read_part(io, extent, offset, memory).await.1 }).await;
+                    let part = Part { whole: whole.clone(), done, offset };
+                    parts.add(async move { self.read_extent(io, extent, part).await }).await;
                     done += extent.len;
                 }
             }
@@ -81,6 +92,36 @@ impl View<'_> {
             Some(rest) if rest > 0 => Extent { len: extent.len.min(rest), ..extent },
             _ => Extent { found: Found::Zero { host: None, copied: false }, ..extent },
         }
+    }
+
+    /// Fills a part from a run that has been clamped.
+    async fn read_extent(&self, io: &Handle, extent: Extent, part: Part) -> Result<(), IoError> {
+        let (mut extent, end) = (extent, part.done + extent.len);
+        let mut part = part;
+        loop {
+            let memory = Memory::part(&part.whole, part.done, extent.len);
+            self.read_part(io, extent, part.offset, memory).await.1?;
+            if self.is_still(io, extent, part.offset).await? {
+                (part.done, part.offset) = (part.done + extent.len, part.offset + extent.len);
+            }
+            if part.done >= end {
+                return Ok(());
+            }
+            // What is here now. What has come here stays: this ends.
+            extent = self.clamp(self.locate_or_load(io, part.offset, end - part.done).await?, part.offset);
+        }
+    }
+
+    /// Whether what was read from below was not copied here meanwhile. Had it been, the write that it was copied for may
+    /// have come before the read.
+    async fn is_still(&self, io: &Handle, extent: Extent, offset: u64) -> Result<bool, IoError> {
+        if !self.is_keeping || extent.found != Found::Unallocated {
+            return Ok(true);
+        }
+        // What was read was read before the entries are looked at.
+        fence(Ordering::SeqCst);
+        let now = self.clamp(self.locate_or_load(io, offset, extent.len).await?, offset);
+        Ok(now.found == Found::Unallocated && now.len >= extent.len)
     }
 
     /// Fills memory from a run that has been clamped.

@@ -20,6 +20,8 @@ const MAX_EXTRA: u32 = 1024;
 const EXTRA_V3: u32 = 16;
 /// Bytes of the largest table.
 const MAX_TABLE: u64 = 64 << 20;
+/// A disk's smallest unit in bytes.
+const SECTOR: u64 = 512;
 /// Bytes that are read at once.
 const WINDOW: u64 = 64 << 10;
 
@@ -40,6 +42,8 @@ pub struct Snapshot {
     pub date_nsec: u32,
     /// For how long the guest had run.
     pub vm_clock_nsec: u64,
+    /// Bytes of the disk then, if it says that.
+    pub disk_bytes: Option<u64>,
     /// Bytes of the guest's state.
     pub vm_state_bytes: u64,
     /// Instructions the guest had done, if somebody counted.
@@ -73,6 +77,17 @@ pub enum TableError {
     Io(#[from] IoError),
 }
 
+/// Why a snapshot cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// There is none of this id or name.
+    #[error("Can't find snapshot '{0}'")]
+    NotFound(String),
+    /// Its L1 table cannot be where it is said to be.
+    #[error("Snapshot '{0}' is corrupt: its L1 table is not in the file, or too short")]
+    Table(String),
+}
+
 impl Snapshot {
     /// Where its L1 table is in a file of `file_length` bytes; `None` if it cannot be there, or is empty.
     pub fn l1_range(&self, geometry: Geometry, file_length: u64) -> Option<Range<u64>> {
@@ -82,6 +97,25 @@ impl Snapshot {
         fits.then_some(self.l1_offset..end)
     }
 
+    /// The header of an image that is what the disk of `header` was at this snapshot, to be read only: another L1 table,
+    /// another size, and no bitmaps.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Table`] if that table cannot be in a file of `file_length` bytes, or is too short for the disk.
+    pub fn header(&self, header: &Header, file_length: u64) -> Result<Header, SnapshotError> {
+        let geometry = header.geometry();
+        let size = self.disk_bytes.unwrap_or(header.size);
+        let needed = size.div_ceil(geometry.l2_span());
+        let fits = size.is_multiple_of(SECTOR) && needed <= u64::from(self.l1_entries);
+        // Of a disk without bytes there is no table to read.
+        if !fits || (needed > 0 && self.l1_range(geometry, file_length).is_none()) {
+            return Err(SnapshotError::Table(self.name.clone()));
+        }
+        let l1_entries = u32::try_from(needed).map_err(|_| SnapshotError::Table(self.name.clone()))?;
+        let (bitmaps, stale_bitmaps) = (None, false);
+        Ok(Header { l1_offset: self.l1_offset, l1_entries, size, bitmaps, stale_bitmaps, ..header.clone() })
+    }
+
     /// Whether it has the extra data that version 3 asks for.
     pub fn is_complete(&self) -> bool {
         self.extra_bytes >= EXTRA_V3
@@ -89,6 +123,16 @@ impl Snapshot {
 }
 
 impl SnapshotTable {
+    /// The snapshot of this id, or else of this name.
+    ///
+    /// # Errors
+    /// [`SnapshotError::NotFound`].
+    pub fn find(&self, wanted: &str) -> Result<&Snapshot, SnapshotError> {
+        let by_id = self.snapshots.iter().find(|snapshot| snapshot.id == wanted);
+        let found = by_id.or_else(|| self.snapshots.iter().find(|snapshot| snapshot.name == wanted));
+        found.ok_or_else(|| SnapshotError::NotFound(wanted.to_owned()))
+    }
+
     /// Reads an image's table. What is past the end of the file is zero.
     ///
     /// # Errors
@@ -150,6 +194,7 @@ impl Window<'_> {
             date_sec: fields.u32(16),
             date_nsec: fields.u32(20),
             vm_clock_nsec: fields.u64(24),
+            disk_bytes: known(8),
             vm_state_bytes: known(0).unwrap_or(fields.u32(32).into()),
             icount: known(16).filter(|count| *count != u64::MAX),
             extra_bytes,

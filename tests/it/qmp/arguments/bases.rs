@@ -17,6 +17,9 @@ const FILE: &str =
     "{'execute': 'blockdev-add', 'arguments': {'driver': 'file', 'node-name': 'n', 'filename': 'DIR/disk.img'}}";
 const EXPORT: &str = "{'execute': 'block-export-add', 'arguments': {'type': 'vhost-user-blk', 'id': 'e', \
                       'node-name': 'n', 'addr': {'type': 'unix', 'path': 'DIR/v.sock'}}}";
+const SERVER: &str = "{'execute': 'nbd-server-start', 'arguments': {'addr': {'type': 'unix', 'data': {'path': \
+                      'DIR/nbd.sock'}}}}";
+const SHOWN: &str = "{'execute': 'block-export-add', 'arguments': {'type': 'nbd', 'id': 'e', 'node-name': 'n'}}";
 const IOTHREAD: &str = "{'execute': 'object-add', 'arguments': {'qom-type': 'iothread', 'id': 'i'}}";
 
 const IMAGE: &str = "{'driver': 'file', 'filename': 'DIR/image'}";
@@ -41,7 +44,7 @@ const FILTER: &str = "{'driver': 'copy-before-write', 'node-name': 'f', 'file': 
 
 const BACKUP: [(&str, &str); 4] = [("job-id", "'j'"), ("device", "'n'"), ("target", "'t'"), ("sync", "'full'")];
 
-pub const BASES: [Base; 45] = [
+pub const BASES: [Base; 50] = [
     Base { command: "blockdev-add", members: &[("driver", "'null-co'"), ("node-name", "'n'")], setup: &[] },
     Base {
         command: "blockdev-add",
@@ -90,6 +93,19 @@ pub const BASES: [Base; 45] = [
         ],
         setup: &[NODE, IOTHREAD],
     },
+    Base {
+        command: "block-export-add",
+        members: &[("type", "'nbd'"), ("id", "'e'"), ("node-name", "'n'"), ("writable", "true")],
+        setup: &[DISK, BITMAP, IOTHREAD, SERVER],
+    },
+    Base {
+        command: "nbd-server-start",
+        members: &[("addr", "{'type': 'unix', 'data': {'path': 'DIR/nbd.sock'}}")],
+        setup: &[],
+    },
+    Base { command: "nbd-server-stop", members: &[], setup: &[NODE, SERVER, SHOWN] },
+    Base { command: "nbd-server-add", members: &[("device", "'n'"), ("name", "'e'")], setup: &[DISK, BITMAP, SERVER] },
+    Base { command: "nbd-server-remove", members: &[("name", "'e'")], setup: &[NODE, SERVER, SHOWN] },
     Base { command: "block-export-del", members: &[("id", "'e'")], setup: &[NODE, EXPORT] },
     Base { command: "object-add", members: &[("qom-type", "'iothread'"), ("id", "'i'")], setup: &[] },
     Base { command: "object-del", members: &[("id", "'i'")], setup: &[IOTHREAD] },
@@ -147,7 +163,8 @@ pub const BASES: [Base; 45] = [
 pub const ELSEWHERE: [&str; 4] = ["quit", "query-qmp-schema", "blockdev-create", "blockdev-reopen"];
 
 /// What undoes any of the requests; what there is nothing of is an error.
-pub const CLEANUP: &str = "{'execute': 'block-export-del', 'arguments': {'id': 'e', 'mode': 'hard'}}\
+pub const CLEANUP: &str = "{'execute': 'nbd-server-stop'}\
+                           {'execute': 'block-export-del', 'arguments': {'id': 'e', 'mode': 'hard'}}\
                            {'execute': 'blockdev-del', 'arguments': {'node-name': 'c'}}\
                            {'execute': 'blockdev-del', 'arguments': {'node-name': 'n'}}\
                            {'execute': 'blockdev-del', 'arguments': {'node-name': 't'}}\
