@@ -24,6 +24,9 @@ use crate::images::{Format, Images, blockdev};
 /// Times that instructions are counted; they differ by less than one per request.
 pub const COUNTS: u32 = 3;
 
+/// Before instructions are counted.
+const WARM: Duration = Duration::from_millis(200);
+
 /// A daemon on a disk, and what it gave, by round.
 pub struct Entrant {
     peer: &'static str,
@@ -113,6 +116,8 @@ impl Entrant {
     pub fn count(&mut self, options: &Options, machine: &Machine) -> Result<()> {
         let Contender { daemon, load } = &mut self.contender;
         if self.counts_instructions {
+            // How long it polls, and in what batches, is that of its load again.
+            load.run(WARM)?;
             self.instructions.push(steps::per_request(daemon.pid(), machine.peer_core, load, options.duration())?);
         }
         Ok(())
