@@ -5,6 +5,7 @@
 
 mod error;
 mod files;
+mod name;
 #[cfg(test)]
 pub(crate) mod tests;
 mod verify;
@@ -12,11 +13,13 @@ mod verify;
 pub use error::TlsError;
 
 use files::{CertificateKind, Files};
-use rustls::pki_types::ServerName;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use std::path::Path;
 use std::sync::Arc;
-use verify::Authorities;
+use verify::{Authorities, Authorized};
 
 /// How credentials are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +37,24 @@ impl Default for X509 {
     }
 }
 
+/// Whether somebody with this distinguished name is let in.
+pub type Allows = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// The credentials of a server.
 #[derive(Clone, Debug)]
 pub struct Server {
+    identity: Arc<Identity>,
     config: Arc<ServerConfig>,
+}
+
+/// What a server's configuration is made of.
+#[derive(Debug)]
+struct Identity {
+    provider: Arc<CryptoProvider>,
+    certificates: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    /// Who is let in; everybody if `None`.
+    clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl Server {
@@ -52,19 +69,21 @@ impl Server {
         if x509.sanity_check {
             authorities.check_own(&files, CertificateKind::Server, &certificates)?;
         }
-        let builder = ServerConfig::builder_with_provider(authorities.provider())
-            .with_safe_default_protocol_versions()
-            .map_err(TlsError::Session)?;
-        let builder = match x509.verify_peer {
-            true => builder.with_client_cert_verifier(authorities.of_clients(&files)?),
-            false => builder.with_no_client_auth(),
-        };
-        let paired = builder.with_single_cert(certificates, key);
-        let mut config = paired.map_err(|error| files.unpaired(CertificateKind::Server, &error))?;
-        // Nobody resumes a session: a client that comes back is looked at again.
-        config.send_tls13_tickets = 0;
-        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-        Ok(Self { config: Arc::new(config) })
+        let clients = x509.verify_peer.then(|| authorities.of_clients(&files)).transpose()?;
+        let identity = Identity { provider: authorities.provider(), certificates, key, clients };
+        let config = identity.config(identity.clients.clone());
+        let config = config.map_err(|error| files.unpaired(CertificateKind::Server, &error))?;
+        Ok(Self { identity: Arc::new(identity), config })
+    }
+
+    /// The same, for those clients alone that `allows` lets in by the name in their certificates.
+    ///
+    /// # Errors
+    /// [`TlsError::Anonymous`] if clients need none.
+    pub fn authorized(&self, allows: Allows) -> Result<Self, TlsError> {
+        let clients = self.identity.clients.clone().ok_or(TlsError::Anonymous)?;
+        let config = self.identity.config(Some(Arc::new(Authorized { clients, allows })));
+        Ok(Self { identity: self.identity.clone(), config: config.map_err(TlsError::Session)? })
     }
 
     /// The server's end of one connection, before the first byte of its handshake.
@@ -73,6 +92,22 @@ impl Server {
     /// [`TlsError::Session`] if the library refuses its configuration.
     pub fn session(&self) -> Result<ServerConnection, TlsError> {
         ServerConnection::new(self.config.clone()).map_err(TlsError::Session)
+    }
+}
+
+impl Identity {
+    fn config(&self, clients: Option<Arc<dyn ClientCertVerifier>>) -> Result<Arc<ServerConfig>, rustls::Error> {
+        let builder =
+            ServerConfig::builder_with_provider(self.provider.clone()).with_safe_default_protocol_versions()?;
+        let builder = match clients {
+            Some(clients) => builder.with_client_cert_verifier(clients),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_single_cert(self.certificates.clone(), self.key.clone_key())?;
+        // Nobody resumes a session: a client that comes back is looked at again.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        Ok(Arc::new(config))
     }
 }
 

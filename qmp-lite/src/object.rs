@@ -1,8 +1,9 @@
 //! Objects: named settings that other commands refer to.
 //!
 //! Knows I/O threads, of which only the polling time means something here (every queue has a thread of its own anyway),
-//! and TLS credentials.
+//! TLS credentials, and lists of who is let in.
 
+mod authz;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use crate::command::declare_commands;
 use crate::context::Context;
 use crate::error::QmpError;
 use crate::schema::{Empty, qapi_enum, qapi_struct, qapi_union};
+use authz::{AuthZListProperties, AuthZSimpleProperties};
 use tls::TlsCredsX509Properties;
 
 declare_commands! {
@@ -38,6 +40,10 @@ qapi_union! {
         Iothread(IothreadProperties),
         /// `tls-creds-x509`
         TlsCredsX509(TlsCredsX509Properties),
+        /// `authz-simple`
+        AuthzSimple(AuthZSimpleProperties),
+        /// `authz-list`
+        AuthzList(AuthZListProperties),
     }
 }
 
@@ -48,10 +54,14 @@ qapi_enum! {
         Iothread = "iothread",
         /// Certificates and keys.
         TlsCredsX509 = "tls-creds-x509",
+        /// One who is let in.
+        AuthzSimple = "authz-simple",
+        /// A list of who is let in and who is not.
+        AuthzList = "authz-list",
     }
     unsupported "Object type" [
-        "acpi-generic-initiator", "acpi-generic-port", "authz-list", "authz-listfile", "authz-pam",
-        "authz-simple", "can-bus", "can-host-socketcan", "colo-compare", "cryptodev-backend",
+        "acpi-generic-initiator", "acpi-generic-port", "authz-listfile", "authz-pam",
+        "can-bus", "can-host-socketcan", "colo-compare", "cryptodev-backend",
         "cryptodev-backend-builtin", "cryptodev-backend-lkcf", "cryptodev-vhost-user",
         "dbus-vmstate", "filter-buffer", "filter-dump", "filter-mirror", "filter-redirector",
         "filter-replay", "filter-rewriter", "input-barrier", "input-linux", "iommufd", "main-loop",
@@ -86,6 +96,8 @@ pub(crate) enum Object {
     Iothread(Polling),
     TlsServer(Arc<Server>),
     TlsClient(Arc<Client>),
+    AuthzSimple(String),
+    AuthzList(Arc<AuthZListProperties>),
 }
 
 /// The objects there are.
@@ -103,6 +115,15 @@ impl Objects {
         match self.find(id) {
             Some(Object::Iothread(polling)) => Ok(polling),
             _ => Err(QmpError::generic(format!("iothread \"{id}\" not found"))),
+        }
+    }
+
+    /// Whether an object lets somebody in. One that there is not lets nobody in.
+    pub fn lets_in(&self, id: &str, name: &str) -> bool {
+        match self.find(id) {
+            Some(Object::AuthzSimple(identity)) => identity == name,
+            Some(Object::AuthzList(list)) => list.allows(name),
+            _ => false,
         }
     }
 
@@ -134,6 +155,8 @@ fn object_add(context: &Context, options: ObjectOptions) -> Result<Empty, QmpErr
             objects.check_new(&id).map(|()| Object::Iothread(polling))
         }
         ObjectTypeOptions::TlsCredsX509(creds) => objects.check_new(&id).and_then(|()| tls::open(&creds)),
+        ObjectTypeOptions::AuthzSimple(authz) => objects.check_new(&id).map(|()| Object::AuthzSimple(authz.identity)),
+        ObjectTypeOptions::AuthzList(list) => objects.check_new(&id).map(|()| Object::AuthzList(Arc::new(list))),
     };
     objects.lock().insert(id, object?);
     Ok(Empty {})

@@ -60,13 +60,16 @@ tidemark is a daemon like qemu-storage-daemon:
   --nbd-server addr.type=unix,addr.path=<path>|
                addr.type=inet,addr.host=<host>,addr.port=<port>|
                addr.type=fd,addr.str=<fd>
-               [,tls-creds=<id>][,max-connections=<n>]
+               [,tls-creds=<id>][,tls-authz=<id>][,max-connections=<n>]
                [,handshake-max-seconds=<seconds>]
                          start an NBD server for exports of type nbd
 
   --object iothread,id=<id>[,poll-max-ns=<ns>]
   --object tls-creds-x509,id=<id>,dir=<directory>[,endpoint=server|client]
            [,verify-peer=on|off][,sanity-check=on|off]
+  --object authz-simple,id=<id>,identity=<distinguished-name>
+  --object authz-list,id=<id>[,policy=deny|allow][,rules.<i>.match=<name>,
+           rules.<i>.policy=deny|allow[,rules.<i>.format=exact|glob]]
                          create an object that others can refer to
   --object help          list object types that can be created
 

@@ -1,6 +1,5 @@
 //! Addresses of NBD exports as their clients take them (NetworkBlockDevice/nbd, doc/uri.md). Knows text only.
 
-use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -36,8 +35,7 @@ fn escaped(bytes: &[u8]) -> String {
     for byte in bytes {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => text.push(char::from(*byte)),
-            // A string takes whatever is written to it.
-            _ => drop(write!(text, "%{byte:02X}")),
+            _ => text.push_str(&format!("%{byte:02X}")),
         }
     }
     text

@@ -335,7 +335,11 @@ impl Node {
                 Driver::Raw(raw) => raw.child().extent(io, offset + raw.offset(), len).await,
                 Driver::Null(null) => Ok((len, !null.options().read_zeroes)),
                 Driver::Qcow2(image) => image.extent(io, offset, len).await,
-                Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => Ok((len, true)),
+                Driver::SnapshotAccess(reader) => {
+                    let status = reader.status(io, offset, len).await?;
+                    Ok((status.len, !status.zero))
+                }
+                Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => Ok((len, true)),
             }
         })
     }

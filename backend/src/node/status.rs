@@ -65,7 +65,7 @@ impl Node {
                 Driver::Qcow2(image) => image.status(io, offset, len).await,
                 Driver::BlkDebug(filter) => filter.child().status(io, offset, len).await,
                 Driver::CopyBeforeWrite(filter) => filter.child().status(io, offset, len).await,
-                Driver::SnapshotAccess(_) => Ok(Status::data(len)),
+                Driver::SnapshotAccess(reader) => reader.status(io, offset, len).await,
             }
         })
     }

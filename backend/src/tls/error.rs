@@ -57,6 +57,9 @@ pub enum TlsError {
         /// What is wrong.
         reason: String,
     },
+    /// A list of who is let in, for credentials that let everybody in.
+    #[error("tls-authz needs credentials with verify-peer=on")]
+    Anonymous,
     /// A name that certificates cannot be for.
     #[error("'{0}' is not the name or the address of a host; set tls-hostname to the name in the server's certificate")]
     Hostname(String),

@@ -92,6 +92,18 @@ fn a_client_without_a_certificate_or_with_a_foreign_one_is_refused_unless_anybod
 }
 
 #[test]
+fn a_client_that_is_not_on_the_list_is_refused() {
+    let authority = Authority::new("ours");
+    let (s, c) =
+        (directory(&authority, Identity::server("disk.example")), directory(&authority, Identity::client("vm")));
+    let only = |wanted: &'static str| server(&s).authorized(Arc::new(move |name: &str| name == wanted)).unwrap();
+    assert_eq!(meet(&only("CN=vm"), &client(&c), None), Ok(()));
+    assert!(meet(&only("CN=other"), &client(&c), None).is_err());
+    let open = Server::open(s.path(), X509 { verify_peer: false, ..X509::default() }).unwrap();
+    assert!(matches!(open.authorized(Arc::new(|_| true)), Err(TlsError::Anonymous)));
+}
+
+#[test]
 fn a_revoked_client_is_refused_and_others_are_not() {
     let authority = Authority::new("ours");
     let s = directory(&authority, Identity::server("disk.example"));

@@ -44,6 +44,9 @@ qapi_struct! {
         "handshake-max-seconds" handshake_max_seconds: Option<u32>,
         /// An object of type `tls-creds-x509` with endpoint `server`. With it no client is served without TLS.
         "tls-creds" tls_creds: Option<String>,
+        /// An object of type `authz-simple` or `authz-list` that says whose certificates are let in, by the distinguished
+        /// name. It is looked for when a client comes; if it is not there, nobody is let in.
+        "tls-authz" tls_authz: Option<String>,
         /// The most clients at a time; 0 is any number. With 1, clients are told not to connect twice. 100 if absent.
         "max-connections" max_connections: Option<u32>,
     }
@@ -59,6 +62,9 @@ qapi_struct! {
         "handshake-max-seconds" handshake_max_seconds: Option<u32>,
         /// An object of type `tls-creds-x509` with endpoint `server`. With it no client is served without TLS.
         "tls-creds" tls_creds: Option<String>,
+        /// An object of type `authz-simple` or `authz-list` that says whose certificates are let in, by the distinguished
+        /// name. It is looked for when a client comes; if it is not there, nobody is let in.
+        "tls-authz" tls_authz: Option<String>,
         /// The most clients at a time; 0 is any number. With 1, clients are told not to connect twice. 100 if absent.
         "max-connections" max_connections: Option<u32>,
     }
@@ -138,6 +144,7 @@ impl From<NbdServerStart> for NbdServer {
             addr: start.addr.into(),
             handshake_max_seconds: start.handshake_max_seconds,
             tls_creds: start.tls_creds,
+            tls_authz: start.tls_authz,
             max_connections: start.max_connections,
         }
     }
@@ -158,7 +165,11 @@ impl NbdServer {
             return Err(ExportError::ServerRunning.into());
         }
         let address = self.addr.listen(context.origin)?;
-        let tls = self.tls_creds.map(|id| context.objects.tls_server(&id)).transpose()?;
+        let authz = self.tls_authz.as_deref();
+        if authz.is_some() && self.tls_creds.is_none() {
+            return Err(QmpError::generic("tls-authz needs tls-creds"));
+        }
+        let tls = self.tls_creds.map(|id| context.objects.tls_server_for(&id, authz)).transpose()?;
         let seconds = self.handshake_max_seconds.unwrap_or(HANDSHAKE_MAX_SECONDS);
         context.exports.start_nbd_server(NbdServerOptions {
             address,

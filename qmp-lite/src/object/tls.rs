@@ -71,6 +71,18 @@ impl Objects {
         }
     }
 
+    /// The credentials of a server, for those clients alone whom the object `authz` lets in when they come.
+    ///
+    /// # Errors
+    /// As [`Objects::tls_server`]; if clients need no certificate.
+    pub fn tls_server_for(self: &Arc<Self>, id: &str, authz: Option<&str>) -> Result<Arc<Server>, QmpError> {
+        let server = self.tls_server(id)?;
+        let Some(authz) = authz.map(str::to_owned) else { return Ok(server) };
+        let objects = Arc::downgrade(self);
+        let allows = move |name: &str| objects.upgrade().is_some_and(|objects| objects.lets_in(&authz, name));
+        Ok(Arc::new(server.authorized(Arc::new(allows))?))
+    }
+
     /// The credentials of a client.
     ///
     /// # Errors
@@ -87,7 +99,9 @@ impl Objects {
 fn unsuitable(id: &str, object: Option<&Object>, wanted: QCryptoTLSCredsEndpoint) -> QmpError {
     QmpError::generic(match object {
         None => format!("No TLS credentials with id '{id}'"),
-        Some(Object::Iothread(_)) => format!("Object with id '{id}' is not TLS credentials"),
+        Some(Object::Iothread(_) | Object::AuthzSimple(_) | Object::AuthzList(_)) => {
+            format!("Object with id '{id}' is not TLS credentials")
+        }
         Some(Object::TlsServer(_) | Object::TlsClient(_)) => {
             format!("Expected TLS credentials for a {} endpoint", wanted.text())
         }

@@ -90,7 +90,7 @@ fn help_and_version_are_answered_whatever_else_is_asked() {
         (&["--help"][..], "Usage: tidemark"),
         (&["--blockdev", "nonsense", "-h"], "Usage: tidemark"),
         (&["-V"], concat!("tidemark version ", env!("CARGO_PKG_VERSION"))),
-        (&["--object", "help"], "List of user creatable objects:\n  iothread"),
+        (&["--object", "help"], "List of user creatable objects:\n  authz-list\n  authz-simple\n  iothread"),
     ] {
         let output = place.run(TIDEMARK, arguments);
         assert!(output.status.success(), "{arguments:?}");

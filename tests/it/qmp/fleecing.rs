@@ -14,8 +14,12 @@ use qmp_lite::wire::Value;
 use super::daemon::{Client, Daemon, TIDEMARK, TIMEOUT};
 use super::schema::list;
 
-/// What the whole disk holds at first, what is changed after the bitmap began, and what is written after the point in time.
-const [OLD, CHANGED, NEW]: [u8; 3] = [0x11, 0x22, 0x33];
+/// What the whole disk holds at first.
+const OLD: u8 = 0x11;
+/// What is changed after the bitmap began.
+const CHANGED: u8 = 0x22;
+/// What is written after the point in time.
+const NEW: u8 = 0x33;
 const MIB: u64 = 1 << 20;
 /// A block of the bitmap.
 const BLOCK: u64 = 65536;
@@ -122,9 +126,10 @@ fn fleece(more: &str) -> String {
 
 fn output(dir: &Path, program: &str, arguments: &[&str], export: &str) -> Result<String, String> {
     let image = format!("driver=nbd,server.type=unix,server.path={},export={export}", dir.join("nbd").display());
-    let image = arguments.iter().find_map(|text| text.strip_prefix("x-dirty-bitmap=")).map_or(image.clone(), |name| {
-        format!("{image},x-dirty-bitmap=qemu:dirty-bitmap:{name}")
-    });
+    let image = arguments
+        .iter()
+        .find_map(|text| text.strip_prefix("x-dirty-bitmap="))
+        .map_or(image.clone(), |name| format!("{image},x-dirty-bitmap=qemu:dirty-bitmap:{name}"));
     let arguments = arguments.iter().filter(|text| !text.starts_with("x-dirty-bitmap="));
     let output = Command::new(program).args(arguments).arg(image).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -201,7 +206,8 @@ fn what_keeps_an_export_from_being_made_is_said_before_anything_is_done() {
     let exported = fleece("").replace("'id': 'f'", "'id': 'guest'");
     let named = fleece("").replace("'id': 'f'", "'id': 'f', 'name': 'd'");
     let other = fleece("").replace("'f'", "'g'").replace("'target': 't'", "'target': 'd'");
-    let same = format!("{}, {}", fleece(""), fleece("").replace("'snapshot-node-name': 'f'", "'snapshot-node-name': 'g'"));
+    let same =
+        format!("{}, {}", fleece(""), fleece("").replace("'snapshot-node-name': 'f'", "'snapshot-node-name': 'g'"));
     for (actions, text) in [
         (exported.as_str(), "Block export id 'guest' is already in use"),
         (&named, "NBD server already has export named 'd'"),

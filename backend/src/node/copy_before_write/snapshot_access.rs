@@ -6,7 +6,7 @@
 use super::{CopyBeforeWrite, PIECE_MAX, Phase};
 use crate::error::{GraphError, IoError};
 use crate::io::{Buf, Memory, byte_count};
-use crate::node::{Driver, Kind, Node, Outcome, Request};
+use crate::node::{Driver, Kind, Node, Outcome, Request, Status};
 use crate::reactor::Handle;
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,6 +17,13 @@ use tidemark_cbt::ChunkState;
 pub struct SnapshotAccess {
     filter: Arc<Node>,
     copy: Arc<CopyBeforeWrite>,
+}
+
+/// Where a range of the past is.
+struct Place {
+    range: Range<u64>,
+    /// On the target, not on the source.
+    copied: bool,
 }
 
 impl SnapshotAccess {
@@ -56,10 +63,11 @@ impl SnapshotAccess {
         }
         let (start, mut done) = (request.offset, 0);
         while done < request.len {
-            let piece = self.same_place(start + done..start + request.len);
-            let len = piece.end - piece.start;
+            let limit = request.len.min(done + PIECE_MAX);
+            let place = self.place(start + done..start + limit);
+            let len = place.range.end - place.range.start;
             let buf = Memory::from(Buf::new(byte_count(len)));
-            match self.read_piece(io, piece, buf).await {
+            match self.read_piece(io, place, buf).await {
                 (memory, Ok(true)) => {
                     if let Some(buf) = memory.into_buf() {
                         request.memory.copy_from(done, &buf.as_slice()[..byte_count(len)]);
@@ -73,38 +81,61 @@ impl SnapshotAccess {
         (request.memory, Ok(()))
     }
 
+    /// What is known of the past from `offset` on, of at most `len` bytes.
+    pub(in crate::node) async fn status(&self, io: &Handle, offset: u64, len: u64) -> Result<Status, IoError> {
+        if !self.may_read(&(offset..offset + len)) {
+            return Err(IoError::Permission);
+        }
+        loop {
+            let place = self.place(offset..offset + len);
+            let status = self.node(&place).status(io, offset, place.range.end - offset).await?;
+            if self.is_still(&Place { range: offset..offset + status.len, ..place })? {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// Where the beginning of the range is, as far as it is there.
+    fn place(&self, range: Range<u64>) -> Place {
+        let first = |state| self.copy.map.first(range.clone(), state);
+        let copied = self.copy.map.state(range.start) == ChunkState::Done;
+        let end = match copied {
+            true => [first(ChunkState::Owed), first(ChunkState::Busy)].into_iter().flatten().min(),
+            // It may have been copied since the look above: that is seen when it has been read.
+            false => first(ChunkState::Done).filter(|done| *done > range.start),
+        };
+        Place { range: range.start..end.unwrap_or(range.end), copied }
+    }
+
+    fn node(&self, place: &Place) -> &Arc<Node> {
+        if place.copied { self.copy.target() } else { self.copy.source() }
+    }
+
+    /// Whether what was looked at in its place was still there. What was copied stays copied.
+    fn is_still(&self, place: &Place) -> Result<bool, IoError> {
+        // What was read was read before the states below are looked at.
+        fence(Ordering::SeqCst);
+        if self.copy.is_broken() || self.copy.phase() == Phase::Ended {
+            // As with QEMU, what is lost is refused like what was never there.
+            return Err(IoError::Permission);
+        }
+        Ok(place.copied || self.copy.map.first(place.range.clone(), ChunkState::Done).is_none())
+    }
+
     fn may_read(&self, range: &Range<u64>) -> bool {
         let access = self.copy.access.as_ref();
         access.is_none_or(|access| access.marks_all(range.start, range.end - range.start))
     }
 
-    /// The part at the beginning of the range that is read from one place.
-    fn same_place(&self, range: Range<u64>) -> Range<u64> {
-        let chunk = self.copy.map.chunk().bytes();
-        let is_copied = |offset| self.copy.map.state(offset) == ChunkState::Done;
-        let first = is_copied(range.start);
-        let (mut end, limit) = ((range.start / chunk + 1) * chunk, range.end.min(range.start + PIECE_MAX));
-        while end < limit && is_copied(end) == first {
-            end += chunk;
-        }
-        range.start..end.min(limit)
-    }
-
     /// Reads a piece of one place. `Ok(false)` if it was copied while it was read from the source: read again.
-    async fn read_piece(&self, io: &Handle, piece: Range<u64>, memory: Memory) -> (Memory, Result<bool, IoError>) {
-        let copied = self.copy.map.state(piece.start) == ChunkState::Done;
-        let node = if copied { self.copy.target() } else { self.copy.source() };
-        let len = piece.end - piece.start;
-        let (memory, result) =
-            node.handle(io, Request { kind: Kind::Read, fua: false, offset: piece.start, len, memory }).await;
-        // What was read was read before the states below are looked at.
-        fence(Ordering::SeqCst);
-        if self.copy.is_broken() || self.copy.phase() == Phase::Ended {
-            // As with QEMU, what is lost is refused like what was never there.
-            return (memory, Err(IoError::Permission));
+    async fn read_piece(&self, io: &Handle, place: Place, memory: Memory) -> (Memory, Result<bool, IoError>) {
+        let (offset, len) = (place.range.start, place.range.end - place.range.start);
+        let read = Request { kind: Kind::Read, fua: false, offset, len, memory };
+        let (memory, result) = self.node(&place).handle(io, read).await;
+        match self.is_still(&place) {
+            Ok(still) => (memory, result.map(|()| still)),
+            Err(error) => (memory, Err(error)),
         }
-        let still = copied || self.copy.map.first(piece, ChunkState::Done).is_none();
-        (memory, result.map(|()| still))
     }
 
     /// The reader has what it needs of a range: of the chunks that lie in it wholly nothing is preserved any longer,

@@ -114,7 +114,7 @@ impl View<'_> {
 
     /// Whether what was read from below was not copied here meanwhile. Had it been, the write that it was copied for may
     /// have come before the read.
-    async fn is_still(&self, io: &Handle, extent: Extent, offset: u64) -> Result<bool, IoError> {
+    pub(super) async fn is_still(&self, io: &Handle, extent: Extent, offset: u64) -> Result<bool, IoError> {
         if !self.is_keeping || extent.found != Found::Unallocated {
             return Ok(true);
         }

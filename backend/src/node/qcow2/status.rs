@@ -1,7 +1,7 @@
 //! What an image's tables say of its content.
 
 use super::image::Image;
-use super::map::Found;
+use super::map::{Extent, Found};
 use crate::error::IoError;
 use crate::node::status::Status;
 use crate::reactor::Handle;
@@ -19,7 +19,13 @@ impl Image {
             (Found::Unallocated, Some(backing)) => backing,
         };
         match backing.length().checked_sub(offset) {
-            Some(rest) if rest > 0 => Ok(backing.status(io, offset, extent.len.min(rest)).await?.below()),
+            Some(rest) if rest > 0 => {
+                let status = backing.status(io, offset, extent.len.min(rest)).await?.below();
+                let looked_at = Extent { found: Found::Unallocated, len: status.len };
+                let still = self.view().is_still(io, looked_at, offset).await?;
+                // What was copied here meanwhile may be anything.
+                Ok(if still { status } else { Status::data(status.len) })
+            }
             // It is as if the shorter image had zeroes there.
             _ => Ok(Status::zeroes(extent.len).below()),
         }

@@ -65,6 +65,7 @@ impl Authority {
 
     fn sign(&self, identity: &Identity) -> (String, String) {
         let mut params = CertificateParams::new(vec![identity.name.to_owned()]).unwrap();
+        params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, identity.name);
         let purpose = match identity.server {
             true => ExtendedKeyUsagePurpose::ServerAuth,
