@@ -24,7 +24,7 @@ use crate::io::{FileTable, Workers};
 use crate::node::copy_before_write::{Filter, SnapshotAccess};
 use crate::node::options::{ChildRef, Discard, DriverOptions, NullOptions};
 use crate::node::qcow2::{changes, corruption};
-use crate::node::{BlkDebug, Driver, File, Node, NodeOptions, Null, Raw};
+use crate::node::{BlkDebug, Driver, File, Nbd, Node, NodeOptions, Null, Raw};
 use chain::Chain;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -187,6 +187,10 @@ impl Graph {
                 (Driver::File(file), length)
             }
             DriverOptions::Null(null) => null_driver(null)?,
+            DriverOptions::Nbd(nbd) => {
+                let (disk, length) = Nbd::open(options, nbd, &self.files, &self.workers)?;
+                (Driver::Nbd(Box::new(disk)), length)
+            }
             DriverOptions::Raw(raw) => {
                 let child = self.child(&raw.file, options, opening)?;
                 let (raw, length) = Raw::new(child, raw)?;

@@ -8,12 +8,14 @@ mod aside;
 mod batch;
 mod bell;
 mod op;
+mod promise;
 mod tasks;
 mod timers;
 
 pub use batch::Batch;
 pub use bell::{EventBell, Waker};
 pub use op::Operation;
+pub use promise::{Promise, Ticket, promise};
 
 use crate::error::IoError;
 use crate::io::{Completion, Io, Op, OpKind, Token, Wait};

@@ -2,7 +2,7 @@
 //!
 //! Knows the options of each kind of export and makes what the back end understands of them.
 
-mod address;
+pub(crate) mod address;
 mod legacy;
 pub mod nbd;
 

@@ -54,6 +54,11 @@ impl Graph {
                     self.grow_image(io, node, image, size).await?;
                     size
                 }
+                Driver::Nbd(_) if size > node.length() => {
+                    return Err(GraphError::Options("Cannot grow NBD nodes".into()));
+                }
+                // As in QEMU: a server's disk stays as large as it is.
+                Driver::Nbd(_) => node.length(),
                 Driver::Null(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => {
                     return Err(GraphError::Options("Image format driver does not support resize".into()));
                 }
@@ -134,6 +139,7 @@ impl Graph {
             // A point in time keeps its length, and an image its own.
             Driver::Raw(_)
             | Driver::Null(_)
+            | Driver::Nbd(_)
             | Driver::CopyBeforeWrite(_)
             | Driver::SnapshotAccess(_)
             | Driver::Qcow2(_) => None,

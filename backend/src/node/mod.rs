@@ -12,6 +12,7 @@ pub mod file;
 mod length;
 pub mod link;
 mod map;
+pub mod nbd;
 mod null;
 pub mod options;
 pub mod points;
@@ -42,6 +43,7 @@ pub use claims::Hold;
 pub(crate) use claims::Lead;
 pub use file::File;
 pub use map::Map;
+pub use nbd::Nbd;
 pub use null::Null;
 pub use raw::Raw;
 pub use root::{Root, Section, Stamp};
@@ -116,6 +118,8 @@ pub enum Driver {
     CopyBeforeWrite(Filter),
     /// What such a filter keeps.
     SnapshotAccess(SnapshotAccess),
+    /// A server's disk.
+    Nbd(Box<Nbd>),
     /// An image that maps clusters.
     Qcow2(Box<qcow2::image::Image>),
 }
@@ -142,6 +146,7 @@ impl Node {
         let below = match &driver {
             Driver::File(file) => file.read_only(),
             Driver::Qcow2(image) => image.is_read_only(),
+            Driver::Nbd(disk) => disk.read_only(),
             _ => false,
         };
         let read_only = options.read_only || below;
@@ -243,6 +248,7 @@ impl Node {
             Driver::File(_) => "file",
             Driver::Raw(_) => "raw",
             Driver::Null(_) => "null-co",
+            Driver::Nbd(_) => "nbd",
             Driver::BlkDebug(_) => "blkdebug",
             Driver::CopyBeforeWrite(_) => "copy-before-write",
             Driver::SnapshotAccess(_) => "snapshot-access",
@@ -258,7 +264,7 @@ impl Node {
             Driver::CopyBeforeWrite(filter) => Some(filter.child().clone()),
             Driver::SnapshotAccess(reader) => Some(reader.child().clone()),
             Driver::Qcow2(image) => Some(image.file()),
-            Driver::File(_) | Driver::Null(_) => None,
+            Driver::File(_) | Driver::Null(_) | Driver::Nbd(_) => None,
         }
     }
 
@@ -278,6 +284,7 @@ impl Node {
         match &self.driver {
             Driver::File(file) => file.alignment(),
             Driver::BlkDebug(filter) => filter.alignment(),
+            Driver::Nbd(disk) => disk.alignment(),
             _ => self.child().map_or(1, |child| child.request_alignment()),
         }
     }
@@ -334,6 +341,7 @@ impl Node {
                 Driver::File(file) => file.extent(io, offset, len).await,
                 Driver::Raw(raw) => raw.child().extent(io, offset + raw.offset(), len).await,
                 Driver::Null(null) => Ok((len, !null.options().read_zeroes)),
+                Driver::Nbd(disk) => disk.extent(offset, len).await,
                 Driver::Qcow2(image) => image.extent(io, offset, len).await,
                 Driver::SnapshotAccess(reader) => {
                     let status = reader.status(io, offset, len).await?;
@@ -356,6 +364,7 @@ impl Node {
             Driver::File(file) => file.handle(io, request).await,
             Driver::Raw(raw) => raw.handle(io, request).await,
             Driver::Null(null) => null.handle(io, request).await,
+            Driver::Nbd(disk) => disk.handle(request).await,
             Driver::BlkDebug(filter) => filter.handle(io, request).await,
             Driver::CopyBeforeWrite(filter) => filter.handle(io, request).await,
             Driver::SnapshotAccess(reader) => reader.handle(io, request).await,

@@ -3,7 +3,9 @@
 //! Knows no JSON and opens nothing; names and defaults are those of QEMU's `BlockdevOptions`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+pub use super::nbd::{NbdClientOptions, NbdServer};
 pub use super::qcow2::changes::CrashSafe;
 pub use super::qcow2::options::{Backing, Qcow2Options};
 
@@ -57,6 +59,8 @@ pub enum DriverOptions {
     Raw(RawOptions),
     /// `null-co`: no storage at all, for measurements.
     Null(NullOptions),
+    /// `nbd`: a disk that a server has.
+    Nbd(Arc<NbdClientOptions>),
     /// `blkdebug`: a filter that fails or delays requests by rule.
     BlkDebug(BlkDebugOptions),
     /// `copy-before-write`: a filter that keeps a point in time.

@@ -62,6 +62,7 @@ impl Node {
                 }
                 Driver::Null(null) if null.options().read_zeroes => Ok(Status::zeroes(len)),
                 Driver::Null(_) => Ok(Status { zero: false, ..Status::nothing(len) }),
+                Driver::Nbd(disk) => disk.status(offset, len).await,
                 Driver::Qcow2(image) => image.status(io, offset, len).await,
                 Driver::BlkDebug(filter) => filter.child().status(io, offset, len).await,
                 Driver::CopyBeforeWrite(filter) => filter.child().status(io, offset, len).await,
@@ -74,6 +75,7 @@ impl Node {
     pub fn zeroes_fast(&self) -> bool {
         match self.driver() {
             Driver::File(file) => file.zeroes_fast(),
+            Driver::Nbd(disk) => disk.zeroes_fast(),
             Driver::Null(_) | Driver::Qcow2(_) => true,
             Driver::SnapshotAccess(_) => false,
             _ => self.child().is_some_and(|child| child.zeroes_fast()),

@@ -1,64 +1,16 @@
 //! Work that takes a processor for long, done by another thread while this one goes on.
 
 use super::Handle;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
-
-/// What the worker and the task that waits share.
-struct Shared<T> {
-    /// `None` until it has ended; then what it gave, if it did not panic.
-    ended: Option<Option<T>>,
-    waiting: Option<Waker>,
-}
-
-/// The worker's end: however the work ends, the task learns of it.
-struct Ticket<T>(Arc<Mutex<Shared<T>>>);
-
-impl<T> Ticket<T> {
-    fn end(&self, value: Option<T>) {
-        let waiting = {
-            let mut shared = locked(&self.0);
-            if shared.ended.is_none() {
-                shared.ended = Some(value);
-            }
-            shared.waiting.take()
-        };
-        waiting.into_iter().for_each(Waker::wake);
-    }
-}
-
-impl<T> Drop for Ticket<T> {
-    fn drop(&mut self) {
-        self.end(None);
-    }
-}
+use super::promise::promise;
 
 impl Handle {
     /// What `work` gives, computed where it keeps no other task of this thread waiting; `None` if it panicked. If the
     /// future is dropped the work goes on for nobody.
     pub async fn aside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        let shared = Arc::new(Mutex::new(Shared { ended: None, waiting: None }));
-        let ticket = Ticket(shared.clone());
-        self.0.io.borrow_mut().offload(Box::new(move || {
-            let value = work();
-            ticket.end(Some(value));
-        }));
-        std::future::poll_fn(|cx| {
-            let mut shared = locked(&shared);
-            match shared.ended.take() {
-                Some(value) => Poll::Ready(value),
-                None => {
-                    shared.waiting = Some(cx.waker().clone());
-                    Poll::Pending
-                }
-            }
-        })
-        .await
+        let (ticket, kept) = promise();
+        self.0.io.borrow_mut().offload(Box::new(move || ticket.keep(work())));
+        kept.await
     }
-}
-
-fn locked<T>(shared: &Mutex<Shared<T>>) -> MutexGuard<'_, Shared<T>> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

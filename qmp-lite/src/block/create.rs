@@ -37,6 +37,8 @@ qapi_union! {
         File(BlockdevCreateOptionsFile),
         /// `host_device`
         HostDevice(Empty),
+        /// `nbd`
+        Nbd(Empty),
         /// `null-co`
         NullCo(Empty),
         /// `qcow2`

@@ -122,7 +122,7 @@ pub(super) fn below(node: &Node) -> Option<Arc<Node>> {
     match node.driver() {
         Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => node.child(),
         Driver::Qcow2(image) => image.backing(),
-        Driver::File(_) | Driver::Null(_) | Driver::Raw(_) | Driver::SnapshotAccess(_) => None,
+        Driver::File(_) | Driver::Null(_) | Driver::Nbd(_) | Driver::Raw(_) | Driver::SnapshotAccess(_) => None,
     }
 }
 
@@ -140,7 +140,7 @@ fn cluster_size(node: &Node) -> Option<i64> {
     match node.driver() {
         Driver::Qcow2(image) => i64::try_from(image.cluster_size()).ok(),
         Driver::Raw(_) | Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => cluster_size(&*node.child()?),
-        Driver::File(_) | Driver::Null(_) | Driver::SnapshotAccess(_) => None,
+        Driver::File(_) | Driver::Null(_) | Driver::Nbd(_) | Driver::SnapshotAccess(_) => None,
     }
 }
 
@@ -150,7 +150,7 @@ fn dirty_flag(node: &Node) -> Option<bool> {
         Driver::File(_) => Some(false),
         Driver::Qcow2(image) => Some(image.header().incompatible & bits::INCOMPATIBLE_DIRTY != 0),
         Driver::Raw(_) | Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => dirty_flag(&*node.child()?),
-        Driver::Null(_) | Driver::SnapshotAccess(_) => None,
+        Driver::Null(_) | Driver::Nbd(_) | Driver::SnapshotAccess(_) => None,
     }
 }
 
@@ -168,7 +168,7 @@ fn actual_size(node: &Node) -> Option<u64> {
         }
         Driver::Raw(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => actual_size(&*node.child()?),
         Driver::Null(_) => Some(0),
-        Driver::BlkDebug(_) => None,
+        Driver::BlkDebug(_) | Driver::Nbd(_) => None,
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod copy_before_write;
 mod create;
 pub mod image;
 pub mod info;
+mod nbd;
 mod options;
 mod qcow2;
 mod resize;
@@ -129,7 +130,8 @@ impl From<GraphError> for QmpError {
 }
 
 fn blockdev_add(context: &Context, options: BlockdevOptions) -> Result<Empty, QmpError> {
-    let options = NodeOptions::try_from(options)?;
+    let mut options = NodeOptions::try_from(options)?;
+    nbd::find_credentials(&mut options, &context.objects)?;
     check_force_share(&options, false)?;
     context.graph.open(&options)?;
     Ok(Empty {})
@@ -147,7 +149,7 @@ fn check_force_share(options: &NodeOptions, read_only: bool) -> Result<(), QmpEr
         DriverOptions::CopyBeforeWrite(copy) => vec![&copy.file, &copy.target],
         DriverOptions::SnapshotAccess(file) => vec![file],
         DriverOptions::Qcow2(qcow2) => std::iter::once(&qcow2.file).chain(&qcow2.data_file).collect(),
-        DriverOptions::File(_) | DriverOptions::Null(_) => Vec::new(),
+        DriverOptions::File(_) | DriverOptions::Null(_) | DriverOptions::Nbd(_) => Vec::new(),
     };
     children.into_iter().try_for_each(|child| match child {
         ChildRef::Inline(options) => check_force_share(options, read_only),
@@ -183,7 +185,9 @@ fn blockdev_reopen(context: &Context, arguments: BlockdevReopen) -> Result<Empty
         if options.discard.is_none() && node.is_some_and(|node| node.discard() == Discard::Unmap) {
             options.discard = Some(BlockdevDiscardOptions::Unmap);
         }
-        NodeOptions::try_from(options)
+        let mut options = NodeOptions::try_from(options)?;
+        nbd::find_credentials(&mut options, &context.objects)?;
+        Ok::<_, QmpError>(options)
     });
     let options = options.collect::<Result<_, _>>()?;
     tidemark_jobs::reopen::reopen(&context.jobs, &context.graph, options)?;

@@ -2,6 +2,8 @@
 //!
 //! Knows every driver's members and QEMU's defaults; opens nothing.
 
+use std::sync::Arc;
+
 use tidemark_backend::node::NodeOptions;
 use tidemark_backend::node::options::{
     ChildRef, DetectZeroes, Discard, DriverOptions, FileOptions, Locking, NullOptions, RawOptions,
@@ -9,6 +11,7 @@ use tidemark_backend::node::options::{
 
 use super::blkdebug::BlockdevOptionsBlkdebug;
 use super::copy_before_write::BlockdevOptionsCbw;
+use super::nbd::BlockdevOptionsNbd;
 use super::qcow2::BlockdevOptionsQcow2;
 use crate::error::QmpError;
 use crate::schema::{qapi_alternate, qapi_enum, qapi_struct, qapi_union};
@@ -48,6 +51,8 @@ qapi_union! {
         File(BlockdevOptionsFile),
         /// `host_device`
         HostDevice(BlockdevOptionsFile),
+        /// `nbd`
+        Nbd(BlockdevOptionsNbd),
         /// `null-co`
         NullCo(BlockdevOptionsNull),
         /// `qcow2`
@@ -70,6 +75,8 @@ qapi_enum! {
         File = "file",
         /// A block device.
         HostDevice = "host_device",
+        /// A disk that an NBD server has.
+        Nbd = "nbd",
         /// No storage at all, for measurements.
         NullCo = "null-co",
         /// QEMU's image format.
@@ -82,7 +89,7 @@ qapi_enum! {
     unsupported "Block driver" [
         "blklogwrites", "blkreplay", "blkverify", "bochs", "cloop", "compress",
         "copy-on-read", "dmg", "ftp", "ftps", "gluster",
-        "host_cdrom", "http", "https", "iscsi", "luks", "nbd", "nfs", "null-aio", "nvme",
+        "host_cdrom", "http", "https", "iscsi", "luks", "nfs", "null-aio", "nvme",
         "parallels", "preallocate", "qcow", "qed", "quorum", "rbd", "replication", "ssh",
         "throttle", "vdi", "vhdx", "vmdk", "vpc", "vvfat",
     ]
@@ -240,6 +247,7 @@ impl TryFrom<BlockdevDriverOptions> for DriverOptions {
             BlockdevDriverOptions::File(file) => Self::File(file_options(file, false)),
             BlockdevDriverOptions::HostDevice(file) => Self::File(file_options(file, true)),
             BlockdevDriverOptions::Raw(raw) => Self::Raw(raw.try_into()?),
+            BlockdevDriverOptions::Nbd(nbd) => Self::Nbd(Arc::new(nbd.try_into()?)),
             BlockdevDriverOptions::NullCo(null) => Self::Null(null.try_into()?),
             BlockdevDriverOptions::Blkdebug(debug) => Self::BlkDebug(debug.try_into()?),
             BlockdevDriverOptions::CopyBeforeWrite(copy) => Self::CopyBeforeWrite(copy.try_into()?),

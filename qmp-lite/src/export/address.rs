@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use tidemark_backend::export::nbd::NbdAddress;
 use tidemark_backend::export::vhost::Address;
+use tidemark_backend::node::options::NbdServer;
 
 use crate::context::Origin;
 use crate::error::QmpError;
@@ -36,7 +37,8 @@ qapi_union! {
 }
 
 qapi_enum! {
-    /// The kinds of socket. Exports of type vhost-user-blk use `unix` and `fd`, NBD servers `inet`, too.
+    /// The kinds of socket. Exports of type vhost-user-blk use `unix` and `fd`, NBD servers `inet`, too, and their clients
+    /// `inet` and `unix`.
     pub enum SocketAddressType "SocketAddressType" {
         /// TCP.
         Inet = "inet",
@@ -119,6 +121,20 @@ impl SocketAddress {
             SocketAddressOptions::Fd(fd) => fd.take(origin).map(NbdAddress::Fd),
             SocketAddressOptions::Vsock(_) => {
                 Err(QmpError::generic("Only socket address types 'inet', 'unix' and 'fd' are supported"))
+            }
+        }
+    }
+}
+
+impl SocketAddress {
+    /// Where an NBD server is.
+    pub(crate) fn connect(self) -> Result<NbdServer, QmpError> {
+        match self.branch {
+            SocketAddressOptions::Unix(unix) => unix.path().map(NbdServer::Unix),
+            SocketAddressOptions::Inet(inet) => Ok(NbdServer::Tcp { host: inet.host, port: inet.port }),
+            SocketAddressOptions::Fd(_) => Err(QmpError::generic("only QEMU supports file descriptor passing")),
+            SocketAddressOptions::Vsock(_) => {
+                Err(QmpError::generic("Only socket address types 'inet' and 'unix' are supported"))
             }
         }
     }

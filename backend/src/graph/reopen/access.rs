@@ -34,6 +34,13 @@ pub(super) fn decide(changes: &mut [Change], at: usize) -> Result<(), GraphError
             let opened_so = change.file.as_ref().map_or(file.read_only(), |file| file.read_only());
             change.read_only |= opened_so;
         }
+        (Driver::Nbd(disk), _) => {
+            let fixed = disk.read_only();
+            change.read_only |= change.options.auto_read_only && fixed;
+            if fixed && !change.read_only {
+                return Err(GraphError::Options("NBD export is read-only".into()));
+            }
+        }
         (Driver::Qcow2(_), _) => {
             let fixed =
                 child.is_some_and(|child| of_child(&child).map_or(child.is_read_only(), |child| child.read_only));

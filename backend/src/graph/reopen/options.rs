@@ -33,6 +33,9 @@ pub(super) fn check(node: &Arc<Node>, new: &NodeOptions) -> Result<Option<Option
             ("latency-ns", old.latency_ns == new.latency_ns),
             ("read-zeroes", old.read_zeroes == new.read_zeroes),
         ]),
+        (DriverOptions::Nbd(old), DriverOptions::Nbd(new)) => {
+            rules.extend(old.difference(new).map(|option| (option, false)));
+        }
         (DriverOptions::BlkDebug(old), DriverOptions::BlkDebug(new)) => rules.extend([
             ("align", old.align == new.align),
             ("config", old.config == new.config),
