@@ -1,10 +1,11 @@
 //! `tidemark`: one program that serves disks, controls the process that serves them, and shows that it works.
 //!
 //! Puts the parts together and knows the command line; knows no ring, no image format and no JSON. With a subcommand it
-//! is for people ([`serve`], [`export`], [`ctl`], [`demo`], [`info`], [`check`], [`bitmap`], [`track`]); with options alone it
-//! is a daemon in the manner of `qemu-storage-daemon` ([`daemon`]). Whatever fails before it runs is one message on standard
-//! error and exit status 1.
+//! is for people ([`serve`], [`export`], [`ctl`], [`backup`], [`demo`], [`info`], [`check`], [`bitmap`], [`track`]); with
+//! options alone it is a daemon in the manner of `qemu-storage-daemon` ([`daemon`]). Whatever fails before it runs is one
+//! message on standard error and exit status 1.
 
+mod backup;
 mod bitmap;
 mod check;
 mod cli;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Some(Command::Serve(options)) => serve::run(&options),
         Some(Command::Export(options)) => export::run(&options),
         Some(Command::Ctl(options)) => ctl::run(&options),
+        Some(Command::Backup(options)) => return backup::run(&options).unwrap_or_else(failed),
         Some(Command::Demo(options)) => demo::run(options),
         Some(Command::Info(options)) => info::run(&options),
         Some(Command::Check(options)) => return check::run(&options).unwrap_or_else(failed),

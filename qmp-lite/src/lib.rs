@@ -12,6 +12,7 @@ pub mod client;
 pub mod command;
 pub mod context;
 pub mod dispatch;
+pub mod document;
 pub mod error;
 pub mod event;
 pub mod export;

@@ -4,6 +4,7 @@
 
 pub mod scan;
 
+use crate::backup::BackupOptions;
 use crate::bitmap::BitmapCommand;
 use crate::check::CheckOptions;
 use crate::ctl::CtlOptions;
@@ -27,6 +28,8 @@ pub enum Command {
     Export(Box<ExportOptions>),
     /// Control a daemon: one QMP command, or a prompt.
     Ctl(CtlOptions),
+    /// Back up a daemon's disks to a directory, full and incremental; list, verify, prune and restore what is there.
+    Backup(Box<BackupOptions>),
     /// Show on temporary disks that it works: load, a crash in the middle, backups all the while, every byte verified.
     Demo(DemoOptions),
     /// Tell what an image is: its sizes, its format, its snapshots and bitmaps, the images below it.

@@ -3,8 +3,8 @@
 //! The daemon copies; this side prepares the target, starts the job, shows its progress and cleans up: whatever
 //! happens, neither a job nor a node of it stays in the daemon, unless it is killed or asked to end twice.
 
-mod interrupt;
-mod progress;
+pub mod interrupt;
+pub mod progress;
 mod target;
 
 use super::daemon::{Daemon, Disk, Job, which};

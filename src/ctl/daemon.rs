@@ -4,7 +4,10 @@
 
 use anyhow::{Context as _, Result, bail};
 use qmp_lite::client::{Arguments, Client, ClientError, Introspection};
-use qmp_lite::wire::{Value, parse};
+use qmp_lite::document;
+use qmp_lite::error::QmpError;
+use qmp_lite::wire::{Value, parse, to_line};
+use serde::Serialize;
 use std::path::Path;
 
 /// A connection to a daemon.
@@ -63,6 +66,16 @@ impl Daemon {
         let arguments = Arguments::parse(arguments, command, &self.server)?;
         let text = self.client.execute(command, &arguments)?.text(false);
         parse(&text).map_err(|error| ClientError::Argument(error.desc))
+    }
+
+    /// Runs a command with arguments that are a value of a type.
+    ///
+    /// # Errors
+    /// As [`Daemon::execute`].
+    pub fn command(&mut self, command: &str, arguments: &impl Serialize) -> Result<Value, ClientError> {
+        let wrong = |error: QmpError| ClientError::Argument(error.desc);
+        let value = document::to_value(arguments).map_err(wrong)?;
+        self.execute(command, &[to_line(&value)])
     }
 
     /// Finds a disk by the id of its export or the name of its node.
@@ -133,10 +146,12 @@ pub fn which<'a>(there_are: &str, names: impl Iterator<Item = &'a str>) -> Strin
     if names.is_empty() { format!("{there_are} none") } else { format!("{there_are}: {}", names.join(", ")) }
 }
 
-fn text<'a>(value: &'a Value, member: &str) -> Option<&'a str> {
+/// A member that is a text.
+pub fn text<'a>(value: &'a Value, member: &str) -> Option<&'a str> {
     value.get(member).and_then(Value::as_str)
 }
 
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
+/// The elements of a list; none of what is no list.
+pub fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }

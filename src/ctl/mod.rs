@@ -3,7 +3,7 @@
 //! Knows words and terminals; what a command is and how its arguments are typed is the client's knowledge. Tasks that
 //! take several commands have a subcommand of their own ([`backup`]).
 
-mod backup;
+pub mod backup;
 mod complete;
 pub mod daemon;
 mod prompt;

@@ -2,6 +2,7 @@
 
 mod background;
 mod backup;
+mod backups;
 mod bitmap;
 mod check;
 mod control;

@@ -50,6 +50,11 @@ impl Daemon {
         Self::launch(TIDEMARK, options(node, ""), prepare)
     }
 
+    /// Either program, with the same options, over files made by `prepare`.
+    pub fn of_image(program: &'static str, node: &str, prepare: impl FnOnce(&Place)) -> Self {
+        Self::launch(program, options(node, ""), prepare)
+    }
+
     /// As [`Daemon::with_image`], started by a line of a shell, which has the program and its options as "$@".
     pub fn started_by(line: &str, node: &str, prepare: impl FnOnce(&Place)) -> Self {
         let mut arguments = ["-ec", line, "sh", TIDEMARK].map(str::to_owned).to_vec();
