@@ -49,12 +49,33 @@ pub struct Guest {
 }
 
 impl Daemon {
-    /// Starts `program` on the peers' core with nodes, exports and a control socket. What it logs of points in time is
-    /// kept: see [`Daemon::log`].
+    /// Starts `program` on the peers' core with nodes, exports to guests and a control socket.
+    ///
+    /// # Errors
+    /// As [`Daemon::start_with`].
+    pub fn start(program: &Path, blockdevs: &[String], exports: &[Export<'_>], machine: &Machine) -> Result<Daemon> {
+        let export = |dir: &Path, Export { node, queues }: &Export<'_>| {
+            let socket = dir.join(node);
+            format!(
+                "--export=type=vhost-user-blk,id={node}-export,node-name={node},writable=on,num-queues={queues},\
+                 addr.type=unix,addr.path={}",
+                socket.display()
+            )
+        };
+        Self::start_with(program, blockdevs, machine, |dir| exports.iter().map(|each| export(dir, each)).collect())
+    }
+
+    /// The same with any further options, which are told its directory. What it logs of points in time is kept: see
+    /// [`Daemon::log`].
     ///
     /// # Errors
     /// If there is no such program.
-    pub fn start(program: &Path, blockdevs: &[String], exports: &[Export<'_>], machine: &Machine) -> Result<Daemon> {
+    pub fn start_with(
+        program: &Path,
+        blockdevs: &[String],
+        machine: &Machine,
+        options: impl FnOnce(&Path) -> Vec<String>,
+    ) -> Result<Daemon> {
         let dir = tempfile::tempdir()?;
         let mut command = Command::new("taskset");
         command.args(["-c", &machine.peer_core.to_string()]).arg(program);
@@ -63,15 +84,8 @@ impl Daemon {
         for blockdev in blockdevs {
             command.args(["--blockdev", blockdev]);
         }
-        for Export { node, queues } in exports {
-            let socket = dir.path().join(node);
-            command.arg("--export").arg(format!(
-                "type=vhost-user-blk,id={node}-export,node-name={node},writable=on,num-queues={queues},\
-                 addr.type=unix,addr.path={}",
-                socket.display()
-            ));
-        }
         let child = command
+            .args(options(dir.path()))
             .env("TIDEMARK_LOG", "info,hold=debug")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -102,12 +116,21 @@ impl Daemon {
     /// # Errors
     /// If the daemon has ended; its log is part of the error.
     pub fn monitor(&self) -> Result<Monitor> {
-        let path: PathBuf = self.dir.path().join("monitor");
+        Monitor::connect(&self.socket("monitor")?).with_context(|| self.described())
+    }
+
+    /// The path of a socket in its directory, once it is there.
+    ///
+    /// # Errors
+    /// If it does not come; the daemon's log is part of the error.
+    pub fn socket(&self, name: &str) -> Result<PathBuf> {
+        let path = self.dir.path().join(name);
         let until = Instant::now() + START;
-        while !path.exists() && Instant::now() < until {
+        while !path.exists() {
+            anyhow::ensure!(Instant::now() < until, "there is no socket {name}: {}", self.described());
             std::thread::sleep(Duration::from_millis(2));
         }
-        Monitor::connect(&path).with_context(|| self.described())
+        Ok(path)
     }
 
     /// Everything it has logged.

@@ -44,8 +44,11 @@ pub struct Report {
     samples: String,
 }
 
-/// Says how it is measured, before anything is: which programs, in how many rounds.
-pub fn print_method(tidemark: &Path, qsd: &Path, pairs: u32, machine: &Machine) {
+/// Loads through vhost-user, as [`print_method`] says it.
+pub const GUEST: &str = "the guest, one thread that polls all queues,";
+
+/// Says how it is measured, before anything is: which programs, in how many rounds, who loads them.
+pub fn print_method(tidemark: &Path, qsd: &Path, pairs: u32, load: &str, machine: &Machine) {
     println!("tidemark: {}", tidemark.display());
     println!("qsd:      {} (no iothread)", qsd.display());
     println!(
@@ -53,7 +56,7 @@ pub fn print_method(tidemark: &Path, qsd: &Path, pairs: u32, machine: &Machine) 
          [95 % interval]"
     );
     println!(
-        "cores:    the guest, one thread that polls all queues, on core {}; daemon or qemu-img with all threads on \
+        "cores:    {load} on core {}; daemon or qemu-img with all threads on \
          core {}",
         machine.guest_core, machine.peer_core
     );

@@ -39,7 +39,7 @@ fn main() -> Result<()> {
     std::fs::create_dir_all(&options.results)
         .with_context(|| format!("cannot create {}", options.results.display()))?;
     let machine = cpu::split_cores()?;
-    report::print_method(&options.tidemark, &options.qsd, options.pairs(), &machine);
+    report::print_method(&options.tidemark, &options.qsd, options.pairs(), report::GUEST, &machine);
     let cases: Vec<&Case> = CASES.iter().filter(|(name, _)| options.wants(name)).collect();
     anyhow::ensure!(!cases.is_empty(), "no case matches --only {}", options.only.join(" "));
     let mut report = Report::default();

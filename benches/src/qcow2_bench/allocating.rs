@@ -17,7 +17,7 @@ use tidemark_benches::storage::Storage;
 use tidemark_benches::turns::order;
 
 use crate::cli::Options;
-use crate::images::{Format, Images, blockdev};
+use tidemark_benches::images::{Format, Images, blockdev};
 
 const CLUSTER: u64 = 64 << 10;
 const BLOCK: u64 = 4 << 10;
@@ -40,7 +40,7 @@ impl Series {
 
 /// Runs a case.
 pub fn run(storage: Storage, _: Pattern, options: &Options, machine: &Machine, report: &mut Report) -> Result<()> {
-    let images = Images::new(storage, options)?;
+    let images = options.images(storage)?;
     let mut rng = Rng::with_seed(11);
     let aio = best_aio(storage, &images, &mut rng, options, machine)?;
     report.note(&format!("qsd with aio={aio}"));

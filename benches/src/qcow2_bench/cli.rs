@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Result;
 use clap::Parser;
+use tidemark_benches::images::Images;
+use tidemark_benches::storage::Storage;
 
 /// Measures what qcow2 images cost, over raw files and beside qemu-storage-daemon.
 #[derive(Debug, Clone, Parser)]
@@ -51,6 +54,11 @@ impl Options {
     pub fn duration(&self) -> Duration {
         let seconds = self.seconds.unwrap_or(if self.quick { 0.3 } else { 0.5 });
         Duration::from_secs_f64(seconds.clamp(0.05, 60.0))
+    }
+
+    /// A place for disks on a storage.
+    pub fn images(&self, storage: Storage) -> Result<Images> {
+        Images::new(storage, &self.dir, self.size, &self.qemu_img)
     }
 
     /// Whether a case is to run.

@@ -5,7 +5,6 @@
 
 mod allocating;
 mod cli;
-mod images;
 mod mapped;
 mod queues;
 mod tracked;
@@ -37,7 +36,7 @@ fn main() -> Result<()> {
     std::fs::create_dir_all(&options.results)
         .with_context(|| format!("cannot create {}", options.results.display()))?;
     let machine = cpu::split_cores()?;
-    report::print_method(&options.tidemark, &options.qsd, options.pairs(), &machine);
+    report::print_method(&options.tidemark, &options.qsd, options.pairs(), report::GUEST, &machine);
     let mut report = Report::default();
     let mut ran = false;
     for storage in [Storage::Cached, Storage::Tmpfs] {

@@ -10,6 +10,7 @@ use anyhow::Result;
 use tidemark_benches::case::{Case, Pattern};
 use tidemark_benches::contender::{Contender, best_aio};
 use tidemark_benches::cpu::Machine;
+use tidemark_benches::images::{Format, blockdev};
 use tidemark_benches::load::Sample;
 use tidemark_benches::monitor::Monitor;
 use tidemark_benches::report::{Report, Target, print_progress};
@@ -19,7 +20,6 @@ use tidemark_benches::storage::Storage;
 use tidemark_benches::turns::order;
 
 use crate::cli::Options;
-use crate::images::{Format, Images, blockdev};
 
 /// Times that instructions are counted; they differ by less than one per request.
 pub const COUNTS: u32 = 3;
@@ -161,7 +161,7 @@ pub fn run(
     report: &mut Report,
 ) -> Result<()> {
     let case = Case { storage, pattern, depth: 32, queues: 1 };
-    let images = Images::full(storage, 2, options)?;
+    let images = options.images(storage)?.filled(2)?;
     let size = images.size();
     let mut entrants = [
         Entrant::ours(Format::Raw, images.raw(), &case, size, options, machine)?,

@@ -8,8 +8,8 @@ use tidemark_benches::statistics::ratio;
 use tidemark_benches::storage::Storage;
 
 use crate::cli::Options;
-use crate::images::{Format, Images};
 use crate::mapped::{Entrant, in_turn};
+use tidemark_benches::images::Format;
 
 /// Runs a case.
 pub fn run(
@@ -19,7 +19,7 @@ pub fn run(
     machine: &Machine,
     report: &mut Report,
 ) -> Result<()> {
-    let images = Images::full(storage, 2, options)?;
+    let images = options.images(storage)?.filled(2)?;
     let entrant = |copy, queues| {
         let case = Case { storage, pattern, depth: 32, queues };
         let entrant = Entrant::ours(Format::Qcow2, images.image(copy), &case, images.size(), options, machine)?;

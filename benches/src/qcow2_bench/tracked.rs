@@ -17,8 +17,8 @@ use tidemark_benches::storage::Storage;
 use tidemark_benches::turns::order;
 
 use crate::cli::Options;
-use crate::images::{Format, Images, blockdev};
 use crate::mapped::{COUNTS, Entrant};
+use tidemark_benches::images::{Format, Images, blockdev};
 
 /// Bytes of an area of a disk of less than 1 TiB.
 const AREA: u64 = 1 << 20;
@@ -33,7 +33,7 @@ pub fn run(
     machine: &Machine,
     report: &mut Report,
 ) -> Result<()> {
-    let images = Images::full(storage, 1, options)?;
+    let images = options.images(storage)?.filled(1)?;
     let case = Case { storage, pattern, depth: 32, queues: 1 };
     let start = || Entrant::ours(Format::Qcow2, images.image(0), &case, images.size(), options, machine);
     // One daemon: two differ by more than what is looked for.

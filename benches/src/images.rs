@@ -6,9 +6,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
-use tidemark_benches::storage::{Storage, directory, fill, read_anew};
 
-use crate::cli::Options;
+use crate::storage::{Storage, directory, fill, read_anew};
 
 /// What a disk is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,17 +36,23 @@ pub struct Images {
 }
 
 impl Images {
-    /// A place for disks of one size.
-    pub fn new(storage: Storage, options: &Options) -> Result<Images> {
-        let dir = directory(storage, &options.dir)?;
-        Ok(Images { dir, size: u64::from(options.size) << 20, qemu_img: options.qemu_img.clone() })
+    /// A place for disks of one size; `dir` is a directory on a disk, `qemu_img` the program that makes images.
+    ///
+    /// # Errors
+    /// If there can be no directory there.
+    pub fn new(storage: Storage, dir: &Path, size_mib: u32, qemu_img: &Path) -> Result<Images> {
+        let dir = directory(storage, dir)?;
+        Ok(Images { dir, size: u64::from(size_mib) << 20, qemu_img: qemu_img.to_owned() })
     }
 
-    /// A place with a full raw file, and as many images of its content, all of them in memory.
-    pub fn full(storage: Storage, copies: usize, options: &Options) -> Result<Images> {
-        let images = Images::new(storage, options)?;
+    /// Gives it a full raw file, and as many images of its content, all of them in memory.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn filled(self, copies: usize) -> Result<Images> {
+        let images = self;
         let raw = images.raw();
-        fill(&raw, options.size).context("cannot write the raw file")?;
+        fill(&raw, u32::try_from(images.size >> 20)?).context("cannot write the raw file")?;
         for copy in 0..copies {
             images.fill(&images.image(copy))?;
         }
@@ -71,6 +76,9 @@ impl Images {
     }
 
     /// Makes an image empty, whether it is there or not.
+    ///
+    /// # Errors
+    /// If it cannot be made.
     pub fn make_empty(&self, copy: usize) -> Result<PathBuf> {
         let path = self.image(copy);
         if path.exists() {
@@ -82,6 +90,9 @@ impl Images {
     }
 
     /// Gives an image the raw file's content: its clusters are there.
+    ///
+    /// # Errors
+    /// If it cannot be written.
     pub fn fill(&self, path: &Path) -> Result<()> {
         self.qemu_img(&["convert", "-f", "raw", "-O", "qcow2"], &[&self.raw(), path])?;
         read_anew(path)
