@@ -36,6 +36,12 @@ pub enum Malformed {
     /// Lengths that do not fit in one another.
     #[error("Inconsistent lengths")]
     Lengths,
+    /// More than the lengths say.
+    #[error("unexpected length")]
+    Trailing,
+    /// A string that no string can be.
+    #[error("Unexpected embedded NUL")]
+    Nul,
     /// A string that is longer than strings may be.
     #[error("Invalid name length: {0}")]
     StringLength(u32),
@@ -60,8 +66,6 @@ pub mod option {
     pub const ABORT: u32 = 2;
     /// NBD_OPT_LIST
     pub const LIST: u32 = 3;
-    /// NBD_OPT_PEEK_EXPORT, which nobody implements
-    pub const PEEK_EXPORT: u32 = 4;
     /// NBD_OPT_STARTTLS
     pub const STARTTLS: u32 = 5;
     /// NBD_OPT_INFO
@@ -83,7 +87,6 @@ pub mod option {
             EXPORT_NAME => "export name",
             ABORT => "abort",
             LIST => "list",
-            PEEK_EXPORT => "peek export",
             STARTTLS => "starttls",
             INFO => "info",
             GO => "go",
@@ -177,7 +180,7 @@ fn take_string<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
     }
     let (string, rest) = bytes.split_at_checked(size).ok_or(Malformed::Lengths)?;
     *bytes = rest;
-    Ok(string)
+    if string.contains(&0) { Err(Malformed::Nul) } else { Ok(string) }
 }
 
 fn put_string(out: &mut Vec<u8>, string: &[u8]) {

@@ -71,14 +71,21 @@ impl Node {
         })
     }
 
-    /// Whether writing zeroes here is faster than writing anything else.
-    pub fn zeroes_fast(&self) -> bool {
+    /// Whether making a range zeroes is faster than writing anything else there.
+    pub fn zeroes_fast(&self, offset: u64, len: u64) -> bool {
         match self.driver() {
             Driver::File(file) => file.zeroes_fast(),
             Driver::Nbd(disk) => disk.zeroes_fast(),
-            Driver::Null(_) | Driver::Qcow2(_) => true,
+            Driver::Null(_) => true,
+            Driver::Qcow2(image) => {
+                let (cluster, end) = (image.cluster_size(), offset + len);
+                offset.is_multiple_of(cluster) && (end.is_multiple_of(cluster) || end == self.length())
+            }
             Driver::SnapshotAccess(_) => false,
-            _ => self.child().is_some_and(|child| child.zeroes_fast()),
+            Driver::Raw(raw) => raw.child().zeroes_fast(offset + raw.offset(), len),
+            Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => {
+                self.child().is_some_and(|child| child.zeroes_fast(offset, len))
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One client, from its connection to its last I/O.
 
 use super::clients::Client;
+use super::export::NbdExport;
 use super::handshake::{Catalog, Chosen, DATA_MAX, Handshake, Next, Offer, Tls};
 use super::server::ServerShared;
 use super::service::Service;
@@ -30,6 +31,8 @@ enum Refused {
     Left,
     #[error("an option that ends the connection")]
     Ended,
+    #[error("the export has been removed")]
+    Gone,
     #[error(transparent)]
     Malformed(#[from] Malformed),
     #[error(transparent)]
@@ -44,14 +47,11 @@ enum Refused {
 pub async fn serve(io: &Handle, bell: &Arc<EventBell>, arrival: Arrival, thread: usize) {
     let Arrival { socket, client, server } = arrival;
     let stream = Stream::plain(io, socket.clone());
-    let (stream, chosen) = match in_time(io, &socket, &server, shake_hands(stream, &server)).await {
+    let agreed = in_time(io, &socket, &server, shake_hands(stream, &socket, &server)).await;
+    let Agreed { stream, chosen, export, user } = match agreed {
         Ok(agreed) => agreed,
         Err(error) => return tracing::debug!(%error, "an NBD client has chosen no export"),
     };
-    // It may be gone, or another, since the client was told of it.
-    let export = server.find(chosen.offer.name.as_bytes());
-    let Some(export) = export.filter(|export| export.offer(&server) == chosen.offer) else { return };
-    let Some(user) = export.clients.enter(&socket, None) else { return };
     tracing::info!(export = %export.id, "NBD client connected");
     let end = Service::run(io, bell, stream, export.clone(), chosen, thread).await;
     tracing::info!(export = %export.id, %end, "NBD client disconnected");
@@ -83,7 +83,23 @@ async fn in_time<T>(io: &Handle, socket: &Socket, server: &ServerShared, handsha
     .await
 }
 
-async fn shake_hands(mut stream: Stream, server: &ServerShared) -> Result<(Stream, Chosen), Refused> {
+/// A client that has chosen an export.
+struct Agreed {
+    stream: Stream,
+    chosen: Chosen,
+    export: Arc<NbdExport>,
+    /// Its place among the clients of the export.
+    user: Client,
+}
+
+/// The client's export, and its place there; `None` if it is gone, or another, since it was described to the client.
+fn enter(chosen: &Chosen, socket: &Arc<Socket>, server: &ServerShared) -> Option<(Arc<NbdExport>, Client)> {
+    let export = server.find(chosen.offer.name.as_bytes())?;
+    let user = export.clients.enter(socket, None)?;
+    (export.offer(server) == chosen.offer).then_some((export, user))
+}
+
+async fn shake_hands(mut stream: Stream, socket: &Arc<Socket>, server: &ServerShared) -> Result<Agreed, Refused> {
     let tls = if server.tls.is_some() { Tls::Required } else { Tls::Never };
     let mut handshake = Handshake::new(server, tls);
     send(&stream, &Handshake::<ServerShared>::greeting()).await?;
@@ -94,17 +110,24 @@ async fn shake_hands(mut stream: Stream, server: &ServerShared) -> Result<(Strea
         let (header, data) = receive(&mut stream).await?;
         let mut out = Vec::new();
         let next = handshake.option(header, data.as_deref(), &mut out);
+        // Before it hears of it: from then on the export is in use.
+        let entered = match &next {
+            Next::Serve(chosen) => Some(enter(chosen, socket, server).ok_or(Refused::Gone)?),
+            _ => None,
+        };
         if !out.is_empty() {
             send(&stream, &out).await?;
         }
-        match (next, &server.tls) {
-            (Next::Option, _) => {}
-            (Next::StartTls, Some(tls)) => {
+        match (next, entered, &server.tls) {
+            (Next::Serve(chosen), Some((export, user)), _) => {
+                return Ok(Agreed { stream, chosen: *chosen, export, user });
+            }
+            (Next::Option, ..) => {}
+            (Next::StartTls, _, Some(tls)) => {
                 stream = stream.secure(tls.session()?).await?;
                 handshake.tls_started();
             }
-            (Next::Serve(chosen), _) => return Ok((stream, *chosen)),
-            (Next::StartTls | Next::Close, _) => {
+            (Next::StartTls | Next::Close | Next::Serve(_), ..) => {
                 stream.writer.finish().await?;
                 return Err(Refused::Ended);
             }
@@ -140,7 +163,7 @@ impl Catalog for ServerShared {
     }
 
     fn list(&self) -> Vec<Listed> {
-        let listed = |export: &Arc<super::NbdExport>| Listed {
+        let listed = |export: &Arc<NbdExport>| Listed {
             name: export.name.clone(),
             description: export.description.clone().unwrap_or_default(),
         };

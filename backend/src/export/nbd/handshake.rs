@@ -5,6 +5,8 @@
 
 mod contexts;
 mod describe;
+#[cfg(test)]
+mod tests;
 
 pub use contexts::{BASE_ID, BITMAP_ID, Contexts, DEPTH_ID};
 
@@ -249,7 +251,6 @@ impl<'a, C: Catalog> Handshake<'a, C> {
 
 /// Nothing goes but TLS, and going.
 fn before_tls(header: OptionHeader, answers: &mut Answers<'_>) -> Next {
-    let name = option::name(header.option);
     match header.option {
         option::STARTTLS if header.len == 0 => {
             answers.acknowledge();
@@ -262,7 +263,7 @@ fn before_tls(header: OptionHeader, answers: &mut Answers<'_>) -> Next {
         }
         option::EXPORT_NAME => Next::Close,
         other => {
-            let text = format!("Option {other:#x} ({name}) not permitted before TLS");
+            let text = format!("Option {other:#x} not permitted before TLS");
             answers.refuse(reply::ERR_TLS_REQD, &text);
             if other == option::ABORT { Next::Close } else { Next::Option }
         }
@@ -296,7 +297,8 @@ impl Answers<'_> {
 
     fn malformed(&mut self, error: Malformed) -> Next {
         let text = match error {
-            Malformed::Lengths => format!("Inconsistent lengths in option {}", option::name(self.option)),
+            Malformed::Lengths | Malformed::Nul => format!("{error} in option {}", option::name(self.option)),
+            Malformed::Trailing => return self.wrong_length(),
             other => other.to_string(),
         };
         self.refuse(reply::ERR_INVALID, &text)

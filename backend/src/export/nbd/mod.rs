@@ -20,6 +20,8 @@ mod request;
 mod server;
 mod service;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use options::{NbdAddress, NbdBitmap, NbdOptions, NbdServerOptions};
 

@@ -57,8 +57,8 @@ impl Service {
         let len = if kind == Kind::Flush { 0 } else { request.len };
         let offset = if kind == Kind::Flush { 0 } else { request.offset };
         let fua = kind.changes() && (self.export.writethrough || request.flags & command_flags::FUA != 0);
-        if request.flags & command_flags::FAST_ZERO != 0 && !self.root.node().zeroes_fast() {
-            self.reply(request).failed(error_number::NOTSUP, "write zeroes is not faster than writing").await;
+        if request.flags & command_flags::FAST_ZERO != 0 && !self.root.node().zeroes_fast(offset, len) {
+            self.reply(request).failed(error_number::NOTSUP, what(kind)).await;
             return Err(IoError::Unsupported);
         }
         if len == 0 && kind != Kind::Flush {
@@ -74,7 +74,7 @@ impl Service {
         self.buffers.give(memory);
         match result {
             Ok(()) => self.reply(request).done().await,
-            Err(error) => self.reply(request).failed(to_wire(error), &told(what(kind), error)).await,
+            Err(error) => self.reply(request).failed(to_wire(error), what(kind)).await,
         }
         result
     }
@@ -83,7 +83,7 @@ impl Service {
         if request.flags & command_flags::FUA != 0 {
             let flush = node::Request { kind: Kind::Flush, fua: false, offset: 0, len: 0, memory: Memory::empty() };
             if let (_, Err(error)) = self.root.handle(&self.io, flush).await {
-                self.reply(request).failed(to_wire(error), &told("flush failed", error)).await;
+                self.reply(request).failed(to_wire(error), what(Kind::Flush)).await;
                 return Err(error);
             }
         }
@@ -117,7 +117,7 @@ impl Service {
             let status = match self.root.node().status(&self.io, at, range.end - at).await {
                 Ok(status) => status,
                 Err(error) => {
-                    let text = told("unable to check for holes", error);
+                    let text = format!("unable to check for holes: {error}");
                     self.reply(request).failed(read_error(error), &text).await;
                     return Err(error);
                 }
@@ -160,7 +160,7 @@ impl Service {
         let memory = match result {
             Ok(()) => self.reply(request).data(at, memory, last).await,
             Err(error) => {
-                self.reply(request).failed(read_error(error), &told("reading from file failed", error)).await;
+                self.reply(request).failed(read_error(error), what(Kind::Read)).await;
                 memory
             }
         };
@@ -204,7 +204,7 @@ impl Service {
         for id in terms.contexts.ids() {
             let mut extents = Extents::new(only_one);
             if let Err(error) = self.look(*id, range.clone(), &mut extents).await {
-                self.reply(request).failed(read_error(error), &told("can't get block status", error)).await;
+                self.reply(request).failed(read_error(error), "can't get block status").await;
                 return Err(error);
             }
             left -= 1;
@@ -255,14 +255,12 @@ fn read_error(error: IoError) -> u32 {
     }
 }
 
-fn told(what: &str, error: IoError) -> String {
-    format!("{what}: {error}")
-}
-
+/// What is said of a failure, in QEMU's words.
 fn what(kind: Kind) -> &'static str {
     match kind {
         Kind::Flush => "flush failed",
         Kind::Discard => "discard failed",
-        Kind::Read | Kind::Write | Kind::Zero { .. } => "writing to file failed",
+        Kind::Read => "reading from file failed",
+        Kind::Write | Kind::Zero { .. } => "writing to file failed",
     }
 }

@@ -88,14 +88,14 @@ pub fn check(request: &Request, terms: &Terms) -> Result<(), Refusal> {
     if matches!(command, Command::Read | Command::Cache) && len > TRANSFER_MAX {
         return Err(too_large(len));
     }
-    let writes = matches!(command, Command::Write | Command::WriteZeroes);
-    if (writes || command == Command::Trim) && terms.read_only {
+    let writes = matches!(command, Command::Write | Command::WriteZeroes | Command::Trim);
+    if writes && terms.read_only {
         return Err(Refusal::new(error_number::PERM, "Export is read-only".into()));
     }
     if offset > terms.size || len > terms.size - offset {
         let text = format!("operation past EOF; From: {offset}, Len: {len}, Size: {}", terms.size);
-        let error = if writes { error_number::NOSPC } else { error_number::INVAL };
-        return Err(Refusal::new(error, text));
+        // The protocol would have ENOSPC for writes; clients of QEMU are used to this.
+        return Err(Refusal::invalid(&text));
     }
     let unknown = request.flags & !known_flags(command, terms.headers);
     if unknown != 0 {
@@ -137,12 +137,11 @@ fn name(command: Command) -> &'static str {
     }
 }
 
-/// The length and the contexts that a payload of BLOCK_STATUS asks for; nothing of both if it makes no sense.
-pub fn asked_contexts(payload: &[u8], contexts: &Contexts) -> (u64, Contexts) {
-    let parsed = payload.split_first_chunk::<8>().and_then(|(len, ids)| {
-        let (ids, []) = ids.as_chunks::<4>() else { return None };
-        let ids: Vec<u32> = ids.iter().map(|id| u32::from_be_bytes(*id)).collect();
-        Some((u64::from_be_bytes(*len), contexts.of_ids(&ids)?))
-    });
-    parsed.unwrap_or_default()
+/// The length and the contexts that a payload of BLOCK_STATUS asks for, `None` if it makes no sense.
+pub fn asked_contexts(payload: &[u8], contexts: &Contexts) -> Option<(u64, Contexts)> {
+    let (len, ids) = payload.split_first_chunk::<8>()?;
+    let (ids, []) = ids.as_chunks::<4>() else { return None };
+    let ids: Vec<u32> = ids.iter().map(|id| u32::from_be_bytes(*id)).collect();
+    let asked = contexts.of_ids(&ids).filter(|asked| !asked.is_empty())?;
+    Some((u64::from_be_bytes(*len), asked))
 }

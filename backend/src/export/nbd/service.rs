@@ -4,7 +4,7 @@
 
 use super::buffers::Buffers;
 use super::export::NbdExport;
-use super::handshake::Chosen;
+use super::handshake::{Chosen, Contexts};
 use super::limits::{Budget, Share};
 use super::reply::Reply;
 use super::request::{self, Payload, Refusal, Terms};
@@ -129,7 +129,13 @@ impl Service {
         match request::payload(&request, headers) {
             Payload::Nothing => {}
             Payload::Data(len) => return self.receive_data(reader, request, len).await,
-            Payload::Contexts(len) => self.receive_contexts(reader, len, &mut request, &mut terms).await?,
+            Payload::Contexts(len) => match self.receive_contexts(reader, len).await? {
+                Some((len, contexts)) => (request.len, terms.contexts) = (len, contexts),
+                None => {
+                    self.refuse(&request, &Refusal::invalid("CMD_BLOCK_STATUS payload not valid")).await;
+                    return Ok(None);
+                }
+            },
             Payload::Needless(len) => {
                 reader.skip(len).await?;
                 request.len = 0;
@@ -168,14 +174,8 @@ impl Service {
         Ok(Some(Received { request, terms: self.terms.clone(), memory, _share: share }))
     }
 
-    /// Which contexts are asked for, and of how much.
-    async fn receive_contexts(
-        &self,
-        reader: &mut Reader,
-        len: u64,
-        request: &mut Request,
-        terms: &mut Terms,
-    ) -> Result<(), End> {
+    /// Of how much which contexts are asked for, `None` if the payload makes no sense.
+    async fn receive_contexts(&self, reader: &mut Reader, len: u64) -> Result<Option<(u64, Contexts)>, End> {
         let mut payload = vec![0; crate::io::byte_count(len.min(CONTEXTS_MAX))];
         if len > CONTEXTS_MAX {
             reader.skip(len).await?;
@@ -183,8 +183,7 @@ impl Service {
         } else {
             reader.read_exact(&mut payload).await?;
         }
-        (request.len, terms.contexts) = request::asked_contexts(&payload, &self.terms.contexts);
-        Ok(())
+        Ok(request::asked_contexts(&payload, &self.terms.contexts))
     }
 
     async fn refuse(&self, request: &Request, refusal: &Refusal) {

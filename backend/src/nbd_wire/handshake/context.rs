@@ -38,7 +38,7 @@ impl<'a> Iterator for MetaQueries<'a> {
         if self.left == 0 {
             // Nobody said that there is more.
             let more = !std::mem::take(&mut self.rest).is_empty();
-            return more.then_some(Err(Malformed::Lengths));
+            return more.then_some(Err(Malformed::Trailing));
         }
         self.left -= 1;
         let query = self.take();
@@ -55,8 +55,12 @@ impl<'a> MetaQueries<'a> {
         let size = usize::try_from(len).unwrap_or(usize::MAX);
         let (query, rest) = self.rest.split_at_checked(size).ok_or(Malformed::Lengths)?;
         self.rest = rest;
-        // As with QEMU, what cannot be a name of a context is no error.
-        Ok(if size > STRING_MAX { &[0] } else { query })
+        // As with QEMU, what is too long for the name of a context is no error.
+        match query {
+            _ if size > STRING_MAX => Ok(&[0]),
+            query if query.contains(&0) => Err(Malformed::Nul),
+            query => Ok(query),
+        }
     }
 }
 
@@ -119,7 +123,8 @@ mod tests {
         for len in 0..data.len() {
             assert_eq!(queries(&data[..len]), Err(Malformed::Lengths), "cut at {len}");
         }
-        assert_eq!(queries(&[&data[..], &[0]].concat()), Err(Malformed::Lengths), "more than was said");
+        assert_eq!(queries(&[&data[..], &[0]].concat()), Err(Malformed::Trailing));
+        assert_eq!(queries(&encode_meta_queries("disk", &["base:\0"])), Err(Malformed::Nul));
         // As many queries as a number can say, in few bytes.
         assert_eq!(queries(b"\0\0\0\0\xff\xff\xff\xff\0\0\0\0"), Err(Malformed::Lengths));
     }

@@ -2,6 +2,8 @@
 
 use super::{Malformed, info_type, put_string, take_string, take_u16, take_u32, take_u64, text};
 
+use std::cmp::Ordering;
+
 /// The data of GO and INFO.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InfoRequest<'a> {
@@ -20,8 +22,10 @@ impl<'a> InfoRequest<'a> {
         let mut data = data;
         let name = take_string(&mut data)?;
         let count = take_u16(&mut data)?;
-        if data.len() != usize::from(count) * 2 {
-            return Err(Malformed::Lengths);
+        match data.len().cmp(&(usize::from(count) * 2)) {
+            Ordering::Less => return Err(Malformed::Lengths),
+            Ordering::Equal => {}
+            Ordering::Greater => return Err(Malformed::Trailing),
         }
         let types = data.as_chunks().0.iter().map(|pair| u16::from_be_bytes(*pair)).collect();
         Ok(Self { name, types })
@@ -144,7 +148,8 @@ mod tests {
         for len in 0..data.len() {
             assert_eq!(InfoRequest::decode(&data[..len]), Err(Malformed::Lengths), "cut at {len}");
         }
-        assert_eq!(InfoRequest::decode(&[&data[..], &[0]].concat()), Err(Malformed::Lengths), "more than was said");
+        assert_eq!(InfoRequest::decode(&[&data[..], &[0]].concat()), Err(Malformed::Trailing));
+        assert_eq!(InfoRequest::decode(b"\0\0\0\x01\0\0\0"), Err(Malformed::Nul));
         let long = u32::try_from(STRING_MAX + 1).unwrap();
         assert_eq!(InfoRequest::decode(&long.to_be_bytes()), Err(Malformed::StringLength(long)));
     }

@@ -45,7 +45,7 @@ fn flags(chosen: &Chosen) -> u16 {
     if chosen.headers >= Headers::Structured {
         flags |= export_flags::SEND_DF;
     }
-    if chosen.headers == Headers::Extended && !chosen.contexts.is_empty() {
+    if chosen.headers == Headers::Extended {
         flags |= export_flags::BLOCK_STATUS_PAYLOAD;
     }
     flags
