@@ -57,7 +57,12 @@ TEST_PACKAGES := \
   'mtools: copies files onto that disk' \
   'build-essential: compiles the static fio of the guest' \
   'libaio-dev: asynchronous I/O for that fio' \
-  'zlib1g-dev: compression for that fio'
+  'zlib1g-dev: compression for that fio' \
+  'libnbd-bin: nbdinfo and nbdcopy, NBD clients beside those of QEMU' \
+  'python3-libnbd: reads disks over NBD as backup tools do' \
+  'nbdkit: an NBD server with filters that make it slow and faulty' \
+  'nbd-client: lists exports as the client of the kernel does' \
+  'openssl: certificates for TLS, right and wrong ones'
 
 BENCH_PACKAGES := \
   'qemu-utils: qemu-storage-daemon, the daemon compared with; qemu-img makes images' \
