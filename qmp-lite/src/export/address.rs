@@ -120,7 +120,7 @@ impl SocketAddress {
             SocketAddressOptions::Inet(inet) => Ok(NbdAddress::Tcp { host: inet.host, port: inet.port }),
             SocketAddressOptions::Fd(fd) => fd.take(origin).map(NbdAddress::Fd),
             SocketAddressOptions::Vsock(_) => {
-                Err(QmpError::generic("Only socket address types 'inet', 'unix' and 'fd' are supported"))
+                Err(QmpError::generic("Socket address type 'vsock' is not supported for NBD servers"))
             }
         }
     }

@@ -167,7 +167,9 @@ impl NbdServer {
         let address = self.addr.listen(context.origin)?;
         let authz = self.tls_authz.as_deref();
         if authz.is_some() && self.tls_creds.is_none() {
-            return Err(QmpError::generic("tls-authz needs tls-creds"));
+            return Err(QmpError::generic(
+                "tls-authz without tls-creds is not supported: nobody would be asked for a name",
+            ));
         }
         let tls = self.tls_creds.map(|id| context.objects.tls_server_for(&id, authz)).transpose()?;
         let seconds = self.handshake_max_seconds.unwrap_or(HANDSHAKE_MAX_SECONDS);

@@ -139,7 +139,10 @@ fn output(dir: &Path, program: &str, arguments: &[&str], export: &str) -> Result
 }
 
 fn io(dir: &Path, export: &str, command: &str) -> Result<String, String> {
-    output(dir, "qemu-io", &["-d", "unmap", "-c", command, "--image-opts"], export)
+    let mut arguments = vec!["--image-opts", "-d", "unmap", "-c", command];
+    // Who only reads asks for no more.
+    arguments.extend(command.starts_with("read").then_some("-r"));
+    output(dir, "qemu-io", &arguments, export)
 }
 
 /// Where a map of `qemu-img` says that a bitmap is dirty.

@@ -13,10 +13,11 @@ use super::daemon::{Daemon, QEMU, TIDEMARK};
 const OWN_ROOTS: [&str; 3] = ["X_BITMAPS_RECOVERED", "X_CHANGE_JOURNAL_LOST", "x-query-changed-extents"];
 
 /// Members that QEMU does not have.
-const OWN: [&str; 12] = [
+const OWN: [&str; 13] = [
     "x-cbw-bytes",
     "x-cbw-copies",
     "x-change-id",
+    "x-connections",
     "x-cpus",
     "x-crash-safe",
     "x-delay-ns",
