@@ -37,8 +37,10 @@ impl Nbd {
         let most = most.min(u64::from(self.agreed.maximum)) / u64::from(self.agreed.minimum);
         let most = (most * u64::from(self.agreed.minimum)).max(1);
         let Range { start, end } = range.clone();
-        let first = start / most;
-        (first..end.div_ceil(most)).map(move |piece| (piece * most).max(start)..((piece + 1) * most).min(end))
+        let pieces = start / most..end.div_ceil(most);
+        // An empty range has none, wherever it is.
+        let pieces = pieces.filter(move |_| start < end);
+        pieces.map(move |piece| (piece * most).max(start)..((piece + 1) * most).min(end))
     }
 
     async fn read(&self, range: Range<u64>, memory: &mut Memory) -> Result<(), IoError> {
