@@ -114,14 +114,20 @@ impl Asker {
             Asker::Nbdinfo => {
                 let start = Instant::now();
                 let mut command = Command::new("nbdinfo");
-                let text = output(command.arg(format!("--map={context}")).arg(server.uri()), "nbdinfo")?;
+                let text = output(
+                    command.arg(format!("--map={context}")).arg(server.uri()),
+                    "nbdinfo (Debian package libnbd-bin)",
+                )?;
                 let seconds = start.elapsed().as_secs_f64();
                 let marked = text.split(|byte| *byte == b'\n').filter(|line| line.ends_with(b"dirty")).count();
                 (seconds, marked as u64)
             }
             Asker::Reader => {
-                let mut command = Command::new("python3");
-                let text = output(command.args(["-c", READER, &context, server.uri()]), "python3 (python3-libnbd)")?;
+                let mut command = Command::new("/usr/bin/python3");
+                let text = output(
+                    command.args(["-c", READER, &context, server.uri()]),
+                    "python3 (Debian package python3-libnbd)",
+                )?;
                 let text = String::from_utf8(text)?;
                 let (seconds, marked) = text.trim().split_once(' ').context("the reader prints two numbers")?;
                 (seconds.parse()?, marked.parse()?)

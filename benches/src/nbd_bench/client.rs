@@ -92,7 +92,9 @@ fn fio(uri: &str, writes: bool, depth: u32, duration: Duration) -> Result<(f64, 
     command.arg(format!("--uri={uri}")).arg(format!("--rw={pattern}")).arg(format!("--iodepth={depth}"));
     command.arg(format!("--runtime={}ms", duration.as_millis()));
     let text = output(&mut command, "fio")?;
-    let report: Value = serde_json::from_slice(&text).context("fio's report")?;
+    // Before it, the engine says that it is connected.
+    let begin = text.iter().position(|byte| *byte == b'{').unwrap_or(0);
+    let report: Value = serde_json::from_slice(text.get(begin..).unwrap_or_default()).context("fio's report")?;
     let of = |field: &str| report.pointer(&format!("/jobs/0/{kind}/{field}"));
     let iops = of("iops").and_then(Value::as_f64).context("fio reports no rate")?;
     let count = of("total_ios").and_then(Value::as_u64).context("fio reports no requests")?;
