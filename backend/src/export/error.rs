@@ -68,10 +68,8 @@ pub enum ExportError {
     #[error("NBD server not running")]
     ServerNotRunning,
     /// A host and port that nobody can listen on.
-    #[error("Failed to listen on {address}: {}", errno_text(source))]
+    #[error("{}: {}", listen_text(source), errno_text(source))]
     Listen {
-        /// The address as given.
-        address: String,
         /// The system's reason.
         source: std::io::Error,
     },
@@ -120,4 +118,11 @@ pub enum ExportError {
         /// The system's reason.
         source: std::io::Error,
     },
+}
+
+fn listen_text(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => "Failed to find an available port",
+        _ => "Failed to bind socket",
+    }
 }

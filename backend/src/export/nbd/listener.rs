@@ -161,7 +161,6 @@ fn open(address: NbdAddress) -> Result<Listening, ExportError> {
 
 /// Listens on every address of the host; with a port that is free, on the first.
 fn open_tcp(host: &str, port: &str) -> Result<Listening, ExportError> {
-    let shown = || format!("{host}:{port}");
     let mut listening = Listening { sockets: Vec::new(), path: None, addresses: Vec::new() };
     let mut failure = None;
     for address in resolve(host, port)? {
@@ -178,7 +177,7 @@ fn open_tcp(host: &str, port: &str) -> Result<Listening, ExportError> {
         }
     }
     match failure {
-        Some(source) if listening.sockets.is_empty() => Err(ExportError::Listen { address: shown(), source }),
+        Some(source) if listening.sockets.is_empty() => Err(ExportError::Listen { source }),
         _ => Ok(listening),
     }
 }

@@ -197,11 +197,12 @@ impl Service {
     }
 
     async fn block_status(&self, received: &Received) -> Result<(), IoError> {
-        let Received { request, terms, .. } = received;
+        let Received { request, contexts, .. } = received;
+        let contexts = contexts.as_ref().unwrap_or(&self.terms.contexts);
         let (range, only_one) =
             (request.offset..request.offset + request.len, request.flags & command_flags::REQ_ONE != 0);
-        let mut left = terms.contexts.ids().len();
-        for id in terms.contexts.ids() {
+        let mut left = contexts.ids().len();
+        for id in contexts.ids() {
             let mut extents = Extents::new(only_one);
             if let Err(error) = self.look(*id, range.clone(), &mut extents).await {
                 self.reply(request).failed(read_error(error), "can't get block status").await;

@@ -69,12 +69,8 @@ pub fn payload(request: &Request, headers: Headers) -> Payload {
     }
 }
 
-/// Why a request with an endless payload is the connection's last.
-pub fn endless(len: u64) -> Refusal {
-    too_large(len)
-}
-
-fn too_large(len: u64) -> Refusal {
+/// Why more than is ever moved at once is not.
+pub fn too_large(len: u64) -> Refusal {
     let text = format!("len ({len}) is larger than max len ({TRANSFER_MAX})");
     Refusal::new(error_number::INVAL, text)
 }
@@ -104,8 +100,8 @@ pub fn check(request: &Request, terms: &Terms) -> Result<(), Refusal> {
     }
     match command {
         Command::Unknown(number) => Err(Refusal::invalid(&format!("invalid request type ({number}) received"))),
-        Command::BlockStatus if len == 0 => Err(Refusal::invalid("need non-zero length")),
         Command::BlockStatus if terms.contexts.is_empty() => Err(Refusal::invalid("CMD_BLOCK_STATUS not negotiated")),
+        Command::BlockStatus if len == 0 => Err(Refusal::invalid("need non-zero length")),
         _ => Ok(()),
     }
 }

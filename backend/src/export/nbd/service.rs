@@ -60,7 +60,8 @@ pub struct Service {
 /// A request with what came after its header.
 pub(super) struct Received {
     pub(super) request: Request,
-    pub(super) terms: Terms,
+    /// Which contexts a BLOCK_STATUS asks for, if not for all that were agreed on.
+    pub(super) contexts: Option<Contexts>,
     pub(super) memory: Memory,
     /// Its part of what the client may have under way, until it has been answered.
     _share: Share,
@@ -125,12 +126,12 @@ impl Service {
         if request.command == Command::Disconnect {
             return Err(End::Left);
         }
-        let mut terms = self.terms.clone();
+        let mut contexts = None;
         match request::payload(&request, headers) {
             Payload::Nothing => {}
             Payload::Data(len) => return self.receive_data(reader, request, len).await,
             Payload::Contexts(len) => match self.receive_contexts(reader, len).await? {
-                Some((len, contexts)) => (request.len, terms.contexts) = (len, contexts),
+                Some((len, asked)) => (request.len, contexts) = (len, Some(asked)),
                 None => {
                     self.refuse(&request, &Refusal::invalid("CMD_BLOCK_STATUS payload not valid")).await;
                     return Ok(None);
@@ -141,11 +142,11 @@ impl Service {
                 request.len = 0;
             }
             Payload::Endless(len) => {
-                self.refuse(&request, &request::endless(len)).await;
+                self.refuse(&request, &request::too_large(len)).await;
                 return Err(End::Endless(len));
             }
         }
-        if let Err(refusal) = request::check(&request, &terms) {
+        if let Err(refusal) = request::check(&request, &self.terms) {
             self.refuse(&request, &refusal).await;
             return Ok(None);
         }
@@ -155,7 +156,7 @@ impl Service {
             _ => 0,
         };
         let share = self.budget.take(bytes).await;
-        Ok(Some(Received { request, terms, memory: Memory::empty(), _share: share }))
+        Ok(Some(Received { request, contexts, memory: Memory::empty(), _share: share }))
     }
 
     /// The data of a write. What is refused is not taken into memory.
@@ -171,7 +172,7 @@ impl Service {
             len => reader.read_memory(self.buffers.take(len)).await,
         };
         result?;
-        Ok(Some(Received { request, terms: self.terms.clone(), memory, _share: share }))
+        Ok(Some(Received { request, contexts: None, memory, _share: share }))
     }
 
     /// Of how much which contexts are asked for, `None` if the payload makes no sense.

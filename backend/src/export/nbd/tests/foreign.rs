@@ -1,7 +1,7 @@
 //! QEMU's and libnbd's programs as clients.
 
 use super::served::{Served, export, run};
-use crate::export::nbd::{NbdBitmap, NbdOptions};
+use crate::export::nbd::{NbdAddress, NbdBitmap, NbdOptions, NbdServerOptions};
 
 const MIB: u64 = 1 << 20;
 
@@ -141,6 +141,37 @@ fn everything_that_an_export_is_is_told() {
     }
     let list = run("nbdinfo", &["--list", &served.uri("")]);
     assert!(list.contains("export=\"disk\"") && list.contains("base:allocation"), "{list}");
+}
+
+#[test]
+fn a_port_that_is_free_is_told_and_one_that_is_not_refused() {
+    let tcp = |host: &str, port: String| {
+        let address = NbdAddress::Tcp { host: host.into(), port };
+        NbdServerOptions { address, tls: None, max_connections: 0, handshake_max: None }
+    };
+    let served = Served::new();
+    served.add_sparse("disk", MIB);
+    let refused = |options| served.exports.start_nbd_server(options).unwrap_err().to_string();
+    assert_eq!(refused(tcp("", "0".into())), "NBD server already running");
+    served.exports.stop_nbd_server().unwrap();
+    for host in ["127.0.0.1", "localhost", ""] {
+        served.exports.start_nbd_server(tcp(host, "0".into())).unwrap();
+        served.exports.add_nbd(export("disk")).unwrap();
+        let [address] = served.exports.nbd_addresses()[..] else { panic!("one address") };
+        let uri = format!("nbd://127.0.0.1:{}/disk", address.port());
+        // A name may be of an address that is not this one.
+        if host != "localhost" || address.is_ipv4() {
+            assert_eq!(run("nbdinfo", &["--size", &uri]), "1048576\n", "{host}");
+        }
+        served.exports.stop_nbd_server().unwrap();
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    assert_eq!(refused(tcp("127.0.0.1", port)), "Failed to find an available port: Address already in use");
+    assert_eq!(
+        refused(tcp("127.0.0.1", "nosuch".into())),
+        "address resolution failed for 127.0.0.1:nosuch: Servname not supported for ai_socktype"
+    );
 }
 
 #[test]

@@ -167,6 +167,40 @@ fn a_flush_of_one_connection_is_of_what_was_acknowledged_on_all() {
 }
 
 #[test]
+fn whatever_is_sent_instead_of_requests_ends_and_the_disk_is_as_long_as_before() {
+    let mut random = fastrand::Rng::with_seed(11);
+    for seed in 0..300 {
+        let mut machine = Machine::new(seed);
+        let mut stream = machine.connect(None);
+        // Requests of which some bytes are others, as many as there is time for.
+        let mut bytes = Vec::new();
+        for _ in 0..random.usize(1..20) {
+            let command = [Command::Read, Command::Write, Command::Trim, Command::Flush, Command::BlockStatus];
+            let (command, offset, len) = (command[random.usize(0..5)], random.u64(0..70_000), random.u64(0..3000));
+            bytes.extend(Request { flags: random.u16(0..4), command, cookie: 1, offset, len }.encode(Headers::Simple));
+            if command == Command::Write {
+                bytes.resize(bytes.len() + usize::try_from(len).unwrap(), 3);
+            }
+            if random.u32(0..8) == 0 {
+                let at = random.usize(0..bytes.len());
+                bytes[at] = random.u8(..);
+            }
+        }
+        machine.reactor.handle().spawn(async move {
+            if choose(&mut stream).await {
+                let _ = stream.writer.write(&bytes, Memory::empty()).await;
+                // Some of the answers, then no more.
+                let _ = stream.reader.read_exact(&mut [0; 16]).await;
+            }
+            stream.writer.shutdown();
+        });
+        let server = machine.server.clone();
+        machine.run(|| server.clients().count() == 0);
+        assert_eq!(machine.world.content(FileId(0)).len(), LEN, "seed {seed}");
+    }
+}
+
+#[test]
 fn nobody_enters_what_is_closed() {
     let world = World::new(1);
     let (near, far) = world.socket_pair();
