@@ -222,3 +222,20 @@ fn room(program: &str) -> usize {
 fn an_image_on_a_device_is_filled_to_the_last_cluster_as_by_qemu_storage_daemon() {
     assert_eq!(room(TIDEMARK), room(QEMU));
 }
+
+#[test]
+fn zeroes_hide_the_image_below_also_when_they_were_written_without_it() {
+    for program in [TIDEMARK, QEMU] {
+        let make = "qemu-img create -q -f qcow2 below 1M; qemu-io -f qcow2 -c 'write -q -P 7 0 1M' below; \
+                    qemu-img create -q -f qcow2 -F qcow2 -b below new";
+        let (daemon, mut client, mut guest) = start(program, make, ", 'backing': null");
+        zero(&mut guest, 1, 2, true);
+        zero(&mut guest, 4, 1, false);
+        end(&daemon, &mut client, guest);
+        assert_eq!(clusters(&daemon), "-zz-z-----------", "{program}");
+        shell(
+            &daemon,
+            "qemu-io -f qcow2 -c 'read -q -P 0 64k 128k' -c 'read -q -P 0 256k 64k' -c 'read -q -P 7 0 64k' new",
+        );
+    }
+}

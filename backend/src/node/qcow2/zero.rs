@@ -2,13 +2,15 @@
 //!
 //! A cluster that is all zero needs none of its own; version 2 cannot say so of one with a backing file. A discard is
 //! advice: the parts of clusters at its ends are left alone, and what it takes away reads as zeroes afterwards, never as
-//! the backing file's content.
+//! the backing file's content. So it does above the backing file that the header names, too, if the image was opened
+//! without it: a backup is written like that and read with it.
 
 use super::entry::Entry;
 use super::header::bits;
 use super::image::Image;
 use super::journal::{self, Change};
 use super::l2::Pin;
+use super::map::Found;
 use crate::error::IoError;
 use crate::io::{Buf, Memory, byte_count};
 use crate::node::points::Points;
@@ -97,7 +99,13 @@ impl Image {
 
     /// Version 2 has no zero clusters: one without an entry shows the backing file's content.
     fn keeps_backing_content(&self) -> bool {
-        self.geometry.version < 3 && self.backing.is_some()
+        self.geometry.version < 3 && self.shows_another()
+    }
+
+    /// Whether a cluster without an entry shows the content of another image, now or when it is opened with the one that
+    /// its header names.
+    fn shows_another(&self) -> bool {
+        self.backing.is_some() || self.header().backing.is_some()
     }
 
     /// The first cluster that is whole from `offset` on.
@@ -119,7 +127,8 @@ impl Image {
         while at < end {
             let extent = self.locate(io, at, end - at).await?;
             let len = extent.len;
-            if !self.reads_as_zeroes(&extent) {
+            let hidden = extent.found != Found::Unallocated || !self.shows_another();
+            if !(hidden && self.reads_as_zeroes(&extent)) {
                 let memory = Memory::from(Buf::new(byte_count(len)));
                 let write = Request { kind: Kind::Write, fua: false, offset: at, len, memory };
                 self.write(io, write, points).await.1?;
@@ -151,7 +160,7 @@ impl Image {
     ) -> Result<(), IoError> {
         let geometry = self.geometry;
         let index = geometry.l1_index(first);
-        let without_table = !self.backing.is_some() && self.tables.l1(index) == 0;
+        let without_table = !self.shows_another() && self.tables.l1(index) == 0;
         if without_table {
             return Ok(());
         }
@@ -212,7 +221,7 @@ impl Image {
         let geometry = self.geometry;
         let zero = if geometry.version < 3 { 0 } else { geometry.zero_entry(None) };
         match before {
-            Entry::Unallocated if !self.backing.is_some() => None,
+            Entry::Unallocated if !self.shows_another() => None,
             Entry::Zero { host: None, .. } => None,
             Entry::Zero { host: Some(_), .. } if fate == Fate::Keep => None,
             Entry::Data { host, copied: true } if fate == Fate::Keep => Some(geometry.zero_entry(Some(host))),
@@ -222,7 +231,7 @@ impl Image {
 
     /// Version 2: clusters without a backing file lose their entries, others are written.
     async fn zero_old(&self, io: &Handle, first: u64, last: u64, points: &Points) -> Result<(), IoError> {
-        if self.backing.is_some() {
+        if self.shows_another() {
             let mut at = first;
             while at < last {
                 let end = (at + self.geometry.cluster()).min(last).min(self.length());

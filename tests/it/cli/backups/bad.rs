@@ -49,12 +49,12 @@ fn what_cannot_be_used_is_refused_with_its_name() {
     let vm = Vm::start((TIDEMARK, RAW, "true"), 93);
     vm.shell("mkdir letters empty; echo dear > letters/mother; touch file");
     let cases: [(&[&str], &str); 11] = [
-        (&["backup", "qmp", "--to", "letters"], "'letters' is not empty and has no manifest.json"),
+        (&["backup", "qmp", "--to", "letters"], "letters' is not empty and has no manifest.json"),
         (&["backup", "qmp", "--to", "file"], "file"),
         (&["backup", "qmp", "--to", "no/where"], "cannot make the directory 'no/where'"),
         (&["backup", "nobody", "--to", "new"], "nobody"),
         (&["backup", "qmp", "--to", "new", "--node", "m"], "there is no disk 'm'; the daemon exports: e"),
-        (&["backup", "list", "empty"], "'empty' is no backup directory"),
+        (&["backup", "list", "empty"], "empty' is no backup directory"),
         (&["backup", "verify", "missing"], "missing"),
         (&["backup", "prune", "empty", "--keep", "1"], "no backup directory"),
         (&["backup", "prune", "empty", "--keep", "0"], "0"),

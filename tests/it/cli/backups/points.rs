@@ -38,15 +38,16 @@ fn an_incremental_backup_takes_what_was_written_and_not_the_disk() {
         vm.load.within(0..1000);
         vm.load.steps(3000);
         vm.backup();
-        let stored = |vm: &Vm| vm.shell("du -k --apparent-size \"$(ls -t backups/*.qcow2 | head -1)\" | cut -f1");
-        let full: u64 = stored(&vm).trim().parse().unwrap();
+        let stored = |vm: &Vm, number: u64| -> u64 {
+            vm.shell(&format!("du -k backups/n-{number}.qcow2 | cut -f1")).trim().parse().unwrap()
+        };
         vm.load.within(0..60);
         vm.load.steps(100);
         vm.backup();
-        vm.load.within(0..60);
         vm.backup();
-        let incremental: u64 = stored(&vm).trim().parse().unwrap();
-        assert!(incremental * 4 < full, "{server:?}: {incremental} KiB after {full} KiB");
+        let (full, incremental) = (stored(&vm, 1), stored(&vm, 3));
+        let list = vm.succeed(&["backup", "list", "backups"]);
+        assert!(incremental * 4 < full, "{server:?}: {list}");
         vm.check_points();
     }
 }
