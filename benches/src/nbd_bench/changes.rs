@@ -3,9 +3,9 @@
 //!
 //! The image has the bitmap stored in it. The raw file, which is all holes, gets it from that image.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -73,7 +73,7 @@ pub fn run(format: Format, options: &Options, machine: &Machine, report: &mut Re
             print_progress(round, options.pairs(), peer.name());
             for (series, (_, asker)) in series.iter_mut().zip(ASKERS) {
                 let before = CpuTime::of(server.daemon.pid())?;
-                series.seconds.push(asker.ask(server)?);
+                series.seconds.push(asker.ask(server, dir.path())?);
                 let cpu_ns = CpuTime::of(server.daemon.pid())?.since(&before);
                 series.cpu_ms.push(as_f64(cpu_ns) / 1e6);
             }
@@ -107,35 +107,38 @@ fn serve(peer: Peer, format: Format, dir: &Path, options: &Options, machine: &Ma
 }
 
 impl Asker {
-    /// The seconds that it takes.
-    fn ask(self, server: &Server) -> Result<f64> {
+    /// The seconds that it takes; `dir` is for what it says.
+    fn ask(self, server: &Server, dir: &Path) -> Result<f64> {
         let context = format!("qemu:dirty-bitmap:{NAME}");
         let (seconds, marked) = match self {
-            Asker::Nbdinfo => {
-                let start = Instant::now();
-                let mut command = Command::new("nbdinfo");
-                let text = output(
-                    command.arg(format!("--map={context}")).arg(server.uri()),
-                    "nbdinfo (Debian package libnbd-bin)",
-                )?;
-                let seconds = start.elapsed().as_secs_f64();
-                let marked = text.split(|byte| *byte == b'\n').filter(|line| line.ends_with(b"dirty")).count();
-                (seconds, marked as u64)
-            }
-            Asker::Reader => {
-                let mut command = Command::new("/usr/bin/python3");
-                let text = output(
-                    command.args(["-c", READER, &context, server.uri()]),
-                    "python3 (Debian package python3-libnbd)",
-                )?;
-                let text = String::from_utf8(text)?;
-                let (seconds, marked) = text.trim().split_once(' ').context("the reader prints two numbers")?;
-                (seconds.parse()?, marked.parse()?)
-            }
+            Asker::Nbdinfo => nbdinfo(&context, server, &dir.join("map"))?,
+            Asker::Reader => reader(&context, server)?,
         };
         anyhow::ensure!(marked == MARKED, "{marked} extents are told to be marked, {MARKED} are");
         Ok(seconds)
     }
+}
+
+/// The seconds that it takes, and how many extents are marked. Its text is some 80 MB, so no pipe has it.
+fn nbdinfo(context: &str, server: &Server, map: &Path) -> Result<(f64, u64)> {
+    let start = Instant::now();
+    let mut command = Command::new("nbdinfo");
+    command.arg(format!("--map={context}")).arg(server.uri()).stdin(Stdio::null()).stdout(File::create(map)?);
+    let status = command.status().context("cannot run nbdinfo (Debian package libnbd-bin)")?;
+    let seconds = start.elapsed().as_secs_f64();
+    anyhow::ensure!(status.success(), "nbdinfo failed: {status}");
+    let text = fs::read(map)?;
+    let marked = text.split(|byte| *byte == b'\n').filter(|line| line.ends_with(b"dirty")).count();
+    Ok((seconds, marked as u64))
+}
+
+/// The same of a reader that only asks.
+fn reader(context: &str, server: &Server) -> Result<(f64, u64)> {
+    let mut command = Command::new("/usr/bin/python3");
+    command.args(["-c", READER, context, server.uri()]);
+    let text = String::from_utf8(output(&mut command, "python3 (Debian package python3-libnbd)")?)?;
+    let (seconds, marked) = text.trim().split_once(' ').context("the reader prints two numbers")?;
+    Ok((seconds.parse()?, marked.parse()?))
 }
 
 fn show(entrants: &[Entrant], report: &mut Report) {

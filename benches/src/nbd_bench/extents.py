@@ -16,22 +16,23 @@ handle = nbd.NBD()
 handle.add_meta_context(context)
 handle.connect_uri(uri)
 size = handle.get_size()
-at = marked = 0
-in_mark = False
+replies = []
 
 
 def take(name, offset, entries, error):
-    """Counts what begins to be marked; a mark may go on from one reply to the next."""
-    global at, marked, in_mark
-    if name != context:
-        return
-    for flags in entries[1::2]:
-        marked += flags and not in_mark
-        in_mark = bool(flags)
-    at = offset + sum(entries[0::2])
+    """Lengths and flags by turns; there may be fewer than were asked for."""
+    if name == context:
+        replies.append(entries)
 
 
+at = 0
 start = time.monotonic()
 while at < size:
     handle.block_status(min(STEP, size - at), at, take)
-print(time.monotonic() - start, marked)
+    at += sum(replies[-1][0::2])
+seconds = time.monotonic() - start
+
+# A mark may go on from one reply to the next.
+flags = [0] + [flag for entries in replies for flag in entries[1::2]]
+marked = sum(now and not before for before, now in zip(flags, flags[1:]))
+print(seconds, marked)
