@@ -10,12 +10,13 @@ use super::negotiate::{Agreed, negotiate};
 use super::options::NbdClientOptions;
 use super::session::{Lost, Session};
 use crate::error::IoError;
-use crate::io::Memory;
+use crate::io::{Memory, Socket};
 use crate::nbd_wire::transmission::export_flags;
 use crate::reactor::Handle;
 use crate::stream::{Reader, Stream};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -26,8 +27,8 @@ const DEPTH: usize = 16;
 const SECOND: u64 = 1_000_000_000;
 /// Nanoseconds between attempts at most.
 const PAUSE_MAX: u64 = 16 * SECOND;
-/// Nanoseconds that an attempt may take from the first byte to the last of the handshake.
-const HANDSHAKE_MAX: u64 = 30 * SECOND;
+/// Nanoseconds that an attempt may take, up to the last byte of the handshake.
+const ATTEMPT_MAX: u64 = 30 * SECOND;
 
 /// Nanoseconds that a server is given to hear that it is not asked any more.
 const GOODBYE_MAX: u64 = 2 * SECOND;
@@ -123,6 +124,7 @@ impl Core {
             // Who reads the replies has been there first, or is there now: what is to be hoped for is known.
             self.lose(&session);
             if self.hope.get() != Hope::Waits && self.sessions.borrow().is_empty() {
+                self.redial();
                 break (Vec::new(), Err(IoError::Io));
             }
         };
@@ -190,7 +192,7 @@ impl Core {
 
     /// Has a connection made, if nobody is about it.
     fn redial(self: &Rc<Self>) {
-        if self.dialing.replace(true) {
+        if self.hope.get() == Hope::Gone || self.dialing.replace(true) {
             return;
         }
         let core = self.clone();
@@ -198,7 +200,9 @@ impl Core {
             let mut pause = SECOND;
             while core.hope.get() != Hope::Gone && core.sessions.borrow().is_empty() {
                 let Err(error) = core.connect(None).await else { break };
-                tracing::warn!(server = core.options.uri(), error, "the NBD server cannot be reached");
+                if pause == SECOND {
+                    tracing::warn!(server = core.options.uri(), error, "the NBD server cannot be reached");
+                }
                 core.io.sleep_until(core.io.read_clock().saturating_add(pause)).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
@@ -208,10 +212,10 @@ impl Core {
 
     /// One attempt at a connection, that takes no longer than until `limit`.
     async fn connect(self: &Rc<Self>, limit: Option<u64>) -> Result<Agreed, String> {
-        let socket = Arc::new(self.dial.dial().await?);
-        let patience = self.io.read_clock().saturating_add(HANDSHAKE_MAX);
-        let patience =
-            limit.filter(|_| !self.options.open_timeout.is_zero()).map_or(patience, |limit| limit.min(patience));
+        let patience = self.io.read_clock().saturating_add(ATTEMPT_MAX);
+        let limit = limit.filter(|_| !self.options.open_timeout.is_zero());
+        let patience = limit.map_or(patience, |limit| limit.min(patience));
+        let socket = Arc::new(self.dial_until(patience).await?);
         let (io, watched) = (self.io.clone(), Arc::downgrade(&socket));
         let through = Rc::new(Cell::new(false));
         let is_through = through.clone();
@@ -227,6 +231,19 @@ impl Core {
         let (stream, agreed) = checked.inspect_err(|_| socket.shutdown())?;
         self.begin(stream, agreed);
         Ok(agreed)
+    }
+
+    async fn dial_until(&self, limit: u64) -> Result<Socket, String> {
+        let mut dialing = self.dial.dial();
+        let mut patience = pin!(self.io.sleep_until(limit));
+        std::future::poll_fn(|cx| match dialing.as_mut().poll(cx) {
+            Poll::Ready(dialed) => Poll::Ready(dialed),
+            Poll::Pending => {
+                let text = || Err(format!("Failed to connect to '{}': Connection timed out", self.options.uri()));
+                patience.as_mut().poll(cx).map(|()| text())
+            }
+        })
+        .await
     }
 
     /// Whether it is still the disk that it was.

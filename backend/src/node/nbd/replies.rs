@@ -3,7 +3,8 @@
 use super::session::{Lost, Session};
 use crate::error::IoError;
 use crate::nbd_wire::transmission::{
-    Chunk, Command, Failure, Headers, Hole, REPLY_DONE, ReplyHead, Status, WireError, chunk_kind, from_wire,
+    Chunk, Command, Failure, Headers, Hole, REPLY_DONE, ReplyHead, STATUS_EXTENTS_MAX, Status, WireError, chunk_kind,
+    from_wire,
 };
 use crate::stream::Reader;
 
@@ -122,6 +123,10 @@ async fn take_status(session: &Session, reader: &mut Reader, chunk: Chunk) -> Re
         return Err(broken("Protocol error: block status of a form that was not agreed on"));
     }
     let (head, each) = Status::sizes(headers);
+    // Before any of it is waited for.
+    if chunk.len > head + each * STATUS_EXTENTS_MAX as u64 {
+        return Err(WireError::Length.into());
+    }
     let looked_at = chunk.len.min(head + each * EXTENTS_MAX);
     let mut payload = vec![0; crate::io::byte_count(looked_at)];
     reader.read_exact(&mut payload).await?;

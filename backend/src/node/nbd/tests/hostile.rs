@@ -116,7 +116,8 @@ fn whatever_a_server_greets_with_opening_ends() {
     let noise = (0..100).map(|_| {
         let mut bytes = b"NBDMAGICIHAVEOPT\0\x03\x00\x03\xe8\x89\x04\x55\x65\xa9\0\0\0\x0b".to_vec();
         bytes.truncate(random.usize(0..bytes.len()));
-        bytes.extend(std::iter::repeat_with(|| random.u8(..)).take(random.usize(0..200)));
+        let len = random.usize(0..200);
+        bytes.extend(std::iter::repeat_with(|| random.u8(..)).take(len));
         bytes
     });
     for greeting in greetings.into_iter().chain(noise.collect::<Vec<_>>()) {
