@@ -59,3 +59,30 @@ impl Drop for Share {
         waiting.into_iter().for_each(Waker::wake);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::Context;
+
+    /// A request's part, if it can be had at once.
+    fn take(budget: &Rc<Budget>, bytes: u64) -> Option<Share> {
+        match pin!(budget.take(bytes)).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(share) => Some(share),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn sixteen_requests_or_64_mib_are_under_way_and_no_more() {
+        let budget = Rc::new(Budget::default());
+        let mut requests: Vec<_> = (0..16).map(|_| take(&budget, 4096).expect("there is room")).collect();
+        assert!(take(&budget, 0).is_none(), "a seventeenth");
+        requests.truncate(2);
+        assert!(take(&budget, BYTES_MAX - 8191).is_none(), "a byte too many");
+        assert!(take(&budget, BYTES_MAX - 8192).is_some());
+        requests.clear();
+        assert!(take(&budget, BYTES_MAX).is_some(), "all was given back");
+    }
+}

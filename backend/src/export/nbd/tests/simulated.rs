@@ -113,13 +113,15 @@ fn a_connection_cut_at_any_byte_leaves_what_was_acknowledged_and_nobody_waiting(
         let acknowledged = Rc::new(RefCell::new(Vec::new()));
         let ended = Rc::new(Cell::new(false));
         let mut stream = machine.connect(Some(cut));
-        let (done, end) = (acknowledged.clone(), ended.clone());
+        let (done, end, world) = (acknowledged.clone(), ended.clone(), machine.world.clone());
         machine.reactor.handle().spawn(async move {
             let mut goes_on = choose(&mut stream).await;
             for block in 0..8u8 {
                 let at = u64::from(block) * BLOCK as u64;
                 goes_on = goes_on && ask(&mut stream, Command::Write, at, BLOCK as u64, &[block + 1; BLOCK]).await;
                 if goes_on {
+                    let (content, at) = (world.content(FileId(0)), usize::from(block) * BLOCK);
+                    assert!(content[at..at + BLOCK] == [block + 1; BLOCK], "seed {seed}: block {block} too early");
                     done.borrow_mut().push(block);
                 }
             }
