@@ -353,10 +353,14 @@ fn inherited(child: &NodeOptions, parent: &NodeOptions) -> NodeOptions {
     }
 }
 
-/// QEMU's `id_wellformed`: a letter, then letters, digits, `-`, `.`, `_`; names end before 32 characters.
-pub(crate) fn is_identifier(name: &str) -> bool {
+/// Whether a node may have this name: an identifier of less than 32 characters.
+fn is_identifier(name: &str) -> bool {
+    is_well_formed(name) && name.len() < 32
+}
+
+/// QEMU's `id_wellformed`: a letter, then letters, digits, `-`, `.`, `_`.
+pub(crate) fn is_well_formed(name: &str) -> bool {
     let mut chars = name.chars();
     chars.next().is_some_and(|first| first.is_ascii_alphabetic())
         && chars.all(|char| char.is_ascii_alphanumeric() || matches!(char, '-' | '.' | '_'))
-        && name.len() < 32
 }

@@ -218,7 +218,7 @@ impl Exports {
 }
 
 fn check_id(id: &str, running: &[Running]) -> Result<(), ExportError> {
-    if !crate::graph::is_identifier(id) {
+    if !crate::graph::is_well_formed(id) {
         return Err(ExportError::InvalidId);
     }
     match running.iter().any(|export| export.id() == id) {
