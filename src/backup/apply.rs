@@ -40,10 +40,19 @@ impl Apply {
     /// # Errors
     /// The storage's.
     pub async fn run(&self, io: &Handle) -> Result<()> {
-        let mut at = 0;
-        while at < self.source.length() {
+        self.range(io, 0, self.source.length()).await?;
+        self.flush(io).await
+    }
+
+    /// Copies the bytes from `at` to `end`, of which only the disk's end need not be one of a block.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub async fn range(&self, io: &Handle, mut at: u64, end: u64) -> Result<()> {
+        while at < end {
             let found = run_at(io, &self.source, self.below, at).await;
             let (len, run) = found.map_err(|error| failed("read", &self.source_path, at, error))?;
+            let len = len.min(end - at);
             let len = match run {
                 Run::Data => self.copy(io, at, len.min(PIECE)).await?,
                 Run::Zero if !self.is_empty => {
@@ -54,6 +63,14 @@ impl Apply {
             at += len;
             self.done.store(at, Ordering::Relaxed);
         }
+        Ok(())
+    }
+
+    /// Makes the target stable.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub async fn flush(&self, io: &Handle) -> Result<()> {
         self.change(io, Kind::Flush, 0, 0, None).await.map(drop)
     }
 

@@ -14,11 +14,13 @@ mod manifest;
 mod offline;
 mod plan;
 mod prune;
+mod pull;
 mod restore;
 mod run;
 mod seal;
 mod server;
 mod sums;
+mod uri;
 mod verify;
 
 use anyhow::Context as _;
@@ -32,6 +34,7 @@ use std::process::ExitCode;
     subcommand_negates_reqs = true,
     disable_help_subcommand = true,
     override_usage = "tidemark backup <SOCKET> --to <DIR> [--node <NODE>]... [--full]\n       \
+                      tidemark backup --nbd <URI> --to <DIR> [--bitmap <BITMAP> --since <POINT>]\n       \
                       tidemark backup list <DIR>\n       \
                       tidemark backup verify <DIR>\n       \
                       tidemark backup prune <DIR> --keep <N>\n       \
@@ -50,7 +53,7 @@ pub struct BackupOptions {
     #[command(subcommand)]
     task: Option<Task>,
     /// Control socket of the daemon that has the disks.
-    #[arg(required = true)]
+    #[arg(required_unless_present = "nbd")]
     socket: Option<PathBuf>,
     /// Directory of the backups; it is made if it is not there. The daemon has to see it under the same name.
     #[arg(long, value_name = "DIR", required = true)]
@@ -62,6 +65,16 @@ pub struct BackupOptions {
     /// Make a full backup, whatever is there.
     #[arg(long)]
     full: bool,
+    /// Read one disk from any NBD server instead: nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH. What it shows
+    /// has to stand still, as with libvirt's pull mode. --node says what the disk is called in DIR, its export if absent.
+    #[arg(long, value_name = "URI", conflicts_with = "socket")]
+    nbd: Option<String>,
+    /// Read what this bitmap of the server marks, and not all.
+    #[arg(long, value_name = "BITMAP", requires_all = ["nbd", "since"], conflicts_with = "full")]
+    bitmap: Option<String>,
+    /// The point in DIR since which that bitmap has recorded, which has to be the disk's newest: only you know.
+    #[arg(long, value_name = "POINT", requires = "bitmap")]
+    since: Option<u64>,
 }
 
 /// What is done with a directory of backups.
@@ -84,6 +97,7 @@ enum Task {
 pub fn run(options: &BackupOptions) -> anyhow::Result<ExitCode> {
     crate::logging::start(Some(crate::logging::Level::Warn));
     match &options.task {
+        None if options.nbd.is_some() => pull::pull(options).map(|()| ExitCode::SUCCESS),
         None => {
             let socket = options.socket.as_deref().context("SOCKET says which daemon has the disks")?;
             Ok(match run::run(socket, options)? {

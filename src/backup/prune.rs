@@ -74,7 +74,8 @@ pub fn run(options: &PruneOptions) -> Result<()> {
         directory.remove_garbage()?;
     }
     let left = directory.manifest.points.len();
-    inspect::print(&format!("{first} points removed, {left} left\n"))
+    let points = if first == 1 { "point" } else { "points" };
+    inspect::print(&format!("{first} {points} removed, {left} left\n"))
 }
 
 /// The index of the oldest point that stays.

@@ -67,7 +67,7 @@ pub fn run(socket: &Path, options: &BackupOptions) -> Result<End> {
     let mut run = Run { daemon, directory, context, interrupt, prefix, parts: Vec::new(), published: false };
     run.plan(&disks, options.full)?;
     match run.make() {
-        Ok(point) => run.tell(&point).map(|()| End::Complete),
+        Ok(point) => tell(&run.directory, &point).map(|()| End::Complete),
         Err(error) => {
             let left = run.abandon().map_or_else(|error| format!("; {error:#}"), |()| String::new());
             match run.interrupt.signal() {
@@ -208,7 +208,7 @@ impl Run {
         });
         let actions = bitmaps.chain(jobs).collect();
         server::transact(&mut self.daemon, actions).context("the backup does not start")?;
-        Ok(Timestamp::from_second(Timestamp::now().as_second()).context("there is no such time")?.to_string())
+        now()
     }
 
     /// What the daemon calls the point in time, of each disk.
@@ -309,20 +309,6 @@ impl Run {
         }
     }
 
-    fn tell(&self, point: &Point) -> Result<()> {
-        let mut text = format!("point {} of {} in '{}'\n", point.number, point.time, self.directory.path().display());
-        for entry in &point.disks {
-            let bytes = std::fs::metadata(self.directory.file(&entry.file)).map_or(0, |meta| offline::allocated(&meta));
-            let (disk, file, bytes) = (inspect::printable(&entry.disk), &entry.file, size(bytes));
-            let kind = match &entry.full_because {
-                Some(because) => format!("full, because {because}"),
-                None => "incremental".to_owned(),
-            };
-            text += &format!("  {disk}: {bytes} in '{file}', {kind}\n");
-        }
-        inspect::print(&text)
-    }
-
     /// Removes what there is of a point that is not published, here and in the daemon if that is still there. What may
     /// be published stays as it is for the next run, which reads what the storage has.
     fn abandon(&mut self) -> Result<()> {
@@ -344,4 +330,30 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// Says what a point has.
+///
+/// # Errors
+/// Nobody can read it.
+pub fn tell(directory: &Directory, point: &Point) -> Result<()> {
+    let mut text = format!("point {} of {} in '{}'\n", point.number, point.time, directory.path().display());
+    for entry in &point.disks {
+        let bytes = std::fs::metadata(directory.file(&entry.file)).map_or(0, |meta| offline::allocated(&meta));
+        let (disk, file, bytes) = (inspect::printable(&entry.disk), &entry.file, size(bytes));
+        let kind = match &entry.full_because {
+            Some(because) => format!("full, because {because}"),
+            None => "incremental".to_owned(),
+        };
+        text += &format!("  {disk}: {bytes} in '{file}', {kind}\n");
+    }
+    inspect::print(&text)
+}
+
+/// This moment, as manifests have it.
+///
+/// # Errors
+/// None in practice: the clock is off by thousands of years.
+pub fn now() -> Result<String> {
+    Ok(Timestamp::from_second(Timestamp::now().as_second()).context("there is no such time")?.to_string())
 }

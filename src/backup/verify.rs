@@ -57,7 +57,12 @@ fn tell(directory: &Directory, entry: &Entry, found: &[String]) -> Result<()> {
     let spoiled = manifest.points.iter().filter(|point| point.disk(&entry.disk).is_some_and(needs));
     let spoiled: Vec<_> = spoiled.map(|point| point.number.to_string()).collect();
     let path = directory.file(&entry.file);
-    let lines = found.iter().map(|line| format!("'{}': {line}\n", path.display()));
+    // What could not be read at all says itself which file that is.
+    let name = format!("'{}", directory.path().display());
+    let lines = found.iter().map(|line| match line.contains(&name) {
+        true => format!("{line}\n"),
+        false => format!("'{}': {line}\n", path.display()),
+    });
     let (disk, spoiled) = (printable(&entry.disk), spoiled.join(", "));
     inspect::print(&(lines.collect::<String>() + &format!("    disk {disk} is spoiled in points {spoiled}\n")))
 }

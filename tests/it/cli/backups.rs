@@ -6,6 +6,7 @@ mod damage;
 mod disks;
 mod kill;
 mod points;
+mod pull;
 mod restore;
 mod vm;
 mod why;
