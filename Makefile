@@ -10,6 +10,8 @@
 #   make qcow2-kill  the daemon of qcow2 images killed under load ROUNDS=n times (200)
 #   make changes-kill  the daemon of images with persistent bitmaps killed under load ROUNDS=n times (200), backups made
 #                    by these bitmaps compared with the disk; about ten minutes
+#   make backup-kill a directory of backups: one full, nine incremental under load, pruned, restored, the program killed
+#                    ROUNDS=n times (200: 50 for each of both daemons with raw and qcow2 disks)
 #   make fuzz        bytes that libFuzzer makes up, to what reads untrusted bytes: SECONDS_EACH=n for each (60)
 #   make qcow2-cuts  power cuts at any write of recorded loads of qcow2 images: CUTS=n cuts (10000), from recording
 #                    START=s on (0)
@@ -133,6 +135,12 @@ qcow2-kill:
 changes-kill:
 	@.ci/install 'qemu-utils: qemu-img makes and checks the images'
 	TMPDIR=$(SCRATCH) ROUNDS=$(ROUNDS) cargo test --locked -p tidemark --test it bitmaps_lose_their_daemon -- --nocapture
+
+.PHONY: backup-kill
+backup-kill:
+	@.ci/install 'qemu-utils: qemu-img makes and compares the images, qemu-storage-daemon is backed up from, too'
+	TMPDIR=$(SCRATCH) ROUNDS=$(ROUNDS) cargo test --locked -p tidemark --test it \
+	  a_directory_is_good_whenever -- --nocapture
 
 CUTS ?= 10000
 
