@@ -172,7 +172,11 @@ fn apply(
     let wants_help = matches!(given.value.as_str(), "help" | "?");
     let Some(id) = given.id else { return Err("Unexpected argument".into()) };
     match id {
-        Id::Object if wants_help => return Ok(Some("List of user creatable objects:\n  authz-list\n  authz-simple\n  iothread\n  tls-creds-x509")),
+        Id::Object if wants_help => {
+            return Ok(Some(
+                "List of user creatable objects:\n  authz-list\n  authz-simple\n  iothread\n  tls-creds-x509",
+            ));
+        }
         Id::Chardev if wants_help => return Ok(Some("Available chardev backend types: \n  socket")),
         Id::Blockdev | Id::Export | Id::Monitor | Id::NbdServer if wants_help => {
             return Err("Help is not available for this option".into());
