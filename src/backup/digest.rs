@@ -9,6 +9,7 @@ use anyhow::Result;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tidemark_backend::io::byte_count;
 use tidemark_backend::node::Node;
 use tidemark_backend::reactor::Handle;
 
@@ -28,7 +29,7 @@ pub async fn write(io: &Handle, node: &Node, path: &Path, writer: &mut Writer, d
             }
             Run::Data => {
                 let bytes = read(io, node, at, len).await.map_err(|error| failed("read", path, at, error))?;
-                for (block, bytes) in (at / BLOCK..).zip(bytes.as_slice().chunks(BLOCK as usize)) {
+                for (block, bytes) in (at / BLOCK..).zip(bytes.as_slice().chunks(byte_count(BLOCK))) {
                     writer.push(Record { first: block, count: 1, content: Content::of(bytes) })?;
                 }
             }
@@ -97,7 +98,7 @@ impl Comparison<'_> {
             return Ok(len);
         }
         let len = len.min(PIECE);
-        for start in (at..at + len).step_by(BLOCK as usize) {
+        for start in (at..at + len).step_by(byte_count(BLOCK)) {
             let range = start..(start + BLOCK).min(at + len);
             reader.skip_to(start / BLOCK)?;
             let (expected, _) = self.expected(start, reader);

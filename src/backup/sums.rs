@@ -14,6 +14,7 @@ use ring::digest::{Context, Digest, SHA256, digest};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
+use tidemark_backend::io::byte_count;
 
 /// What the file begins with.
 const MAGIC: [u8; 16] = *b"tidemark sums 1\n";
@@ -216,7 +217,7 @@ impl Reader {
 
 fn digest_of(file: &mut BufReader<File>) -> std::io::Result<String> {
     let mut context = Context::new(&SHA256);
-    let mut buffer = vec![0; BLOCK as usize];
+    let mut buffer = vec![0; byte_count(BLOCK)];
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok(hex(&context.finish())),

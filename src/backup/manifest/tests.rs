@@ -65,7 +65,7 @@ fn what_contradicts_itself_or_leads_elsewhere_is_refused() {
         (|it| it.format = "other".to_owned(), "not the manifest"),
         (|it| it.id = "../..".to_owned(), "8 hexadecimal"),
         (|it| it.next = 5, "point 5 is out of order"),
-        (|it| it.points.swap(0, 1), "point 1 is out of order"),
+        (|it| it.points[1].number = 1, "point 1 is out of order"),
         (|it| it.points[0].disks[0].file = "/etc/passwd".to_owned(), "no name of a file"),
         (|it| it.points[0].disks[0].checksums.file = "..".to_owned(), "no name of a file"),
         (|it| it.points[0].disks[0].file = "nbd:x".to_owned(), "no name of a file"),
