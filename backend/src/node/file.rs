@@ -5,6 +5,7 @@
 //! kernel dropped then cannot be known, so no later write or flush is acknowledged.
 
 mod bounce;
+mod extent;
 mod flush;
 mod mode;
 mod open;
@@ -51,6 +52,7 @@ pub struct File {
     cannot_unmap: AtomicBool,
     cannot_zero: AtomicBool,
     discards: zero::Discards,
+    known: extent::Known,
 }
 
 impl File {
@@ -150,15 +152,6 @@ impl File {
         }
     }
 
-    /// How far the file is all hole or may be data. Block devices cannot tell.
-    pub(super) async fn extent(&self, io: &Handle, offset: u64, len: u64) -> Result<(u64, bool), IoError> {
-        if self.block_device {
-            return Ok((len, true));
-        }
-        let (op, result) = io.run(Op::bare(OpKind::Extent { data: true }, self.id(), offset, len)).await;
-        result.map(|()| (op.len, op.kind == OpKind::Extent { data: true }))
-    }
-
     /// Makes the file at least `end` bytes long, if it is not; `known` is its length so far, and kept up.
     pub(super) async fn grow(&self, io: &Handle, end: u64, known: &AtomicU64) -> Result<(), IoError> {
         let _turn = self.growing.lock(0..1).await;
@@ -184,6 +177,7 @@ impl File {
             return Err(IoError::Io);
         }
         io.run(Op::bare(OpKind::Cut, self.id(), end, 0)).await.1?;
+        self.known.forget();
         known.store(end, Ordering::Release);
         Ok(())
     }

@@ -3,6 +3,7 @@
 mod bench;
 mod blkdebug;
 mod direct;
+mod extent;
 mod flush;
 mod graph;
 mod lock;

@@ -51,6 +51,7 @@ impl File {
             cannot_unmap: AtomicBool::new(false),
             cannot_zero: AtomicBool::new(false),
             discards: Default::default(),
+            known: Default::default(),
         };
         Ok((file, length))
     }

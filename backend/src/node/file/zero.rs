@@ -33,6 +33,7 @@ impl File {
     /// Makes a range read as zeroes.
     pub(super) async fn zero(&self, io: &Handle, offset: u64, len: u64, unmap: bool) -> Result<(), IoError> {
         if unmap && let Some(result) = self.attempt(io, OpKind::Zero { unmap }, offset, len, &self.cannot_unmap).await {
+            self.known.forget();
             return result;
         }
         let keep = OpKind::Zero { unmap: false };
@@ -45,6 +46,7 @@ impl File {
     /// Gives a range's space back. A discard is advice: storage that cannot is no error.
     pub(super) async fn give_back(&self, io: &Handle, offset: u64, len: u64) -> Result<(), IoError> {
         let result = self.attempt(io, OpKind::Discard, offset, len, &self.cannot_unmap).await;
+        self.known.forget();
         self.discards.count(len, result == Some(Ok(())));
         result.unwrap_or(Ok(()))
     }

@@ -5,7 +5,7 @@ use crate::graph::Graph;
 use crate::io::sim::{Faults, PortId, World};
 use crate::io::{Buf, FileId, Memory};
 use crate::node::options::{Discard, DriverOptions, FileOptions, Locking};
-use crate::node::{Driver, File, Kind, Node, NodeOptions, Outcome, Request};
+use crate::node::{Driver, File, Kind, Node, NodeOptions, Outcome, Request, Status};
 use crate::reactor::Reactor;
 use std::cell::RefCell;
 use std::path::Path;
@@ -109,6 +109,20 @@ impl Bench {
         self.reactors[0].1.handle().spawn(async move {
             let Driver::File(file) = node.driver() else { unreachable!("a file") };
             *revived.borrow_mut() = Some(file.revive(&handle).await);
+            *slot.borrow_mut() = Some((Memory::empty(), Ok(())));
+        });
+        self.finish(&[&done]);
+        result.take().unwrap()
+    }
+
+    /// What is known of the content from `offset` on.
+    pub fn status(&mut self, node: &Arc<Node>, offset: u64, len: u64) -> Result<Status, IoError> {
+        let result = Rc::new(RefCell::new(None));
+        let (node, handle, status) = (node.clone(), self.reactors[0].1.handle().clone(), result.clone());
+        let done = Slot::default();
+        let slot = done.clone();
+        self.reactors[0].1.handle().spawn(async move {
+            *status.borrow_mut() = Some(node.status(&handle, offset, len).await);
             *slot.borrow_mut() = Some((Memory::empty(), Ok(())));
         });
         self.finish(&[&done]);
