@@ -23,6 +23,9 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 /// How often it is asked, and how many times before it counts as gone.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMES: u32 = 6;
+/// Bytes of replies that wait in a UNIX socket; the system counts them twice. In what it gives by default a reply of
+/// 256 KiB, as clients that copy disks ask for, has no room: it would wait half-way for the client.
+const SEND_BUFFER: usize = 2 * 1024 * 1024;
 
 struct Stop {
     event: OwnedFd,
@@ -94,6 +97,9 @@ fn greet(connection: OwnedFd, server: &Arc<ServerShared>, pool: &Arc<Pool>) -> i
         sockopt::set_tcp_keepintvl(&connection, KEEPALIVE_EVERY)?;
         sockopt::set_tcp_keepcnt(&connection, KEEPALIVE_TIMES)?;
         sockopt::set_socket_keepalive(&connection, true)?;
+    } else {
+        // As much as the system allows, even if that is less.
+        let _ = sockopt::set_socket_send_buffer_size(&connection, SEND_BUFFER);
     }
     let socket = Arc::new(Socket::new(server.files(), connection)?);
     // None once the server is being stopped.
