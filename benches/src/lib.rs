@@ -1,8 +1,8 @@
 //! What the benchmarks of whole daemons share: starting one, a guest that loads it, statistics, tables.
 //!
 //! Daemons are reached through their command line, a control socket and vhost-user sockets only; nothing here knows how
-//! one is built, nor what is measured with it. `macro-bench` measures the data path, `points-bench` points in time, `qcow2-bench` images,
-//! `nbd-bench` the NBD server.
+//! one is built, nor what is measured with it. `macro-bench` measures the data path, `points-bench` points in time,
+//! `qcow2-bench` images, `nbd-bench` the NBD server.
 
 pub mod case;
 pub mod clocked;

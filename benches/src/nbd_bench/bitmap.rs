@@ -1,7 +1,7 @@
 //! An image with a stored bitmap of which every sixteenth block is marked.
 //!
-//! QEMU makes the image and the bitmap, and finds room for all of its bits: one block is marked for each cluster of them.
-//! Those clusters then get other bits, in place.
+//! QEMU makes the image and the bitmap, and finds room for all of its bits: one block is marked for each cluster of
+//! them. Those clusters then get other bits, in place.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

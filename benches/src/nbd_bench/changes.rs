@@ -1,5 +1,5 @@
-//! What has changed on a disk of 1 TiB: all extents of a bitmap with a million marks, as `nbdinfo --map` asks for them and
-//! as a reader with requests of 4 GiB does.
+//! What has changed on a disk of 1 TiB: all extents of a bitmap with a million marks, as `nbdinfo --map` asks for them
+//! and as a reader with requests of 4 GiB does.
 //!
 //! The image has the bitmap stored in it. The raw file, which is all holes, gets it from that image.
 

@@ -1,9 +1,9 @@
-//! `make bench`: the NBD server beside qemu-storage-daemon's, for clients that copy a disk, for clients that use it, and
-//! for clients that ask what has changed.
+//! `make bench`: the NBD server beside qemu-storage-daemon's, for clients that copy a disk, that use it, and that ask
+//! what has changed.
 //!
 //! Everything compared takes turns within one run; what is reported is the median over the rounds of the ratios of
-//! neighbouring measurements, with its 95 % interval, beside the target it has. Clients come by a UNIX socket and have the
-//! other core, with all their threads.
+//! neighbouring measurements, with its 95 % interval, beside the target it has. Clients come by a UNIX socket and have
+//! the other core, with all their threads.
 
 mod bitmap;
 mod changes;
