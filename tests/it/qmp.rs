@@ -15,5 +15,5 @@ mod locks;
 mod options;
 mod python;
 mod resize;
-mod schema;
+pub mod schema;
 mod scripts;

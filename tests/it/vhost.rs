@@ -19,6 +19,7 @@ mod malformed;
 mod memory;
 mod messages;
 mod qcow2;
+pub mod record;
 mod reopen;
 mod requests;
 mod stop;

@@ -9,6 +9,7 @@ use std::ops::Range;
 use fastrand::Rng;
 use tidemark_frontend::{Completion, Device, GuestBuf, GuestMemory, Queue, Request, Status};
 
+use super::record::Record;
 use crate::cli::process::TIMEOUT;
 
 /// Bytes of a block.
@@ -44,6 +45,8 @@ pub struct Load {
     stride: u64,
     /// The blocks that new requests go to.
     window: Range<usize>,
+    /// All writes, if they are to be known later.
+    record: Option<Record>,
     rng: Rng,
     completed: u64,
     overtaken: u64,
@@ -72,6 +75,7 @@ impl Load {
             taken: vec![false; BLOCKS],
             stride: u64::from(BLOCK),
             window: 0..BLOCKS,
+            record: None,
             rng: Rng::with_seed(seed),
             completed: 0,
             overtaken: 0,
@@ -86,6 +90,16 @@ impl Load {
     /// Uses no others than these blocks from now on; more than all queues have in flight.
     pub fn within(&mut self, blocks: Range<usize>) {
         self.window = blocks;
+    }
+
+    /// Keeps a record from now on, when nothing is under way.
+    pub fn keep_record(&mut self) {
+        self.record = Some(Record::default());
+    }
+
+    /// The record.
+    pub fn record(&self) -> &Record {
+        self.record.as_ref().expect("a record is kept")
     }
 
     /// Takes buffers from other memory from now on.
@@ -221,6 +235,9 @@ impl Load {
         let request = if write {
             self.model[block] = self.rng.u64(1..);
             self.possible[block].push(self.model[block]);
+            if let Some(record) = &mut self.record {
+                record.submit(block, self.model[block]);
+            }
             self.memory.write(buf.addr, &contents(self.model[block])).unwrap();
             Request::Write { offset, data: &[buf] }
         } else {
@@ -244,6 +261,9 @@ impl Load {
                 false => found == contents(self.model[block]),
             };
             assert!(fits, "queue {queue}: block {block} is not what was written");
+        }
+        if let Some(record) = self.record.as_mut().filter(|_| write) {
+            record.complete(block);
         }
         self.taken[block] = false;
         self.bufs[queue].push(buf);
