@@ -6,6 +6,7 @@
 
 mod entry;
 mod inline;
+mod known;
 mod message;
 mod patience;
 mod setup;

@@ -1,37 +1,18 @@
 //! The files a ring has registered: looked up once, then an index away.
 
 use super::entry::Target;
+use super::known::{Entry, Known};
 use crate::io::{FileId, FileInfo, FileTable};
 use io_uring::{IoUring, types};
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 /// Registered files per ring; more files than this are used unregistered.
 const SLOTS: u32 = 256;
 
-/// Numbers that are counted up, spread over a table's buckets: nobody chooses them.
-#[derive(Default)]
-pub struct Spread(u64);
-
-impl Hasher for Spread {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 pub struct Slots {
     table: Arc<FileTable>,
-    known: HashMap<FileId, (Target, FileInfo), BuildHasherDefault<Spread>>,
+    known: Known,
     free: Vec<u32>,
     /// By slot: operations in flight.
     users: Vec<u32>,
@@ -57,15 +38,16 @@ impl Slots {
         };
         let slots = SLOTS as usize;
         let (users, retired) = (vec![0; slots], vec![None; slots]);
-        Self { changes: table.changes(), table, known: HashMap::default(), free, users, retired }
+        Self { changes: table.changes(), table, known: Known::default(), free, users, retired }
     }
 
     /// The ring's name for a file; `None` if it is closed.
     pub fn find(&mut self, ring: &IoUring, id: FileId) -> Option<(Target, &FileInfo)> {
-        if !self.known.contains_key(&id) {
-            self.register(ring, id)?;
-        }
-        self.known.get(&id).map(|(target, info)| (*target, info))
+        let place = match self.known.place(id) {
+            Some(place) => place,
+            None => self.register(ring, id)?,
+        };
+        self.known.at(place).map(|entry| (entry.target, &entry.info))
     }
 
     /// Keeps a file that was found for an operation that begins.
@@ -75,7 +57,10 @@ impl Slots {
                 self.users[slot as usize] += 1;
                 Held::Slot(slot as usize)
             }
-            Target::Fd(_) => Held::Fd(self.known.get(&id).map(|(_, info)| info.fd.clone())),
+            Target::Fd(_) => {
+                let place = self.known.place(id);
+                Held::Fd(place.and_then(|place| self.known.at(place)).map(|entry| entry.info.fd.clone()))
+            }
         }
     }
 
@@ -103,16 +88,15 @@ impl Slots {
 
     #[cold]
     fn look_through(&mut self, ring: &IoUring) {
-        let is_current =
-            |id: &FileId, known: &FileInfo| self.table.get(*id).is_some_and(|now| Arc::ptr_eq(&known.fd, &now.fd));
-        let closed = self.known.iter().filter(|(id, (_, known))| !is_current(id, known)).map(|(id, _)| *id);
-        for id in closed.collect::<Vec<_>>() {
+        let table = &self.table;
+        let current = |id: FileId, known: &FileInfo| table.get(id).is_some_and(|now| Arc::ptr_eq(&known.fd, &now.fd));
+        for id in self.known.outdated(current) {
             self.forget(ring, id);
         }
     }
 
     fn forget(&mut self, ring: &IoUring, id: FileId) {
-        let Some((Target::Fixed(types::Fixed(slot)), info)) = self.known.remove(&id) else { return };
+        let Some(Entry { target: Target::Fixed(types::Fixed(slot)), info, .. }) = self.known.remove(id) else { return };
         match self.users[slot as usize] {
             0 => self.give_back(ring, slot as usize),
             _ => self.retired[slot as usize] = Some(info),
@@ -127,7 +111,9 @@ impl Slots {
         }
     }
 
-    fn register(&mut self, ring: &IoUring, id: FileId) -> Option<()> {
+    /// Returns its place.
+    #[cold]
+    fn register(&mut self, ring: &IoUring, id: FileId) -> Option<usize> {
         let info = self.table.get(id)?;
         let fd = info.fd.as_raw_fd();
         let target = match self.free.pop() {
@@ -136,7 +122,6 @@ impl Slots {
             }
             _ => Target::Fd(types::Fd(fd)),
         };
-        self.known.insert(id, (target, info));
-        Some(())
+        Some(self.known.add(id, target, info))
     }
 }
