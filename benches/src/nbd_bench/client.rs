@@ -40,6 +40,11 @@ pub struct Sample {
 }
 
 impl Client {
+    /// Whether it changes the disk.
+    pub fn writes(self) -> bool {
+        matches!(self, Client::Fio { writes: true, .. })
+    }
+
     /// What a rate counts.
     pub fn rate_unit(self) -> &'static str {
         match self {

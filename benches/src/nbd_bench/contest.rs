@@ -1,6 +1,7 @@
 //! One client on the disks of both daemons, in turn.
 //!
-//! They share a raw file, of which only what it costs matters; each has an image of its own.
+//! Clients that only read find the same file with both: in the page cache no two are alike. For those that write, each has
+//! an image of its own; a raw file may be written by both.
 
 use anyhow::Result;
 use tidemark_benches::cpu::Machine;
@@ -37,19 +38,22 @@ impl Disk {
         Ok(Disk { storage, format, images, size: u64::from(options.size) << 20 })
     }
 
-    fn blockdev(&self, peer: Peer, aio: &str) -> String {
-        match (&self.images, self.format) {
-            (None, _) => format!("driver=null-co,node-name={DISK},size={}", self.size),
-            (Some(images), Format::Raw) => blockdev(Format::Raw, &images.raw(), aio),
-            (Some(images), Format::Qcow2) => {
-                blockdev(Format::Qcow2, &images.image(usize::from(peer == Peer::Qsd)), aio)
-            }
-        }
+    fn blockdev(&self, peer: Peer, writes: bool, aio: &str) -> String {
+        let Some(images) = &self.images else {
+            return format!("driver=null-co,node-name={DISK},size={}", self.size);
+        };
+        let path = match self.format {
+            Format::Raw => images.raw(),
+            Format::Qcow2 => images.image(usize::from(writes && peer == Peer::Qsd)),
+        };
+        let access = if writes { "" } else { ",read-only=on" };
+        format!("{}{access}", blockdev(self.format, &path, aio))
     }
 
-    fn serve(&self, peer: Peer, aio: &str, options: &Options, machine: &Machine) -> Result<Server> {
-        let export = format!("type=nbd,id=e,node-name={DISK},name={DISK},writable=on");
-        Server::start(peer, &[self.blockdev(peer, aio)], Some(&export), options, machine)
+    fn serve(&self, peer: Peer, client: Client, aio: &str, options: &Options, machine: &Machine) -> Result<Server> {
+        let writable = if client.writes() { "on" } else { "off" };
+        let export = format!("type=nbd,id=e,node-name={DISK},name={DISK},writable={writable}");
+        Server::start(peer, &[self.blockdev(peer, client.writes(), aio)], Some(&export), options, machine)
     }
 }
 
@@ -72,7 +76,7 @@ pub fn run(disk: &Disk, client: Client, options: &Options, machine: &Machine, re
         if !aio.is_empty() {
             report.note(&format!("{} with aio={aio}", peer.name()));
         }
-        let server = disk.serve(peer, aio, options, machine)?;
+        let server = disk.serve(peer, client, aio, options, machine)?;
         // Threads are started by then, and adaptive things have settled.
         client.run(&server, disk.size, options.duration())?;
         entrants.push(Entrant { peer, server, rate: Vec::new(), cpu: Vec::new() });
@@ -111,7 +115,7 @@ fn best_aio(disk: &Disk, client: Client, options: &Options, machine: &Machine) -
         return Ok(only);
     }
     for aio in choices {
-        let server = disk.serve(Peer::Qsd, aio, options, machine)?;
+        let server = disk.serve(Peer::Qsd, client, aio, options, machine)?;
         client.run(&server, disk.size, options.duration())?;
         let Sample { rate, .. } = client.run(&server, disk.size, options.duration())?;
         if rate > best.1 {
