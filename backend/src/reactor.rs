@@ -195,9 +195,9 @@ impl Reactor {
             return;
         }
         let (op, result) = match (op, result) {
-            (Some(op), Ok(moved)) if is_short(&op, moved) => match continued(op, moved) {
-                Ok(op) => return self.handle.0.io.borrow_mut().submit(op, token),
-                Err((op, result)) => (Some(op), result),
+            (Some(mut op), Ok(moved)) if is_short(&op, moved) => match advance(&mut op, moved) {
+                None => return self.handle.0.io.borrow_mut().submit(op, token),
+                Some(result) => (Some(op), result),
             },
             (Some(mut op), Ok(code)) if matches!(op.kind, OpKind::Extent { .. }) => {
                 op.set_extent(code);
@@ -237,18 +237,19 @@ fn is_short(op: &Op, moved: u64) -> bool {
     matches!(op.kind, OpKind::Read | OpKind::Write { .. } | OpKind::Send) && moved < op.memory.len()
 }
 
-/// What is left of a short transfer; a read at the end of the file ends as zeroes.
-fn continued(mut op: Op, moved: u64) -> Result<Op, (Op, Result<(), IoError>)> {
+/// Leaves of a short transfer what is still to be moved; how it has ended if nothing is. A read at the end of the file
+/// ends as zeroes.
+fn advance(op: &mut Op, moved: u64) -> Option<Result<(), IoError>> {
     if moved == 0 {
-        return Err(match op.kind {
+        return Some(match op.kind {
             OpKind::Read => {
                 let left = op.memory.len();
                 op.memory.fill_zero(0, left);
-                (op, Ok(()))
+                Ok(())
             }
-            OpKind::Send => (op, Err(IoError::Io)),
+            OpKind::Send => Err(IoError::Io),
             // A write that moves nothing and gives no reason: full, as write(2) says of it.
-            _ => (op, Err(IoError::NoSpace)),
+            _ => Err(IoError::NoSpace),
         });
     }
     op.memory.advance(moved);
@@ -256,7 +257,7 @@ fn continued(mut op: Op, moved: u64) -> Result<Op, (Op, Result<(), IoError>)> {
     if op.kind != OpKind::Send {
         op.offset += moved;
     }
-    Ok(op)
+    None
 }
 
 #[cfg(test)]

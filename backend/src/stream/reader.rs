@@ -205,7 +205,8 @@ impl Reader {
         let link = self.link.clone();
         let Some(crypt) = &link.crypt else { return Ok(()) };
         while crypt.borrow().is_handshaking() {
-            link.send(crypt.borrow_mut().output()).await?;
+            let output = crypt.borrow_mut().output();
+            link.send(output).await?;
             if !crypt.borrow().is_handshaking() {
                 break;
             }

@@ -142,7 +142,7 @@ fn on_kernel_sockets_a_large_message_in_many_segments_arrives() {
     let end = done.clone();
     let handle = reactor.handle();
     handle.spawn(async move {
-        let part = |number: usize| Memory::from(Buf::copy_of(&vec![(number % 251) as u8; len / parts]));
+        let part = |number: usize| Memory::from(Buf::copy_of(&vec![u8::try_from(number % 251).unwrap(); len / parts]));
         let whole = Memory::gather((0..parts).map(part).collect());
         let (back, sent) = near.writer.write(b"head", whole).await;
         assert_eq!((back.len(), sent), ((len / parts * parts) as u64, Ok(())));
@@ -156,7 +156,9 @@ fn on_kernel_sockets_a_large_message_in_many_segments_arrives() {
         assert_eq!(read, Ok(()));
         let mut bytes = vec![0; byte_count(memory.len())];
         memory.copy_to(0, &mut bytes);
-        assert!(bytes.chunks(len / parts).zip(0..).all(|(part, number): (_, usize)| part[0] == (number % 251) as u8));
+        assert!(
+            bytes.chunks(len / parts).zip(0..).all(|(part, number): (_, usize)| usize::from(part[0]) == number % 251)
+        );
         assert_eq!(far.reader.has_more().await, Ok(false));
         end.set(true);
     });

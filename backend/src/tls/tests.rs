@@ -11,7 +11,7 @@ use tempfile::TempDir;
 /// Hands each end what the other one says, until both are through or one refuses.
 fn shake(server: ServerConnection, client: ClientConnection) -> Result<(), String> {
     let (mut server, mut client) = (Connection::Server(server), Connection::Client(client));
-    let mut pass = |from: &mut Connection, to: &mut Connection| {
+    let pass = |from: &mut Connection, to: &mut Connection| {
         let mut bytes = Vec::new();
         while from.wants_write() {
             from.write_tls(&mut bytes).unwrap();

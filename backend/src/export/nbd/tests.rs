@@ -2,6 +2,7 @@
 //! that mean no good, and connections on the simulator that end at any byte.
 
 mod beside;
+mod driver;
 mod foreign;
 mod hostile;
 mod served;

@@ -6,7 +6,7 @@ mod server;
 
 use super::core::Core;
 use crate::error::IoError;
-use crate::nbd_wire::transmission::{Command, Headers};
+use crate::nbd_wire::transmission::{Command, Headers, export_flags};
 use machine::Machine;
 use server::SIZE;
 use std::time::Duration;
@@ -75,6 +75,25 @@ fn no_command_is_lost_when_connections_are_cut_at_any_byte_within_reconnect_dela
 }
 
 #[test]
+fn when_one_of_several_connections_dies_the_others_do_its_commands() {
+    for seed in 0..60 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut machine = Machine::new(seed, ALL[random.usize(0..3)], Duration::ZERO);
+        *machine.server.flags_more.borrow_mut() = export_flags::CAN_MULTI_CONN;
+        machine.open().unwrap();
+        // The second dies after so many bytes, which may be while it is made; the first stays.
+        machine.server.cuts.replace(vec![random.u64(0..60_000)]);
+        let model = load(&mut machine, &mut random, 10);
+        assert!(*machine.server.disk.borrow() == model, "seed {seed}");
+        assert!(
+            (2..=4).contains(&machine.server.connections.get()),
+            "seed {seed}: {}",
+            machine.server.connections.get()
+        );
+    }
+}
+
+#[test]
 fn without_a_delay_a_cut_fails_what_was_under_way_and_a_later_command_finds_the_server_again() {
     let mut machine = Machine::new(3, Headers::Structured, Duration::ZERO);
     machine.open().unwrap();
@@ -135,7 +154,7 @@ fn block_status_says_what_the_server_says() {
 fn a_server_whose_disk_has_become_another_is_not_written_to() {
     let mut machine = Machine::new(7, Headers::Simple, Duration::from_secs(5));
     machine.open().unwrap();
-    *machine.server.flags_more.borrow_mut() = crate::nbd_wire::transmission::export_flags::READ_ONLY;
+    *machine.server.flags_more.borrow_mut() = export_flags::READ_ONLY;
     machine.cut_now();
     let write = machine.begin(Command::Write, 0, Some(vec![1; 512]));
     assert_eq!(machine.wait(write).result, Err(IoError::Io));

@@ -23,6 +23,9 @@ pub fn server() -> &'static Server {
     &CREDENTIALS.0
 }
 
+/// Ends of a connection: whether it is the near one, and what came of its handshake.
+type Ends = Vec<(bool, Option<Stream>)>;
+
 pub struct Machine {
     world: World,
     port: PortId,
@@ -47,7 +50,7 @@ impl Machine {
     pub fn secure(seed: u64, cut: Option<u64>) -> Option<(Self, Stream, Stream)> {
         let (mut machine, near, far) = Self::plain(seed);
         cut.iter().for_each(|bytes| machine.cut_near_after(*bytes));
-        let ends: Rc<RefCell<Vec<(bool, Option<Stream>)>>> = Rc::default();
+        let ends: Rc<RefCell<Ends>> = Rc::default();
         let put = |near, stream: Result<_, _>, ends: &RefCell<Vec<_>>| ends.borrow_mut().push((near, stream.ok()));
         let (client, server) = (CREDENTIALS.1.session(None).unwrap(), CREDENTIALS.0.session().unwrap());
         let slot = ends.clone();

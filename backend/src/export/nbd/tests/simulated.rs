@@ -34,10 +34,15 @@ struct Machine {
 
 impl Machine {
     fn new(seed: u64) -> Self {
+        Self::with(seed, LEN)
+    }
+
+    /// With a disk of so many bytes.
+    fn with(seed: u64, len: usize) -> Self {
         let image = NamedTempFile::new().unwrap();
-        image.as_file().set_len(LEN as u64).unwrap();
+        image.as_file().set_len(len as u64).unwrap();
         let world = World::new(seed);
-        world.add_disk(FileId(0), vec![0; LEN], 1);
+        world.add_disk(FileId(0), vec![0; len], 1);
         let io = world.io(64);
         let port = io.port();
         let reactor = Reactor::new(Box::new(io)).unwrap();
@@ -199,6 +204,33 @@ fn whatever_is_sent_instead_of_requests_ends_and_the_disk_is_as_long_as_before()
         let server = machine.server.clone();
         machine.run(|| server.clients().count() == 0);
         assert_eq!(machine.world.content(FileId(0)).len(), LEN, "seed {seed}");
+    }
+}
+
+#[test]
+fn of_a_client_that_asks_for_more_no_more_is_under_way_than_is_promised() {
+    // Requests of one length, and how many of them may be read at the same time.
+    for (len, most) in [(BLOCK as u64, 16), (20 << 20, 3), (32 << 20, 2)] {
+        let mut machine = Machine::with(len, 32 << 20);
+        let (count, ended) = (40, Rc::new(Cell::new(false)));
+        let (mut stream, end) = (machine.connect(None), ended.clone());
+        machine.reactor.handle().spawn(async move {
+            assert!(choose(&mut stream).await);
+            let read = Request { flags: 0, command: Command::Read, cookie: 1, offset: 0, len };
+            let sent = stream.writer.write(&read.encode(Headers::Simple).repeat(count), Memory::empty());
+            for _ in 0..count {
+                stream.reader.read_exact(&mut [0; 16]).await.unwrap();
+                stream.reader.skip(len).await.unwrap();
+            }
+            sent.await.1.unwrap();
+            end.set(true);
+        });
+        let (world, seen) = (machine.world.clone(), Cell::new(0));
+        machine.run(|| {
+            seen.set(seen.get().max(world.under_way(FileId(0))));
+            ended.get()
+        });
+        assert_eq!(seen.get(), most, "reads of {len} bytes at the same time");
     }
 }
 

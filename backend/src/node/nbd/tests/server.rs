@@ -78,7 +78,8 @@ impl Server {
     }
 
     async fn shake_hands(&self, stream: &mut Stream) -> Result<(), IoError> {
-        if let Some(greeting) = self.greeting.borrow().clone() {
+        let greeting = self.greeting.borrow().clone();
+        if let Some(greeting) = greeting {
             stream.writer.write(&greeting, Memory::empty()).await.1?;
             return Err(IoError::Io);
         }
