@@ -68,7 +68,9 @@ TEST_PACKAGES := \
 
 BENCH_PACKAGES := \
   'qemu-utils: qemu-storage-daemon, the daemon compared with; qemu-img makes images' \
-  'fio: what io_uring can do on the same file' \
+  'fio: what io_uring can do on the same file; a client of NBD servers' \
+  'libnbd-bin: nbdcopy reads disks over NBD, nbdinfo asks what has changed' \
+  'python3-libnbd: asks what has changed, as backup tools do' \
   'linux-perf: counts instructions and system calls' \
   'strace: counts system calls where perf may not'
 
@@ -207,6 +209,7 @@ bench:
 	cargo run --release --locked -p tidemark-benches --bin macro-bench
 	cargo run --release --locked -p tidemark-benches --bin points-bench
 	cargo run --release --locked -p tidemark-benches --bin qcow2-bench
+	cargo run --release --locked -p tidemark-benches --bin nbd-bench
 	cargo bench --locked -p tidemark-benches
 
 .PHONY: lint
