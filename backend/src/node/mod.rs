@@ -338,7 +338,7 @@ impl Node {
     pub fn extent<'a>(&'a self, io: &'a Handle, offset: u64, len: u64) -> Extent<'a> {
         Box::pin(async move {
             match &self.driver {
-                Driver::File(file) => file.extent(io, offset, len).await,
+                Driver::File(file) => file.extent(io, (offset, len), self.length()).await,
                 Driver::Raw(raw) => raw.child().extent(io, offset + raw.offset(), len).await,
                 Driver::Null(null) => Ok((len, !null.options().read_zeroes)),
                 Driver::Nbd(disk) => disk.extent(offset, len).await,

@@ -53,7 +53,7 @@ impl Node {
         Box::pin(async move {
             match self.driver() {
                 Driver::File(file) => {
-                    let (len, data) = file.extent(io, offset, len).await?;
+                    let (len, data) = file.extent(io, (offset, len), self.length()).await?;
                     Ok(if data { Status::data(len) } else { Status::zeroes(len) })
                 }
                 Driver::Raw(raw) => {

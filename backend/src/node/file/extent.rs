@@ -35,22 +35,29 @@ impl Known {
 }
 
 impl File {
-    /// How far the file is all hole or may be data, and which of the two. Block devices cannot tell.
+    /// How far the file is all hole or may be data, and which of the two. Block devices cannot tell. It is asked for all
+    /// up to `end`: that costs the file system no more, or costs it once instead of again for each part.
     ///
     /// # Errors
     /// The storage's.
-    pub(in crate::node) async fn extent(&self, io: &Handle, offset: u64, len: u64) -> Result<(u64, bool), IoError> {
+    pub(in crate::node) async fn extent(
+        &self,
+        io: &Handle,
+        (offset, len): (u64, u64),
+        end: u64,
+    ) -> Result<(u64, bool), IoError> {
         if self.block_device {
             return Ok((len, true));
         }
         if let Some(len) = self.known.data_at(offset, len) {
             return Ok((len, true));
         }
-        let (op, result) = io.run(Op::bare(OpKind::Extent { data: true }, self.id(), offset, len)).await;
+        let most = end.saturating_sub(offset).max(len);
+        let (op, result) = io.run(Op::bare(OpKind::Extent { data: true }, self.id(), offset, most)).await;
         let data = op.kind == OpKind::Extent { data: true };
         if data && result.is_ok() {
             self.known.learn(offset..offset.saturating_add(op.len));
         }
-        result.map(|()| (op.len, data))
+        result.map(|()| (op.len.min(len), data))
     }
 }

@@ -12,6 +12,7 @@ fn what_was_data_is_a_hole_when_one_was_made_there() {
         let node = bench.file(None);
         assert_eq!(bench.status(&node, 0, MIB).unwrap(), Status::data(MIB));
         assert_eq!(bench.status(&node, MIB / 2, 4096).unwrap(), Status::data(4096));
+        assert_eq!(bench.status(&node, 0, 4096).unwrap(), Status::data(4096), "no more than was asked");
         bench.bare(&node, kind, 0, MIB).unwrap();
         assert_eq!(bench.status(&node, MIB / 2, 4096).unwrap(), Status::zeroes(4096), "{kind:?}");
     }
