@@ -4,6 +4,7 @@
 //! mapping in place, so moving, storing or dropping it can never leave a dangling address behind.
 #![allow(unsafe_code)]
 
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::any::Any;
 use std::ptr::NonNull;
@@ -34,6 +35,7 @@ pub struct Segment {
 pub struct Buf {
     start: NonNull<u8>,
     layout: Layout,
+    is_mapped: bool,
 }
 
 impl Buf {
@@ -56,11 +58,22 @@ impl Buf {
         Self::allocate(Layout::from_size_align(len.max(1), Self::ALIGN).expect("buffer length is bounded"))
     }
 
+    /// As [`Buf::new`], with memory that the system has back once it is dropped, whatever else is in use: for what is large
+    /// and kept to be used again, because it costs more to come by.
+    pub fn mapped(len: usize) -> Self {
+        let layout = Layout::from_size_align(len.max(1), Self::ALIGN).expect("buffer length is bounded");
+        let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+        // SAFETY: the kernel chooses a place where nothing is.
+        let start = unsafe { mmap_anonymous(std::ptr::null_mut(), layout.size(), access, flags) };
+        let start = start.ok().and_then(|start| NonNull::new(start.cast()));
+        Self { start: start.unwrap_or_else(|| handle_alloc_error(layout)), layout, is_mapped: true }
+    }
+
     fn allocate(layout: Layout) -> Self {
         // SAFETY: the layout's size is not zero.
         let start = unsafe { alloc_zeroed(layout) };
         let start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout));
-        Self { start, layout }
+        Self { start, layout, is_mapped: false }
     }
 
     /// The bytes.
@@ -78,8 +91,13 @@ impl Buf {
 
 impl Drop for Buf {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        if self.is_mapped {
+            // SAFETY: mapped with this length, and borrowed by nobody. A map of ours that is whole cannot fail to go.
+            let _ = unsafe { munmap(self.start.as_ptr().cast(), self.layout.size()) };
+        } else {
+            // SAFETY: allocated with this layout.
+            unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        }
     }
 }
 

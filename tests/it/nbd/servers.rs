@@ -1,6 +1,7 @@
 //! The driver `nbd` against servers nobody here wrote, in our daemon and in QEMU's: what clients of an export of its node
 //! see is the same.
 
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::thread;
 
@@ -28,7 +29,7 @@ fn start(site: &Site, program: &str, arguments: &[&str]) -> Running {
     let arguments = arguments.iter().map(|argument| if *argument == "kit" { &socket } else { *argument });
     command.args(arguments).current_dir(site.file("disk").parent().unwrap());
     let server = Running::spawn(command);
-    wait_until(program, || site.file("kit").exists());
+    wait_until(program, || UnixStream::connect(site.file("kit")).is_ok());
     server
 }
 

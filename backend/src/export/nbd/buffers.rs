@@ -5,6 +5,10 @@ use super::limits::BYTES_MAX;
 use crate::io::{Buf, Memory, byte_count};
 use std::cell::{Cell, RefCell};
 
+/// Memory of this length goes back to the system with the client. On the heap, what many clients had between them would
+/// stay with the daemon.
+const MAPPED_MIN: u64 = 64 * 1024;
+
 /// See the module's description. Of one connection, and at most [`BYTES_MAX`].
 #[derive(Default)]
 pub struct Buffers {
@@ -22,6 +26,7 @@ impl Buffers {
                 self.bytes.set(self.bytes.get() - len);
                 spare.swap_remove(place)
             }
+            None if len >= MAPPED_MIN => Buf::mapped(byte_count(len)).into(),
             None => Buf::new(byte_count(len)).into(),
         }
     }
