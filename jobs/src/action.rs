@@ -122,8 +122,8 @@ pub struct BackupOptions {
     pub max_workers: i64,
     /// Bytes of a copy, 0 for what suits.
     pub max_chunk: i64,
-    /// The least bytes of a chunk, 0 for what suits.
-    pub min_cluster_size: u64,
+    /// How what guests overwrite is kept.
+    pub copying: CbwOptions,
 }
 
 /// Arguments of `x-fleece`.

@@ -8,7 +8,7 @@ mod finish;
 
 use crate::action::{BackupOptions, BackupSync, BitmapMode};
 use crate::context::JobContext;
-use crate::copy::{CopyOptions, copy_owed};
+use crate::copy::{CopyOptions, check_whole, copy_owed};
 use crate::error::JobFailure;
 use crate::group::Group;
 use crate::job::{Job, JobDriver, JobKind, JobOptions, LocalFuture};
@@ -23,7 +23,7 @@ use tidemark_backend::error::GraphError;
 use tidemark_backend::graph::{Graph, check_apart};
 use tidemark_backend::io::Memory;
 use tidemark_backend::io::lock::Access;
-use tidemark_backend::node::copy_before_write::{CbwOptions, CopyBeforeWrite, Phase};
+use tidemark_backend::node::copy_before_write::{CopyBeforeWrite, Phase};
 use tidemark_backend::node::{Kind, Node, Request, Root};
 use tidemark_backend::reactor::Handle;
 use tidemark_cbt::{Bitmap, ChunkState};
@@ -110,8 +110,7 @@ impl Backup {
         options: &BackupOptions,
     ) -> Result<Rc<Self>, TransactionError> {
         let check::Checked { source, target, mode, copy: copy_options } = checked;
-        let cbw = CbwOptions { min_chunk: options.min_cluster_size, ..CbwOptions::default() };
-        let copy = CopyBeforeWrite::new(&source, &target, None, cbw).map_err(|error| text(&error))?;
+        let copy = CopyBeforeWrite::new(&source, &target, None, options.copying).map_err(|error| text(&error))?;
         let in_filter = |error: GraphError| TransactionError::Text(format!("Could not create node: {error}"));
         target.acquire_for(Access::Target).map_err(in_filter)?;
         let give_back = || target.release_for(Access::Target);
@@ -167,6 +166,7 @@ impl Backup {
     async fn copy_all(&self, ctx: &JobContext) -> Result<(), JobFailure> {
         if self.sync == BackupSync::None {
             loop {
+                check_whole(&self.copy)?;
                 ctx.pause_point().await?;
                 ctx.sleep(IDLE_NS).await;
             }

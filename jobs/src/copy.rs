@@ -52,6 +52,14 @@ pub async fn copy_owed(
     result
 }
 
+/// Whether what there was at the point in time can still be had: a guest's write may have gone over it.
+///
+/// # Errors
+/// It cannot.
+pub fn check_whole(copy: &CopyBeforeWrite) -> Result<(), JobFailure> {
+    copy.broken_by().map_or(Ok(()), |error| Err(JobFailure::PointLost(error)))
+}
+
 /// What a part of the source is.
 #[derive(Clone, Copy, Default)]
 struct Known {
@@ -81,6 +89,7 @@ impl Copier<'_> {
                 self.crew.all_done().await;
             }
             self.ctx.pause_point().await?;
+            check_whole(self.copy)?;
             from = match self.copy.map().next_owed(from) {
                 Some(offset) => self.copy_at(offset).await?,
                 None if self.crew.is_idle() && self.copy.map().owed_bytes() == 0 => return Ok(()),

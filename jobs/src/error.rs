@@ -84,6 +84,9 @@ pub enum JobFailure {
     /// An I/O failed, or [`IoError::Canceled`].
     #[error(transparent)]
     Io(#[from] IoError),
+    /// What a guest overwrote could not be kept, and the guest was not to fail for that.
+    #[error("The point in time is lost, as a guest's write could not wait for a copy of what it overwrote: {0}")]
+    PointLost(IoError),
     /// Anything else, in a user's words.
     #[error("{0}")]
     Text(String),

@@ -8,6 +8,7 @@
 use crate::action::{BitmapMode, FleeceOptions, Leave};
 use crate::backup::check::{check_free, find};
 use crate::context::JobContext;
+use crate::copy::check_whole;
 use crate::error::JobFailure;
 use crate::job::{Job, JobDriver, JobKind, JobOptions, LocalFuture};
 use crate::point::Point;
@@ -253,11 +254,7 @@ impl JobDriver for Fleece {
         Box::pin(async move {
             ctx.ready();
             while !ctx.is_completing() {
-                if self.copy.is_broken() {
-                    let text =
-                        "The point in time is lost: a guest's write could not wait for a copy of what it overwrote";
-                    return Err(JobFailure::Text(text.to_owned()));
-                }
+                check_whole(&self.copy)?;
                 ctx.sleep(IDLE_NS).await;
                 ctx.pause_point().await?;
             }

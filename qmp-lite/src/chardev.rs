@@ -13,7 +13,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -21,6 +21,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_acceptconn;
 use rustix::net::{Shutdown, SocketFlags, accept_with, shutdown};
+
+use tidemark_backend::export::remove_dead;
 
 use crate::error::QmpError;
 use crate::inherited;
@@ -122,8 +124,8 @@ fn listen(address: &Address) -> Result<OwnedFd, QmpError> {
     let bind_error = |error: io::Error| failed("bind socket to", address, &error);
     match address {
         Address::Path(path) => {
-            remove_stale(address, path)?;
-            UnixListener::bind(path).map(Into::into).map_err(bind_error)
+            let bound = remove_dead(Path::new(path)).and_then(|()| UnixListener::bind(path));
+            bound.map(Into::into).map_err(bind_error)
         }
         Address::Abstract(name) => {
             let address = SocketAddr::from_abstract_name(name);
@@ -161,20 +163,6 @@ fn connect(address: &Address) -> Result<OwnedFd, QmpError> {
         }
         Address::Fd(number) => inherited::socket(number),
     }
-}
-
-/// Removes a socket that nobody listens on any more; one that is in use stays and is an error.
-fn remove_stale(address: &Address, path: &str) -> Result<(), QmpError> {
-    use std::os::unix::fs::FileTypeExt;
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    if !is_socket {
-        return Ok(());
-    }
-    if UnixStream::connect(path).is_ok() {
-        let error = io::Error::from(Errno::ADDRINUSE);
-        return Err(failed("bind socket to", address, &error));
-    }
-    std::fs::remove_file(path).map_err(|error| failed("bind socket to", address, &error))
 }
 
 fn failed(what: &str, address: &Address, error: &io::Error) -> QmpError {

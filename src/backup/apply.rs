@@ -2,11 +2,13 @@
 //! a disk is restored.
 //!
 //! Zeroes are made by zeroing, and what has no space in the source takes none in the target. Done twice it is the same as
-//! done once.
+//! done once. Several pieces are on their way at a time, and never two of the same bytes.
 
 use super::layer::{Below, PIECE, Run, failed, read, run_at};
+use super::window::Window;
 use anyhow::{Result, anyhow};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tidemark_backend::io::Memory;
@@ -39,57 +41,84 @@ impl Apply {
     ///
     /// # Errors
     /// The storage's.
-    pub async fn run(&self, io: &Handle) -> Result<()> {
-        self.range(io, 0, self.source.length()).await?;
-        self.flush(io).await
+    pub async fn run(self, io: &Handle) -> Result<()> {
+        let end = self.source.length();
+        let mut copies = Copies::new(self);
+        let copied = copies.range(io, 0, end).await;
+        copies.end(io, copied).await
     }
 
-    /// Copies the bytes from `at` to `end`, of which only the disk's end need not be one of a block.
-    ///
-    /// # Errors
-    /// The storage's.
-    pub async fn range(&self, io: &Handle, mut at: u64, end: u64) -> Result<()> {
-        while at < end {
-            let found = run_at(io, &self.source, self.below, at).await;
-            let (len, run) = found.map_err(|error| failed("read", &self.source_path, at, error))?;
-            let len = len.min(end - at);
-            let len = match run {
-                Run::Data => self.copy(io, at, len.min(PIECE)).await?,
-                Run::Zero if !self.is_empty => {
-                    self.change(io, Kind::Zero { unmap: true }, at, len.min(ZERO), None).await?
-                }
-                Run::Zero | Run::Absent => len,
-            };
-            at += len;
-            self.done.store(at, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Makes the target stable.
-    ///
-    /// # Errors
-    /// The storage's.
-    pub async fn flush(&self, io: &Handle) -> Result<()> {
-        self.change(io, Kind::Flush, 0, 0, None).await.map(drop)
-    }
-
-    async fn copy(&self, io: &Handle, at: u64, len: u64) -> Result<u64> {
+    async fn copy(&self, io: &Handle, at: u64, len: u64) -> Result<()> {
         let bytes = read(io, &self.source, at, len).await;
         let bytes = bytes.map_err(|error| failed("read", &self.source_path, at, error))?;
         if self.is_empty && bytes.as_slice().iter().all(|byte| *byte == 0) {
-            return Ok(len);
+            return Ok(());
         }
         self.change(io, Kind::Write, at, len, Some(Memory::from(bytes))).await
     }
 
-    async fn change(&self, io: &Handle, kind: Kind, offset: u64, len: u64, memory: Option<Memory>) -> Result<u64> {
+    async fn change(&self, io: &Handle, kind: Kind, offset: u64, len: u64, memory: Option<Memory>) -> Result<()> {
         let memory = memory.unwrap_or_else(Memory::empty);
         let (_, result) = self.target.handle(io, Request { kind, fua: false, offset, len, memory }).await;
         match (result, kind) {
-            (Ok(()), _) => Ok(len),
+            (Ok(()), _) => Ok(()),
             (Err(error), Kind::Flush) => Err(anyhow!("cannot make '{}' stable: {error}", self.target_path.display())),
             (Err(error), _) => Err(failed("write", &self.target_path, offset, error)),
         }
+    }
+}
+
+/// Copies under way.
+pub struct Copies {
+    apply: Rc<Apply>,
+    window: Window<Result<()>>,
+}
+
+impl Copies {
+    /// None yet.
+    pub fn new(apply: Apply) -> Self {
+        Self { apply: Rc::new(apply), window: Window::new() }
+    }
+
+    /// Begins to copy the bytes from `at` to `end`, of which only the disk's end need not be one of a block.
+    ///
+    /// # Errors
+    /// The storage's; of copies that were begun before, too.
+    pub async fn range(&mut self, io: &Handle, mut at: u64, end: u64) -> Result<()> {
+        let apply = self.apply.clone();
+        while at < end {
+            let found = run_at(io, &apply.source, apply.below, at).await;
+            let (len, run) = found.map_err(|error| failed("read", &apply.source_path, at, error))?;
+            let len = len.min(end - at);
+            at += match run {
+                Run::Data => self.begin(io, at, len.min(PIECE), run).await?,
+                Run::Zero if !apply.is_empty => self.begin(io, at, len.min(ZERO), run).await?,
+                Run::Zero | Run::Absent => len,
+            };
+            apply.done.store(at, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    async fn begin(&mut self, io: &Handle, at: u64, len: u64, run: Run) -> Result<u64> {
+        self.window.room().await?;
+        let (apply, handle) = (self.apply.clone(), io.clone());
+        self.window.begin(io, async move {
+            match run {
+                Run::Data => apply.copy(&handle, at, len).await,
+                _ => apply.change(&handle, Kind::Zero { unmap: true }, at, len, None).await,
+            }
+        });
+        Ok(len)
+    }
+
+    /// Waits for all copies, and makes the target stable if `copied` and they say that all went well.
+    ///
+    /// # Errors
+    /// The first one.
+    pub async fn end(mut self, io: &Handle, copied: Result<()>) -> Result<()> {
+        let drained = self.window.drain().await;
+        copied.and(drained)?;
+        self.apply.change(io, Kind::Flush, 0, 0, None).await
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! One walk over the image for each; memory does not depend on its size.
 
-use super::layer::{Below, PIECE, Run, failed, read, run_at};
+use super::layer::{Below, failed};
 use super::manifest::BLOCK;
 use super::sums::{Content, Reader, Record, Writer};
+use super::walk::{Seen, Walk, What};
 use anyhow::Result;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tidemark_backend::io::byte_count;
 use tidemark_backend::node::Node;
@@ -17,27 +19,33 @@ use tidemark_backend::reactor::Handle;
 ///
 /// # Errors
 /// The storage's.
-pub async fn write(io: &Handle, node: &Node, path: &Path, writer: &mut Writer, done: &AtomicU64) -> Result<()> {
-    let mut at = 0;
-    while at < node.length() {
-        let (len, run) = run_at(io, node, Below::Nothing, at).await.map_err(|error| failed("read", path, at, error))?;
-        let len = if run == Run::Data { len.min(PIECE) } else { len };
-        match run {
-            Run::Absent => {}
-            Run::Zero => {
-                writer.push(Record { first: at / BLOCK, count: len.div_ceil(BLOCK), content: Content::Zero })?
-            }
-            Run::Data => {
-                let bytes = read(io, node, at, len).await.map_err(|error| failed("read", path, at, error))?;
-                for (block, bytes) in (at / BLOCK..).zip(bytes.as_slice().chunks(byte_count(BLOCK))) {
-                    writer.push(Record { first: block, count: 1, content: Content::of(bytes) })?;
-                }
-            }
-        }
-        at += len;
-        done.store(at, Ordering::Relaxed);
+pub async fn write(io: &Handle, node: &Arc<Node>, path: &Path, writer: &mut Writer, done: &AtomicU64) -> Result<()> {
+    let mut walk = Walk::new(node.clone(), Below::Nothing);
+    let mut written = Ok(());
+    while written.is_ok()
+        && let Some(seen) = walk.next(io).await
+    {
+        done.store(seen.range.end, Ordering::Relaxed);
+        written = push(seen, path, writer);
     }
-    Ok(())
+    walk.end().await;
+    written
+}
+
+/// Writes the checksums of a part.
+fn push(Seen { range, what }: Seen, path: &Path, writer: &mut Writer) -> Result<()> {
+    let first = range.start / BLOCK;
+    match what {
+        What::Absent => Ok(()),
+        What::Zero => {
+            writer.push(Record { first, count: (range.end - range.start).div_ceil(BLOCK), content: Content::Zero })
+        }
+        What::Unknown(error) => Err(failed("read", path, range.start, error)),
+        What::Blocks(blocks) => (first..).zip(blocks).try_for_each(|(first, block)| {
+            let content = block.map_err(|error| failed("read", path, first * BLOCK, error))?;
+            writer.push(Record { first, count: 1, content })
+        }),
+    }
 }
 
 /// What is wrong with a part of an image.
@@ -52,11 +60,13 @@ pub struct Damage {
 /// An image beside its checksums.
 pub struct Comparison<'a> {
     /// Its node.
-    pub node: &'a Node,
+    pub node: Arc<Node>,
     /// Whether with what is below it.
     pub below: Below,
     /// Nothing is below it: what has no checksum is zero.
     pub is_full: bool,
+    /// The checksums.
+    pub reader: &'a mut Reader,
     /// How far it is.
     pub done: &'a AtomicU64,
 }
@@ -66,56 +76,76 @@ impl Comparison<'_> {
     ///
     /// # Errors
     /// The file with the checksums cannot be read.
-    pub async fn run(&self, io: &Handle, reader: &mut Reader) -> Result<Vec<Damage>> {
-        let (mut at, mut found) = (0, Vec::new());
-        while at < self.node.length() {
-            at += self.step(io, at, reader, &mut found).await?;
-            reader.skip_to(at.div_ceil(BLOCK))?;
-            self.done.store(at, Ordering::Relaxed);
+    pub async fn run(mut self, io: &Handle) -> Result<Vec<Damage>> {
+        let (mut found, mut compared) = (Vec::new(), Ok(()));
+        let mut walk = Walk::new(self.node.clone(), self.below);
+        while compared.is_ok()
+            && let Some(seen) = walk.next(io).await
+        {
+            self.done.store(seen.range.end, Ordering::Relaxed);
+            compared = self.compare(seen, &mut found);
         }
-        if reader.peek().is_some() {
-            found.push(Damage { range: at..at, what: "there are checksums behind the disk's end".to_owned() });
+        walk.end().await;
+        compared?;
+        if self.reader.peek().is_some() {
+            let end = self.node.length();
+            found.push(Damage { range: end..end, what: "there are checksums behind the disk's end".to_owned() });
         }
         Ok(found)
     }
 
-    /// Compares what begins at `at`; returns how many bytes that was.
-    async fn step(&self, io: &Handle, at: u64, reader: &mut Reader, found: &mut Vec<Damage>) -> Result<u64> {
-        let (expected, until) = self.expected(at, reader);
-        let (len, run) = match run_at(io, self.node, self.below, at).await {
-            Ok((len, run)) => (len.min(until - at), run),
-            Err(error) => {
-                let len = BLOCK.min(self.node.length() - at);
-                note(found, at..at + len, format!("cannot be found: {error}"));
-                return Ok(len);
+    /// Compares the next part.
+    fn compare(&mut self, Seen { range, what }: Seen, found: &mut Vec<Damage>) -> Result<()> {
+        match what {
+            What::Absent if self.is_full => self.compare_same(range.clone(), Some(Content::Zero), found)?,
+            What::Absent => self.compare_same(range.clone(), None, found)?,
+            What::Zero => self.compare_same(range.clone(), Some(Content::Zero), found)?,
+            What::Unknown(error) => note(found, range.clone(), format!("cannot be found: {error}")),
+            What::Blocks(blocks) => {
+                for (start, block) in range.clone().step_by(byte_count(BLOCK)).zip(blocks) {
+                    self.compare_block(start..(start + BLOCK).min(range.end), block, found)?;
+                }
             }
-        };
-        if run != Run::Data {
-            let is = if run == Run::Zero || self.is_full { Some(Content::Zero) } else { None };
+        }
+        self.reader.skip_to(range.end.div_ceil(BLOCK))
+    }
+
+    /// Compares what is the same all over.
+    fn compare_same(&mut self, range: Range<u64>, is: Option<Content>, found: &mut Vec<Damage>) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            self.reader.skip_to(at / BLOCK)?;
+            let (expected, until) = self.expected(at);
+            let end = until.min(range.end);
             if is != expected {
-                note(found, at..at + len, wrong(is, expected));
+                note(found, at..end, wrong(is, expected));
             }
-            return Ok(len);
+            at = end;
         }
-        let len = len.min(PIECE);
-        for start in (at..at + len).step_by(byte_count(BLOCK)) {
-            let range = start..(start + BLOCK).min(at + len);
-            reader.skip_to(start / BLOCK)?;
-            let (expected, _) = self.expected(start, reader);
-            match read(io, self.node, range.start, range.end - range.start).await {
-                Ok(bytes) if Some(Content::of(bytes.as_slice())) == expected => {}
-                Ok(bytes) => note(found, range, wrong(Some(Content::of(bytes.as_slice())), expected)),
-                Err(error) => note(found, range, format!("cannot be read: {error}")),
-            }
+        Ok(())
+    }
+
+    fn compare_block(
+        &mut self,
+        range: Range<u64>,
+        block: Result<Content, impl std::fmt::Display>,
+        found: &mut Vec<Damage>,
+    ) -> Result<()> {
+        self.reader.skip_to(range.start / BLOCK)?;
+        let (expected, _) = self.expected(range.start);
+        match block {
+            Ok(content) if Some(content) == expected => {}
+            Ok(content) => note(found, range, wrong(Some(content), expected)),
+            Err(error) => note(found, range, format!("cannot be read: {error}")),
         }
-        Ok(len)
+        Ok(())
     }
 
     /// What should be at `at`, and up to where; nothing if that is for the images below to say.
-    fn expected(&self, at: u64, reader: &Reader) -> (Option<Content>, u64) {
+    fn expected(&self, at: u64) -> (Option<Content>, u64) {
         let (block, end) = (at / BLOCK, self.node.length());
         let bytes = |block: u64| block.saturating_mul(BLOCK).min(end);
-        match reader.peek() {
+        match self.reader.peek() {
             Some(record) if record.first <= block => (Some(record.content), bytes(record.end())),
             other => {
                 let absent = self.is_full.then_some(Content::Zero);

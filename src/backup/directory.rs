@@ -44,13 +44,13 @@ impl Directory {
     /// It is none, somebody else is at work in it, or its manifest cannot be read or believed.
     pub fn open(path: &Path, purpose: Purpose) -> Result<Self> {
         let shown = path.display();
-        if purpose == Purpose::Create && !path.exists() {
+        if purpose == Purpose::Create && !is_there(path)? {
             fs::create_dir(path).with_context(|| format!("cannot make the directory '{shown}'"))?;
             sync_directory(super::parent(path))?;
         }
         let path = fs::canonicalize(path).with_context(|| format!("cannot open '{shown}'"))?;
         path.to_str().with_context(|| format!("'{shown}': the path is not valid UTF-8"))?;
-        if purpose != Purpose::Create && !path.join(MANIFEST).exists() {
+        if purpose != Purpose::Create && !is_there(&path.join(MANIFEST))? {
             bail!("'{shown}' is no backup directory: it has no {MANIFEST}");
         }
         if purpose == Purpose::Create {
@@ -72,6 +72,14 @@ impl Directory {
         self.path.join(name)
     }
 
+    /// Whether a file is in it.
+    ///
+    /// # Errors
+    /// Nobody can tell, which is not the same as no.
+    pub fn has(&self, name: &str) -> Result<bool> {
+        is_there(&self.file(name))
+    }
+
     /// Makes the manifest stable as it is now.
     ///
     /// # Errors
@@ -87,7 +95,11 @@ impl Directory {
             file.sync_all()?;
             fs::rename(&new, &name)
         };
-        write().with_context(|| format!("cannot write '{}'", name.display()))?;
+        if let Err(error) = write() {
+            // Half of it helps nobody, and the next one goes over it in any case.
+            let _ = fs::remove_file(&new);
+            return Err(error).with_context(|| format!("cannot write '{}'", name.display()));
+        }
         sync_directory(&self.path)
     }
 
@@ -132,10 +144,14 @@ impl Directory {
     }
 }
 
+fn is_there(path: &Path) -> Result<bool> {
+    path.try_exists().with_context(|| format!("cannot look for '{}'", path.display()))
+}
+
 /// Whether a directory is one of backups, or empty enough to become one.
 fn check_ours(path: &Path) -> Result<()> {
     let shown = path.display();
-    if path.join(MANIFEST).exists() {
+    if is_there(&path.join(MANIFEST))? {
         return Ok(());
     }
     let own = |name: &std::ffi::OsStr| name == LOCK || name.to_str() == Some(&format!("{MANIFEST}.new"));

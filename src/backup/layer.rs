@@ -178,7 +178,7 @@ pub fn check_chain(context: &Context, directory: &Directory, chain: &[&Entry]) -
 pub fn check_links(context: &Context, directory: &Directory, entry: &Entry) -> Result<()> {
     let expect = |file: &str, parent: Option<&str>| {
         let path = directory.file(file);
-        ensure!(path.exists(), "'{}' is missing", path.display());
+        ensure!(directory.has(file)?, "'{}' is missing", path.display());
         let found = link(context, &path, entry.size)?;
         if found.as_deref() != parent {
             let say = |name: Option<&str>| name.map_or("none".to_owned(), |name| format!("'{name}'"));
@@ -187,8 +187,8 @@ pub fn check_links(context: &Context, directory: &Directory, entry: &Entry) -> R
         }
         Ok(())
     };
-    match entry.merging.as_ref().filter(|merging| directory.file(&merging.base).exists()) {
-        Some(merging) => {
+    match &entry.merging {
+        Some(merging) if directory.has(&merging.base)? => {
             let mut below = None;
             for file in std::iter::once(&merging.base).chain(&merging.layers).chain([&entry.file]) {
                 expect(file, below)?;
@@ -196,7 +196,7 @@ pub fn check_links(context: &Context, directory: &Directory, entry: &Entry) -> R
             }
             Ok(())
         }
-        None if entry.merging.is_some() => expect(&entry.file, None),
+        Some(_) => expect(&entry.file, None),
         None => expect(&entry.file, entry.parent.as_deref()),
     }
 }

@@ -22,6 +22,8 @@ mod server;
 mod sums;
 mod uri;
 mod verify;
+mod walk;
+mod window;
 
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
@@ -34,7 +36,7 @@ use std::process::ExitCode;
     subcommand_negates_reqs = true,
     disable_help_subcommand = true,
     override_usage = "tidemark backup <SOCKET> --to <DIR> [--node <NODE>]... [--full]\n       \
-                      tidemark backup --nbd <URI> --to <DIR> [--bitmap <BITMAP> --since <POINT>]\n       \
+                      tidemark backup --nbd <URI> --to <DIR> [--tls-creds <DIR>] [--bitmap <BITMAP> --since <POINT>]\n       \
                       tidemark backup list <DIR>\n       \
                       tidemark backup verify <DIR>\n       \
                       tidemark backup prune <DIR> --keep <N>\n       \
@@ -65,10 +67,15 @@ pub struct BackupOptions {
     /// Make a full backup, whatever is there.
     #[arg(long)]
     full: bool,
-    /// Read one disk from any NBD server instead: nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH. What it shows
-    /// has to stand still, as with libvirt's pull mode. --node says what the disk is called in DIR, its export if absent.
+    /// Read one disk from any NBD server instead: nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH; through TLS
+    /// it is nbds:// or nbds+unix://. What it shows has to stand still, as with libvirt's pull mode. --node says what the
+    /// disk is called in DIR, its export if absent.
     #[arg(long, value_name = "URI", conflicts_with = "socket")]
     nbd: Option<String>,
+    /// Credentials for a server with TLS: ca-cert.pem, and if it asks for them client-cert.pem and client-key.pem, in this
+    /// directory.
+    #[arg(long, value_name = "DIR", requires = "nbd")]
+    tls_creds: Option<PathBuf>,
     /// Read what this bitmap of the server marks, and not all.
     #[arg(long, value_name = "BITMAP", requires_all = ["nbd", "since"], conflicts_with = "full")]
     bitmap: Option<String>,

@@ -182,7 +182,7 @@ pub fn finish(context: &Context, directory: &mut Directory) -> Result<()> {
     let merging = directory.manifest.entries().filter(|entry| entry.merging.is_some());
     for entry in merging.cloned().collect::<Vec<_>>() {
         let Some(merging) = &entry.merging else { continue };
-        if directory.file(&merging.base).exists() {
+        if directory.has(&merging.base)? {
             merge(context, directory, &entry, merging).with_context(|| {
                 format!("the older images of '{}' are not merged; `tidemark backup prune` goes on", entry.file)
             })?;

@@ -5,7 +5,7 @@
 //! that the point meant is the newest that the directory has of the disk. The directory goes through the same states as in
 //! [`super::run`]: files are garbage of the manifest until the point is in it.
 
-use super::apply::Apply;
+use super::apply::{Apply, Copies};
 use super::directory::{Directory, Purpose};
 use super::layer::{self, Below, Layer, check_chain};
 use super::manifest::{ALGORITHM, BLOCK, Checksums, Entry, Point};
@@ -14,7 +14,7 @@ use super::{BackupOptions, files, prune, run, seal, uri};
 use crate::inspect::printable;
 use anyhow::{Context as _, Result, bail, ensure};
 use qmp_lite::context::Context;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use tidemark_backend::node::nbd::NbdClientOptions;
 use tidemark_backend::node::options::DriverOptions;
 use tidemark_backend::node::{Driver, Node, NodeOptions};
 use tidemark_backend::reactor::Handle;
+use tidemark_backend::tls;
 
 /// Bytes that a bitmap is asked about at a time.
 const LOOK: u64 = 1 << 30;
@@ -48,7 +49,8 @@ pub fn pull(options: &BackupOptions) -> Result<()> {
     let context = Context::new();
     prune::finish(&context, &mut directory)?;
     directory.remove_garbage()?;
-    let open = |dirty_bitmap| connect(&context, &export, dirty_bitmap).with_context(|| format!("'{address}'"));
+    let tls = credentials(address, &export, options.tls_creds.as_deref())?;
+    let open = |dirty_bitmap| connect(&context, &export, &tls, dirty_bitmap).with_context(|| format!("'{address}'"));
     let source = open(None)?;
     let bitmap = options.bitmap.as_ref().map(|name| open(Some(format!("qemu:dirty-bitmap:{name}")))).transpose()?;
     let parent = parent(&context, &directory, &disk, source.length(), options)?;
@@ -62,13 +64,31 @@ pub fn pull(options: &BackupOptions) -> Result<()> {
     run::tell(&pull.directory, &point)
 }
 
+/// What the server is shown and what it has to show, if it is spoken to through TLS.
+fn credentials(address: &str, export: &uri::Export, dir: Option<&Path>) -> Result<Option<Arc<tls::Client>>> {
+    match (export.tls, dir) {
+        (false, None) => Ok(None),
+        (false, Some(_)) => bail!("'{address}' is read without TLS: --tls-creds goes with nbds:// and nbds+unix://"),
+        (true, None) => bail!("'{address}' is read through TLS: --tls-creds DIR says where ca-cert.pem is"),
+        (true, Some(dir)) => {
+            let x509 = tls::X509 { verify_peer: true, sanity_check: true };
+            Ok(Some(Arc::new(tls::Client::open(dir, x509)?)))
+        }
+    }
+}
+
 /// A node for an export.
-fn connect(context: &Context, export: &uri::Export, dirty_bitmap: Option<String>) -> Result<Arc<Node>> {
+fn connect(
+    context: &Context,
+    export: &uri::Export,
+    tls: &Option<Arc<tls::Client>>,
+    dirty_bitmap: Option<String>,
+) -> Result<Arc<Node>> {
     let client = NbdClientOptions {
         server: export.server.clone(),
         export: export.name.clone(),
         tls_creds: None,
-        tls: None,
+        tls: tls.clone(),
         tls_hostname: None,
         dirty_bitmap,
         reconnect_delay: Duration::ZERO,
@@ -173,16 +193,20 @@ impl Pull {
         let work = Work { what: printable(&self.disk), total: self.source.length(), done, interrupt: None };
         work.run(&self.context, async move |io| match bitmap {
             None => apply.run(io).await,
-            Some(bitmap) => marked(io, &apply, &bitmap).await,
+            Some(bitmap) => {
+                let end = apply.source.length();
+                let mut copies = Copies::new(apply);
+                let copied = marked(io, &mut copies, &bitmap, end).await;
+                copies.end(io, copied).await
+            }
         })?;
         target.close(&self.context)
     }
 }
 
-/// Copies the blocks of which a bitmap marks something.
-async fn marked(io: &Handle, apply: &Apply, bitmap: &Node) -> Result<()> {
+/// Begins to copy the blocks of which a bitmap marks something.
+async fn marked(io: &Handle, copies: &mut Copies, bitmap: &Node, end: u64) -> Result<()> {
     let Driver::Nbd(client) = bitmap.driver() else { bail!("a bitmap of no server") };
-    let end = apply.source.length();
     let (mut at, mut copied) = (0, 0);
     while at < end {
         let extents = client.extents(at, LOOK.min(end - at), false).await.context("the bitmap cannot be read")?;
@@ -190,11 +214,11 @@ async fn marked(io: &Handle, apply: &Apply, bitmap: &Node) -> Result<()> {
         for extent in extents {
             if extent.flags & DIRTY != 0 {
                 let until = (at + extent.len).next_multiple_of(BLOCK).min(end);
-                apply.range(io, copied.max(at - at % BLOCK), until).await?;
+                copies.range(io, copied.max(at - at % BLOCK), until).await?;
                 copied = copied.max(until);
             }
             at += extent.len;
         }
     }
-    apply.flush(io).await
+    Ok(())
 }

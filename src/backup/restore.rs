@@ -191,6 +191,8 @@ fn job(daemon: &mut Daemon, id: &str, node: &str, interrupt: &Interrupt) -> Resu
         bitmap: None,
         bitmap_mode: None,
         auto_dismiss: false,
+        x_on_cbw_error: None,
+        x_cbw_timeout: None,
     };
     server::transact(daemon, vec![copy])?;
     let mut progress = Progress::new(node)?;

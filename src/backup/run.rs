@@ -139,8 +139,7 @@ impl Run {
         let available = self.directory.available()?;
         if needed > available {
             bail!(
-                "the backup may take {}, and '{}' has room for {}: a write of the guest would fail with it. Free some, or \
-                 remove points with `tidemark backup prune`",
+                "the backup may take {}, and '{}' has room for {}. Free some, or remove points with `tidemark backup prune`",
                 size(needed),
                 self.directory.path().display(),
                 size(available)
@@ -191,6 +190,7 @@ impl Run {
             granularity: GRANULARITY,
             persistent: part.disk.keeps_bitmaps,
         });
+        let (x_on_cbw_error, x_cbw_timeout) = server::spare_guests(&self.daemon);
         let jobs = self.parts.iter().map(|part| {
             let (sync, bitmap) = match &part.plan {
                 Plan::Full { .. } => ("full", None),
@@ -204,6 +204,8 @@ impl Run {
                 bitmap_mode: bitmap.is_some().then_some("never"),
                 bitmap,
                 auto_dismiss: false,
+                x_on_cbw_error,
+                x_cbw_timeout,
             }
         });
         let actions = bitmaps.chain(jobs).collect();

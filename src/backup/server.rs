@@ -14,6 +14,9 @@ use std::time::Duration;
 /// How often jobs are looked at.
 pub const TICK: Duration = Duration::from_millis(50);
 
+/// How long a guest's write waits for storage that hangs: less than its driver does.
+const PATIENCE_SECONDS: u32 = 10;
+
 /// An action of a transaction.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", content = "data", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
@@ -47,6 +50,12 @@ pub enum Action {
         bitmap_mode: Option<&'static str>,
         /// The job stays until its result was seen.
         auto_dismiss: bool,
+        /// What becomes of a guest's write if what it overwrites cannot be copied.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        x_on_cbw_error: Option<&'static str>,
+        /// Seconds after which that is so.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        x_cbw_timeout: Option<u32>,
     },
 }
 
@@ -154,6 +163,14 @@ pub fn add_image(daemon: &mut Daemon, name: &str, filename: &str, writable: bool
         file: FileNode { driver: "file", filename, discard: "unmap" },
     };
     daemon.command("blockdev-add", &node).map(drop)
+}
+
+/// What a job is told so that a guest does not fail or wait for long because of the backup's storage: policy and seconds,
+/// as far as the daemon knows such.
+pub fn spare_guests(daemon: &Daemon) -> (Option<&'static str>, Option<u32>) {
+    let knows = |argument| daemon.takes("blockdev-backup", argument);
+    let policy = knows("x-on-cbw-error").then_some("break-snapshot");
+    (policy, knows("x-cbw-timeout").then_some(PATIENCE_SECONDS))
 }
 
 /// Does all of this at one point in time, or nothing.

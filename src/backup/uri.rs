@@ -14,6 +14,8 @@ pub struct Export {
     pub server: NbdServer,
     /// The export's name.
     pub name: String,
+    /// Whether the server is spoken to through TLS.
+    pub tls: bool,
 }
 
 /// Reads an address.
@@ -27,6 +29,11 @@ pub fn parse(uri: &str) -> Result<Export> {
     let (host, name) = place.split_once('/').unwrap_or((place, ""));
     let name =
         String::from_utf8(unescaped(name)?).with_context(|| format!("'{uri}': the export's name is no UTF-8"))?;
+    let (scheme, tls) = match scheme {
+        "nbds" => ("nbd", true),
+        "nbds+unix" => ("nbd+unix", true),
+        other => (other, false),
+    };
     let server = match scheme {
         "nbd" if host.is_empty() => bail!("'{uri}' names no host"),
         "nbd" => {
@@ -41,12 +48,11 @@ pub fn parse(uri: &str) -> Result<Export> {
             let socket = socket.with_context(|| format!("'{uri}' names no socket: nbd+unix:///EXPORT?socket=PATH"))?;
             NbdServer::Unix(std::ffi::OsString::from_vec(unescaped(socket)?).into())
         }
-        "nbds" | "nbds+unix" => {
-            bail!("'{uri}': backups are not read through TLS; let the server listen on a UNIX socket")
-        }
-        _ => bail!("'{uri}' is no address of an NBD server: nbd:// and nbd+unix:// are"),
+        _ => bail!(
+            "'{uri}' is no address of an NBD server: nbd:// and nbd+unix:// are, and with TLS nbds:// and nbds+unix://"
+        ),
     };
-    Ok(Export { server, name })
+    Ok(Export { server, name, tls })
 }
 
 /// The bytes that a text with %XX stands for.
@@ -78,14 +84,17 @@ mod tests {
     #[test]
     fn addresses_are_read_as_the_specification_has_them() {
         let tcp = |host: &str, port: &str| NbdServer::Tcp { host: host.to_owned(), port: port.to_owned() };
-        for (uri, server, name) in [
-            ("nbd://host", tcp("host", "10809"), ""),
-            ("nbd://host:1/vm/0", tcp("host", "1"), "vm/0"),
-            ("nbd://[::1]:7/a%20b", tcp("::1", "7"), "a b"),
-            ("nbd://[::1]/a", tcp("::1", "10809"), "a"),
-            ("nbd+unix:///sda?socket=/run/a%26b", NbdServer::Unix("/run/a&b".into()), "sda"),
+        let unix = |path: &str| NbdServer::Unix(path.into());
+        for (uri, server, name, tls) in [
+            ("nbd://host", tcp("host", "10809"), "", false),
+            ("nbd://host:1/vm/0", tcp("host", "1"), "vm/0", false),
+            ("nbd://[::1]:7/a%20b", tcp("::1", "7"), "a b", false),
+            ("nbd://[::1]/a", tcp("::1", "10809"), "a", false),
+            ("nbd+unix:///sda?socket=/run/a%26b", unix("/run/a&b"), "sda", false),
+            ("nbds://host/a", tcp("host", "10809"), "a", true),
+            ("nbds+unix:///a?socket=/run/s", unix("/run/s"), "a", true),
         ] {
-            assert_eq!(parse(uri).unwrap(), Export { server, name: name.to_owned() }, "{uri}");
+            assert_eq!(parse(uri).unwrap(), Export { server, name: name.to_owned(), tls }, "{uri}");
         }
     }
 
@@ -96,7 +105,7 @@ mod tests {
             ("http://host/", "nbd:// and nbd+unix://"),
             ("nbd:///x", "names no host"),
             ("nbd+unix:///x", "names no socket"),
-            ("nbds://host/x", "TLS"),
+            ("nbds:///x", "names no host"),
             ("nbd://host/%4", "without two digits"),
             ("nbd://host/%ff", "no UTF-8"),
         ] {

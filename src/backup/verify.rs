@@ -96,14 +96,14 @@ fn references(context: &Context, directory: &Directory, entry: &Entry) -> Result
 }
 
 fn content(context: &Context, directory: &Directory, entry: &Entry) -> Result<Vec<String>> {
-    let (below, is_full, sums) = expectation(directory, entry);
+    let (below, is_full, sums) = expectation(directory, entry)?;
     let path = directory.file(&entry.file);
     let mut reader = Reader::open(&directory.file(&sums.file), &sums.sha256)?;
     let layer = Layer::open(context, &path, below)?;
     let (node, done) = (layer.node.clone(), Arc::new(AtomicU64::new(0)));
     let work = Work { what: entry.file.clone(), total: node.length(), done: done.clone(), interrupt: None };
     let found = work.run(context, async move |io| {
-        Comparison { node: &node, below, is_full, done: &done }.run(io, &mut reader).await
+        Comparison { node, below, is_full, reader: &mut reader, done: &done }.run(io).await
     });
     let found = found?;
     layer.close(context)?;
@@ -115,10 +115,10 @@ fn content(context: &Context, directory: &Directory, entry: &Entry) -> Result<Ve
 
 /// What an image is compared with. One whose older images are being merged is looked at with them, as long as it has them:
 /// each of them may be anything between what it was and what it will be, and together they are what they were.
-fn expectation<'a>(directory: &Directory, entry: &'a Entry) -> (Below, bool, &'a Checksums) {
-    match &entry.merging {
-        Some(merging) if directory.file(&merging.base).exists() => (Below::Chain, true, &merging.checksums),
+fn expectation<'a>(directory: &Directory, entry: &'a Entry) -> Result<(Below, bool, &'a Checksums)> {
+    Ok(match &entry.merging {
+        Some(merging) if directory.has(&merging.base)? => (Below::Chain, true, &merging.checksums),
         Some(merging) => (Below::Nothing, true, &merging.checksums),
         None => (Below::Nothing, entry.parent.is_none(), &entry.checksums),
-    }
+    })
 }

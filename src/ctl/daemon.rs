@@ -78,6 +78,11 @@ impl Daemon {
         self.execute(command, &[to_line(&value)])
     }
 
+    /// Whether a command of the daemon takes an argument of this name.
+    pub fn takes(&self, command: &str, argument: &str) -> bool {
+        self.server.arguments(command).iter().any(|name| name == argument)
+    }
+
     /// Finds a disk by the id of its export or the name of its node.
     ///
     /// # Errors

@@ -12,5 +12,6 @@ mod info;
 mod options;
 pub mod process;
 mod serve;
+pub mod small;
 mod socket;
 mod track;

@@ -7,5 +7,5 @@ mod hostile;
 mod node;
 mod servers;
 mod site;
-mod tls;
+pub mod tls;
 mod wire;

@@ -9,6 +9,7 @@ pub mod vhost;
 
 pub use error::ExportError;
 pub use stats::{Stats, Total, Totals};
+pub use unix::remove_dead;
 
 use crate::event::{Event, EventSink};
 use crate::graph::Graph;

@@ -21,8 +21,8 @@ use crate::reactor::Handle;
 use copying::Failure;
 use keeping::Keeping;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
 use tidemark_cbt::{Bitmap, ChunkState, CopyMap, Granularity, OutOfMemory, Waiters};
 use waiting::Patience;
@@ -84,7 +84,8 @@ pub struct CopyBeforeWrite {
     access: Option<Bitmap>,
     options: CbwOptions,
     phase: AtomicU8,
-    broken: AtomicBool,
+    /// Why the point in time is lost, once it is.
+    broken: OnceLock<IoError>,
     memory: AtomicU64,
     /// Buffers that are not in use.
     spare: Mutex<Vec<Buf>>,
@@ -127,7 +128,7 @@ impl CopyBeforeWrite {
             access,
             options,
             phase: AtomicU8::new(Phase::Mapping as u8),
-            broken: AtomicBool::new(false),
+            broken: OnceLock::new(),
             memory: AtomicU64::new(0),
             spare: Mutex::default(),
             waiters: Waiters::new(),
@@ -210,7 +211,12 @@ impl CopyBeforeWrite {
 
     /// Whether the point in time is lost to a failed copy.
     pub fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::SeqCst)
+        self.broken.get().is_some()
+    }
+
+    /// What the copy failed with that the point in time is lost to.
+    pub fn broken_by(&self) -> Option<IoError> {
+        self.broken.get().copied()
     }
 
     /// Whether a write to the range need not wait for anything.
@@ -246,18 +252,19 @@ impl CopyBeforeWrite {
             let error = failure.take().or((!in_time).then_some(IoError::Io));
             if let Some(error) = error {
                 tracing::warn!(node = self.source.name(), offset, len, %error, "copy before write failed");
-                return self.fail();
+                return self.fail(error);
             }
         }
         Ok(())
     }
 
-    fn fail(&self) -> Result<(), IoError> {
+    fn fail(&self, error: IoError) -> Result<(), IoError> {
         match self.options.on_error {
             OnCbwError::BreakGuestWrite => Err(IoError::Io),
             OnCbwError::BreakSnapshot => {
                 // Before the write that could not wait: a reader looks at this after it has read the source.
-                self.broken.store(true, Ordering::SeqCst);
+                // The first reason is the one that matters.
+                let _ = self.broken.set(error);
                 self.waiters.wake_all(Waker::wake);
                 Ok(())
             }

@@ -71,8 +71,8 @@ pub(super) fn check(
         on_source_error: options.on_source_error,
         on_target_error: options.on_target_error,
     };
-    if i64::try_from(options.min_cluster_size).is_err() {
-        let (asked, most) = (options.min_cluster_size, i64::MAX);
+    let (asked, most) = (options.copying.min_chunk, i64::MAX);
+    if i64::try_from(asked).is_err() {
         return refuse(format!("min-cluster-size too large: {asked} > {most}"));
     }
     Ok(Checked { source, target, mode, copy })
@@ -80,12 +80,13 @@ pub(super) fn check(
 
 /// The job's cluster; looked at when there is a filter, as QEMU does.
 pub(super) fn cluster(options: &BackupOptions) -> Result<Granularity, TransactionError> {
-    if options.min_cluster_size != 0 && !options.min_cluster_size.is_power_of_two() {
+    let asked = options.copying.min_chunk;
+    if asked != 0 && !asked.is_power_of_two() {
         return refuse(
             "Could not create node: Cannot create block-copy-state: min-cluster-size needs to be a power of 2",
         );
     }
-    let bytes = options.min_cluster_size.max(CLUSTER);
+    let bytes = asked.max(CLUSTER);
     let too_large = || TransactionError::Text("min-cluster-size is too large".to_owned());
     let cluster = Granularity::new(bytes).ok_or_else(too_large)?;
     match u64::try_from(options.max_chunk) {

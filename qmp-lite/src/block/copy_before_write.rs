@@ -41,15 +41,21 @@ qapi_enum! {
     }
 }
 
+impl From<OnCbwError> for backend::OnCbwError {
+    fn from(on_error: OnCbwError) -> Self {
+        match on_error {
+            OnCbwError::BreakGuestWrite => Self::BreakGuestWrite,
+            OnCbwError::BreakSnapshot => Self::BreakSnapshot,
+        }
+    }
+}
+
 impl TryFrom<BlockdevOptionsCbw> for CopyBeforeWriteOptions {
     type Error = QmpError;
 
     fn try_from(options: BlockdevOptionsCbw) -> Result<Self, QmpError> {
         let Size(min_chunk) = options.min_cluster_size.unwrap_or(Size(0));
-        let on_error = match options.on_cbw_error.unwrap_or(OnCbwError::BreakGuestWrite) {
-            OnCbwError::BreakGuestWrite => backend::OnCbwError::BreakGuestWrite,
-            OnCbwError::BreakSnapshot => backend::OnCbwError::BreakSnapshot,
-        };
+        let on_error = options.on_cbw_error.unwrap_or(OnCbwError::BreakGuestWrite).into();
         let timeout_ns = u64::from(options.cbw_timeout.unwrap_or(0)) * NS_PER_SECOND;
         Ok(Self {
             file: options.file.try_into()?,

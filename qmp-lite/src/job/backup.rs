@@ -2,14 +2,17 @@
 //!
 //! Knows QEMU's defaults and that a job without an id is called like its source's export; checks nothing else.
 
+use tidemark_backend::node::copy_before_write::CbwOptions;
 use tidemark_jobs::OnError;
 use tidemark_jobs::action::{BackupOptions, BackupSync, BitmapMode};
 
+use crate::block::copy_before_write::OnCbwError;
 use crate::context::Context;
 use crate::schema::{Size, qapi_enum, qapi_struct};
 
 /// Copies at a time if nothing is said.
 const MAX_WORKERS: i64 = 64;
+const NS_PER_SECOND: u64 = 1_000_000_000;
 
 qapi_struct! {
     /// A backup.
@@ -41,6 +44,11 @@ qapi_struct! {
         "filter-node-name" filter_node_name: Option<String>,
         /// Whether to discard from the source what was copied. Off if absent.
         "discard-source" discard_source: Option<bool>,
+        /// What becomes of a guest's write if what it overwrites cannot be copied in time: with break-guest-write it
+        /// fails, with break-snapshot the job does. break-guest-write if absent. Not in QEMU.
+        "x-on-cbw-error" on_cbw_error: Option<OnCbwError>,
+        /// Seconds after which that is so; 0, never, if absent. Not in QEMU.
+        "x-cbw-timeout" cbw_timeout: Option<u32>,
         /// How to copy.
         "x-perf" x_perf: Option<BackupPerf>,
         /// The node to copy to, as long as the source.
@@ -111,7 +119,9 @@ impl BlockdevBackup {
     /// What is to be done, with the job's id looked up if there is none.
     pub(crate) fn into_options(self, context: &Context) -> BackupOptions {
         let perf = self.x_perf.unwrap_or_default();
-        let Size(min_cluster_size) = perf.min_cluster_size.unwrap_or(Size(0));
+        let Size(min_chunk) = perf.min_cluster_size.unwrap_or(Size(0));
+        let on_error = self.on_cbw_error.unwrap_or(OnCbwError::BreakGuestWrite).into();
+        let timeout_ns = u64::from(self.cbw_timeout.unwrap_or(0)) * NS_PER_SECOND;
         BackupOptions {
             job_id: self.job_id.or_else(|| context.export_of(&self.device)),
             device: self.device,
@@ -129,7 +139,7 @@ impl BlockdevBackup {
             discard_source: self.discard_source.unwrap_or(false),
             max_workers: perf.max_workers.unwrap_or(MAX_WORKERS),
             max_chunk: perf.max_chunk.unwrap_or(0),
-            min_cluster_size,
+            copying: CbwOptions { on_error, timeout_ns, min_chunk },
         }
     }
 }

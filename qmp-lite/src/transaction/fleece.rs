@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tidemark_backend::export::nbd::{NbdBitmap, NbdOptions};
 use tidemark_backend::export::{ExportError, Exports, RemoveMode};
-use tidemark_backend::node::copy_before_write::{CbwOptions, OnCbwError as BackendOnCbwError};
+use tidemark_backend::node::copy_before_write::CbwOptions;
 use tidemark_jobs::action::{BitmapMode, FleeceOptions, Leave};
 use tidemark_jobs::{EngineHandle, Status};
 
@@ -123,10 +123,7 @@ impl XFleece {
     /// What the transaction is to do.
     pub(super) fn options(&self, context: &Context) -> FleeceOptions {
         let Size(min_chunk) = self.min_cluster_size.unwrap_or(Size(0));
-        let on_error = match self.on_cbw_error.unwrap_or(OnCbwError::BreakSnapshot) {
-            OnCbwError::BreakGuestWrite => BackendOnCbwError::BreakGuestWrite,
-            OnCbwError::BreakSnapshot => BackendOnCbwError::BreakSnapshot,
-        };
+        let on_error = self.on_cbw_error.unwrap_or(OnCbwError::BreakSnapshot).into();
         let timeout_ns = u64::from(self.cbw_timeout.unwrap_or(TIMEOUT_SECONDS)) * NS_PER_SECOND;
         FleeceOptions {
             job_id: self.job().to_owned(),

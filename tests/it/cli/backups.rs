@@ -5,6 +5,7 @@ mod bad;
 mod damage;
 mod disks;
 mod kill;
+mod place;
 mod points;
 mod pull;
 mod restore;

@@ -1,10 +1,11 @@
 //! `tidemark serve`: its defaults, and images that cannot be served.
 
-use super::process::{Place, QEMU, TIDEMARK};
+use super::process::{Place, QEMU, TIDEMARK, wait_until};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use tidemark_frontend::{Device, DeviceOptions};
 
 fn mode(place: &Place, name: &str) -> u32 {
@@ -33,6 +34,36 @@ fn a_sockets_mode_and_group_can_be_chosen() {
     drop(daemon);
     let message = place.refusal(&["serve", "disk:b", "--socket-group", "no-such-group"]);
     assert!(message.contains("no-such-group"), "{message}");
+}
+
+#[test]
+fn sockets_of_a_process_that_is_on_its_way_out_are_taken_over() {
+    for name in ["qmp", "blk"] {
+        let place = Place::new();
+        let dying = UnixListener::bind(place.file(name)).unwrap();
+        let daemon = place.start(TIDEMARK, &["serve", "disk:blk", "--qmp", "qmp"]);
+        // Who was killed still has its sockets, and takes connections that nobody will ever serve.
+        let mut asked = [PollFd::new(&dying, PollFlags::IN)];
+        poll(&mut asked, None).unwrap();
+        drop(dying);
+        wait_until("the daemon", || place.run(TIDEMARK, &["ctl", "qmp", "query-version"]).status.success());
+        Device::connect(place.file("blk"), DeviceOptions::default()).unwrap();
+        daemon.end(Signal::TERM);
+    }
+}
+
+#[test]
+fn sockets_that_somebody_serves_are_not_taken_away() {
+    let place = Place::new();
+    let listeners = ["qmp", "blk"].map(|name| UnixListener::bind(place.file(name)).unwrap());
+    let message = place.refusal(&["serve", "disk:other", "--qmp", "qmp"]);
+    assert!(message.contains("qmp: Address already in use"), "{message}");
+    let message = place.refusal(&["serve", "disk:blk"]);
+    assert!(message.contains("blk"), "{message}");
+    for listener in &listeners {
+        listener.accept().unwrap();
+    }
+    assert!(UnixStream::connect(place.file("qmp")).is_ok() && UnixStream::connect(place.file("blk")).is_ok());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::cli::process::{QEMU, TIDEMARK};
 /// Directories as those of `tls-creds-x509`: `server`, `client`, `stranger` (whose certificate is of another authority),
 /// `anonymous` (has none), `expired`, `credulous` (believes the other authority, has the right certificate) and
 /// `impostor` (shows a server's certificate as a client).
-pub(super) const CERTIFICATES: &str = "
+pub const CERTIFICATES: &str = "
     set -e
     key() { openssl genpkey -quiet -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out $1 2>/dev/null; }
     authority() {

@@ -13,9 +13,10 @@ use super::daemon::{Daemon, QEMU, TIDEMARK};
 const OWN_ROOTS: [&str; 3] = ["X_BITMAPS_RECOVERED", "X_CHANGE_JOURNAL_LOST", "x-query-changed-extents"];
 
 /// Members that QEMU does not have.
-const OWN: [&str; 13] = [
+const OWN: [&str; 15] = [
     "x-cbw-bytes",
     "x-cbw-copies",
+    "x-cbw-timeout",
     "x-change-id",
     "x-connections",
     "x-cpus",
@@ -23,6 +24,7 @@ const OWN: [&str; 13] = [
     "x-delay-ns",
     "x-guard-format",
     "x-journal",
+    "x-on-cbw-error",
     "x-poll-max-ns",
     "x-serial",
     "x-socket-group",

@@ -2,7 +2,7 @@
 
 use super::vm::{MAKE, QCOW2, RAW, SERVERS, Vm};
 use crate::cli::process::{QEMU, TIDEMARK};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,9 +24,11 @@ fn share(total: usize, parts: usize, index: usize) -> usize {
 /// A life of a directory in which the program is killed so many times.
 struct Life {
     vm: Vm,
-    /// How long the last backup, prune or restore took that came to its end.
+    /// How long the last run took that came to its end.
     took: Duration,
     killed: usize,
+    /// How often it is still to be killed: a run that ends before its moment has not been.
+    owed: usize,
 }
 
 impl Life {
@@ -35,12 +37,12 @@ impl Life {
         Duration::from_micros(self.vm.rng.u64(..most))
     }
 
-    /// Makes a point; the program is killed `kills` times first.
+    /// Makes a point; the program is killed `kills` more times, as far as it lasts.
     fn point(&mut self, kills: usize) {
-        let mut left = kills;
+        self.owed += kills;
         loop {
             self.vm.work();
-            let moment = (left > 0).then(|| self.moment());
+            let moment = (self.owed > 0).then(|| self.moment());
             let started = Instant::now();
             let ended = self.vm.attempt(moment);
             match ended.output {
@@ -52,10 +54,9 @@ impl Life {
                     return;
                 }
                 None => {
-                    self.killed += 1;
-                    left -= 1;
+                    self.count_kill();
                     // It may have been killed when the point was there.
-                    if ended.point.is_some() && left == 0 {
+                    if ended.point.is_some() {
                         return;
                     }
                 }
@@ -63,20 +64,60 @@ impl Life {
         }
     }
 
-    /// Runs a command that leaves the daemon alone; it is killed `kills` times first, and `check` holds after each.
-    fn offline(&mut self, words: &[&str], kills: usize, check: impl Fn(&Vm)) {
-        for _ in 0..kills {
-            let moment = self.moment();
-            let mut command = Command::new(TIDEMARK);
-            command.args(words).current_dir(self.vm.daemon.file("backups").parent().unwrap());
-            let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-            let mut child = child.unwrap();
-            thread::sleep(moment);
-            child.kill().unwrap();
-            self.killed += usize::from(child.wait().unwrap().code().is_none());
-            check(&self.vm);
+    fn count_kill(&mut self) {
+        self.killed += 1;
+        self.owed -= 1;
+    }
+
+    /// Runs a command that leaves the daemon alone, to be killed at some moment; whether it was.
+    fn offline(&mut self, words: &[&str]) -> bool {
+        let moment = self.moment();
+        let mut command = self.vm.program(TIDEMARK);
+        let child = command.args(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut child = child.unwrap();
+        thread::sleep(moment);
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        assert!(status.code().is_none_or(|code| code == 0), "{words:?}: {status}");
+        if status.code().is_none() {
+            self.count_kill();
         }
+        status.code().is_none()
+    }
+
+    /// How long a command takes that is not killed.
+    fn time(&mut self, words: &[&str]) {
+        let started = Instant::now();
         self.vm.succeed(words);
+        self.took = started.elapsed();
+    }
+
+    /// Prunes; the program is killed as often as it is owed, as far as it lasts.
+    fn prune(&mut self) {
+        let keep = KEPT.to_string();
+        self.vm.shell("cp -r backups copy");
+        self.time(&["backup", "prune", "copy", "--keep", &keep]);
+        let words = ["backup", "prune", "backups", "--keep", &keep];
+        while self.owed > 0 && self.offline(&words) {
+            self.vm.check_points();
+        }
+        self.vm.succeed(&words);
+    }
+
+    /// Restores the newest point again and again, until the program was killed as often as it is owed.
+    fn restore(&mut self) {
+        let words = ["backup", "restore", "backups", "--to", "killed"];
+        self.time(&words);
+        loop {
+            self.vm.shell("rm -f killed");
+            if self.owed == 0 {
+                break;
+            }
+            // It is there when it is complete.
+            if self.offline(&words) && self.vm.daemon.file("killed").exists() {
+                self.vm.shell("qemu-img compare -q -f raw -F qcow2 killed $(ls -t backups/*.qcow2 | head -1)");
+            }
+        }
     }
 }
 
@@ -87,29 +128,24 @@ fn a_directory_is_good_whenever_the_program_is_killed() {
     for (index, server) in SERVERS.into_iter().enumerate() {
         let rounds = share(total, SERVERS.len(), index);
         let vm = Vm::start(server, 11 + index as u64);
-        let mut life = Life { vm, took: Duration::from_millis(300), killed: 0 };
+        let mut life = Life { vm, took: Duration::from_millis(300), killed: 0, owed: 0 };
         for point in 0..POINTS {
             life.point(share(rounds, parts, point));
         }
-        while life.vm.points().len() < POINTS {
-            life.point(0);
-        }
-        let keep = KEPT.to_string();
+        assert_eq!(life.vm.points().len(), POINTS);
         // A prune has as many moments as the backups of all it merges.
-        let kills = share(rounds, parts, POINTS) + share(rounds, parts, POINTS + 1);
-        life.offline(&["backup", "prune", "backups", "--keep", &keep], kills, Vm::check_points);
+        life.owed += share(rounds, parts, POINTS) + share(rounds, parts, POINTS + 1);
+        life.prune();
         assert_eq!(life.vm.points().len(), KEPT);
         life.vm.check_clean();
         life.vm.check_points();
-        let restore = ["backup", "restore", "backups", "--to", "killed"];
-        life.offline(&restore, share(rounds, parts, POINTS + 2), |vm| {
-            // It is there when it is complete.
-            vm.shell("rm -f killed");
-        });
+        life.owed += share(rounds, parts, POINTS + 2);
+        life.restore();
         life.point(0);
         assert!(!life.vm.newest()["parent"].is_null(), "{server:?}: the chain goes on");
         life.vm.check_points();
-        println!("{server:?}: killed {} times; {} points are good", life.killed, life.vm.points().len());
+        assert_eq!(life.killed, rounds);
+        println!("{} {}: killed {rounds} times; {} points are good", server.0, server.1, life.vm.points().len());
     }
 }
 
@@ -118,9 +154,9 @@ fn a_program_that_is_asked_to_end_leaves_nothing_behind() {
     use rustix::process::{Pid, Signal, kill_process};
     let mut vm = Vm::start((TIDEMARK, QCOW2, MAKE), 5);
     vm.backup();
-    let mut command = Command::new(TIDEMARK);
-    command.args(["backup", "qmp", "--to", "backups"]).current_dir(vm.daemon.file("backups").parent().unwrap());
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut command = vm.program(TIDEMARK);
+    command.args(["backup", "qmp", "--to", "backups"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     thread::sleep(Duration::from_millis(30));
     // It may have ended already; then there is a point, which nobody has kept a copy of.
     let _ = kill_process(Pid::from_child(&child), Signal::TERM);
@@ -171,9 +207,9 @@ fn a_daemon_that_is_killed_during_a_backup_costs_that_backup() {
         vm.backup();
         vm.work();
         vm.load.flush();
-        let mut command = Command::new(TIDEMARK);
-        command.args(["backup", "qmp", "--to", "backups"]).current_dir(vm.daemon.file("backups").parent().unwrap());
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = vm.program(TIDEMARK);
+        command.args(["backup", "qmp", "--to", "backups"]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         thread::sleep(Duration::from_millis(vm.rng.u64(..60)));
         let record = vm.load.expected(crate::vhost::daemon::DISK);
         kill_daemon(&mut vm);

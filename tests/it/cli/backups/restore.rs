@@ -1,8 +1,11 @@
 //! A point in time comes back: as a file of either format, sparse, onto a disk of a daemon.
 
 use super::vm::{MAKE, QCOW2, RAW, SERVERS, Vm};
-use crate::cli::process::TIDEMARK;
+use crate::cli::grown::Loop;
+use crate::cli::process::{Place, TIDEMARK};
+use crate::vhost::daemon::DISK;
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 
 #[test]
 fn a_restored_file_has_the_disk_and_takes_no_more_space_than_its_data() {
@@ -76,4 +79,36 @@ fn a_disk_of_another_size_is_not_overwritten() {
     let words = ["backup", "restore", "backups", "--to-socket", "qmp", "--node", "small"];
     let message = vm.refusal(&words);
     assert!(message.contains("has 1048576 bytes, the one to restore 33554432"), "{message}");
+}
+
+#[test]
+fn a_block_device_gets_the_disk_and_keeps_what_is_behind_its_end() {
+    let mut vm = Vm::start((TIDEMARK, RAW, "true"), 85);
+    vm.backup();
+    let place = Place::new();
+    let behind = vec![9; 1 << 16];
+    // What was on it before has to go, zeroes too.
+    let old = vec![7; usize::try_from(DISK).unwrap()];
+    fs::write(place.file("disk"), [old, behind.clone()].concat()).unwrap();
+    let device = Loop::attach(&place, &[]);
+    let words = ["backup", "restore", "backups", "--to", &device.0];
+    let message = vm.refusal(&[&words[..], &["--format", "qcow2"]].concat());
+    assert!(message.contains(&device.0) && message.contains("--format raw"), "{message}");
+    let said = vm.succeed(&words);
+    assert!(said.ends_with(&format!("is in '{}'\n", device.0)), "{said}");
+    let mut now = vec![0; usize::try_from(DISK).unwrap() + behind.len()];
+    fs::File::open(&device.0).unwrap().read_exact_at(&mut now, 0).unwrap();
+    assert!(now == [&vm.records[&1][..], &behind].concat());
+}
+
+#[test]
+fn a_block_device_that_is_too_small_is_left_alone() {
+    let mut vm = Vm::start((TIDEMARK, RAW, "true"), 87);
+    vm.backup();
+    let place = Place::new();
+    fs::write(place.file("disk"), vec![7; 1 << 20]).unwrap();
+    let device = Loop::attach(&place, &[]);
+    let message = vm.refusal(&["backup", "restore", "backups", "--to", &device.0]);
+    assert!(message.contains(&format!("'{}' has 1048576 bytes, the disk 33554432", device.0)), "{message}");
+    assert!(fs::read(place.file("disk")).unwrap() == vec![7; 1 << 20]);
 }

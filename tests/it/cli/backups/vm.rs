@@ -1,6 +1,7 @@
 //! A disk under load, its backup directory, and what the guest had at each point in it.
 
-use crate::cli::process::{QEMU, TIDEMARK};
+use crate::cli::process::{QEMU, Running, TIDEMARK};
+use crate::cli::small;
 use crate::qmp::daemon::Client;
 use crate::vhost::daemon::{DISK, Daemon};
 use crate::vhost::load::{BLOCKS, Load};
@@ -46,6 +47,8 @@ pub struct Vm {
     pub records: BTreeMap<u64, Vec<u8>>,
     /// Choices.
     pub rng: Rng,
+    /// Words before those of a program that runs where the daemon does.
+    place: &'static [&'static str],
 }
 
 impl Vm {
@@ -55,9 +58,26 @@ impl Vm {
             let status = Command::new("bash").args(["-ec", make]).current_dir(place.path()).status().unwrap();
             assert!(status.success(), "{make}");
         });
+        Self::with(daemon, seed, &[])
+    }
+
+    /// As [`Vm::start`], of a raw disk, where `backups` is on a file system of 4 MiB that others do not see; with the
+    /// process that keeps it.
+    pub fn in_little_room(seed: u64) -> (Self, Running) {
+        let mut keeper = None;
+        let daemon = Daemon::started_by(small::INSIDE, RAW, |place| {
+            let kept = small::mount(place);
+            fs::create_dir(small::inside(&kept, place).join("backups")).unwrap();
+            std::os::unix::fs::symlink("small/backups", place.file("backups")).unwrap();
+            keeper = Some(kept);
+        });
+        (Self::with(daemon, seed, &["sh", "-ec", small::INSIDE, "sh"]), keeper.unwrap())
+    }
+
+    fn with(daemon: Daemon, seed: u64, place: &'static [&'static str]) -> Self {
         let mut device = daemon.connect(DeviceOptions::default().with_queues(2, 64));
         let load = Load::new(&mut device, 2, seed).with_stride(DISK / BLOCKS as u64);
-        let mut vm = Self { daemon, device, load, records: BTreeMap::new(), rng: Rng::with_seed(seed) };
+        let mut vm = Self { daemon, device, load, records: BTreeMap::new(), rng: Rng::with_seed(seed), place };
         vm.work();
         vm
     }
@@ -69,9 +89,17 @@ impl Vm {
         self.load.steps(200);
     }
 
+    /// A program, in the daemon's directory and with its view of file systems.
+    pub fn program(&self, program: &str) -> Command {
+        let mut words = self.place.iter().copied().chain([program]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).current_dir(self.directory()).stdin(Stdio::null());
+        command
+    }
+
     /// Runs our program in the daemon's directory.
     pub fn tidemark(&self, words: &[&str]) -> Output {
-        Command::new(TIDEMARK).args(words).current_dir(self.directory()).stdin(Stdio::null()).output().unwrap()
+        self.program(TIDEMARK).args(words).output().unwrap()
     }
 
     /// As [`Vm::tidemark`], which has to succeed; returns what it says.
@@ -90,7 +118,7 @@ impl Vm {
 
     /// Runs a line of a shell there.
     pub fn shell(&self, script: &str) -> String {
-        let output = Command::new("bash").args(["-ec", script]).current_dir(self.directory()).output().unwrap();
+        let output = self.program("bash").args(["-ec", script]).output().unwrap();
         assert!(output.status.success(), "{script}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
@@ -101,11 +129,13 @@ impl Vm {
 
     /// The points that the directory has.
     pub fn points(&self) -> Vec<Value> {
-        if !self.daemon.file("backups/manifest.json").exists() {
+        let output = self.tidemark(&["backup", "list", "backups", "--output", "json"]);
+        if !output.status.success() {
+            let message = String::from_utf8(output.stderr).unwrap();
+            assert!(["No such file", "has no manifest.json"].iter().any(|text| message.contains(text)), "{message}");
             return Vec::new();
         }
-        let points = parse(&self.succeed(&["backup", "list", "backups", "--output", "json"])).unwrap();
-        points.as_array().unwrap().clone()
+        parse(&String::from_utf8(output.stdout).unwrap()).unwrap().as_array().unwrap().clone()
     }
 
     fn numbers(&self) -> BTreeSet<u64> {
@@ -135,8 +165,8 @@ impl Vm {
         let mut monitor = self.daemon.second_qmp();
         let known = self.bitmaps(&mut monitor);
         let [out, err] = ["out", "err"].map(|name| File::create(self.daemon.file(name)).unwrap());
-        let mut command = Command::new(TIDEMARK);
-        command.args(["backup", "qmp", "--to", "backups"]).current_dir(self.directory()).stdin(Stdio::null());
+        let mut command = self.program(TIDEMARK);
+        command.args(["backup", "qmp", "--to", "backups"]);
         let (mut child, started) = (command.stdout(out).stderr(err).spawn().unwrap(), Instant::now());
         let (mut taken, mut killed) = (false, false);
         let status = loop {
@@ -185,8 +215,7 @@ impl Vm {
                 known.extend([&disk["file"], &disk["checksums"]["file"]].map(|name| name.as_str().unwrap().to_owned()));
             }
         }
-        let files = fs::read_dir(self.daemon.file("backups")).unwrap();
-        let files: BTreeSet<String> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        let files: BTreeSet<String> = self.shell("ls -A backups/").lines().map(str::to_owned).collect();
         assert_eq!(files, known);
     }
 

@@ -7,29 +7,9 @@ use tidemark_frontend::{DeviceOptions, Status};
 
 use super::places::on_device;
 use super::{Daemon, GRANULARITY, INCONSISTENT, MIB, PLAIN, bitmaps, crash, restart, run, write};
-use crate::cli::process::{Place, Running, wait_until};
+use crate::cli::process::{Running, wait_until};
+use crate::cli::small::{INSIDE, inside, mount};
 use crate::vhost::guest::Guest;
-
-/// Starts the daemon where `small` is mounted, in the namespaces of the process whose number is in `keeper`.
-const INSIDE: &str = "exec nsenter -t $(cat keeper) --user --mount --preserve-credentials \
-                      sh -ec 'cd \"$1\"; shift; exec \"$@\"' sh \"$PWD\" \"$@\"";
-
-/// A process that has `small`, a file system of 4 MiB, mounted in its place.
-fn mount(place: &Place) -> Running {
-    let script = "mkdir small; mount -t tmpfs -o size=4m none small; touch small/mounted; exec sleep 1000";
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "sh", "-ec", script]).current_dir(place.path());
-    let keeper = Running::spawn(command);
-    fs::write(place.file("keeper"), keeper.pid().to_string()).unwrap();
-    wait_until("the file system", || inside(&keeper, place).join("mounted").exists());
-    keeper
-}
-
-/// The small file system, as others see it.
-fn inside(keeper: &Running, place: &Place) -> std::path::PathBuf {
-    let root = format!("/proc/{}/root{}/small", keeper.pid(), place.path().display());
-    root.into()
-}
 
 /// A daemon, its image made by a script in the small file system.
 fn serve(node: &str, make: &str) -> (Daemon, std::path::PathBuf, Running) {

@@ -4,6 +4,7 @@ use super::{Asked, Intent, Job, Kind};
 use crate::points::machine::Machine;
 use crate::points::setting::{Betrayal, DISKS, Stack};
 use crate::points::site::GARBAGE;
+use tidemark_backend::node::copy_before_write::CbwOptions;
 use tidemark_jobs::action::{Action, BackupOptions, BackupSync, BitmapMode, BitmapName, MergeSource};
 use tidemark_jobs::{OnError, Status};
 
@@ -206,7 +207,7 @@ impl Machine {
             discard_source: false,
             max_workers: [1, 2, 64][random.usize(0..3)],
             max_chunk: [0, 65536][random.usize(0..2)],
-            min_cluster_size: [0, 4096, 65536][random.usize(0..3)],
+            copying: CbwOptions { min_chunk: [0, 4096, 65536][random.usize(0..3)], ..CbwOptions::default() },
         }
     }
 }

@@ -1,0 +1,83 @@
+//! Work under way on a reactor, several at a time, so that storage need not wait for us: what comes of it comes in the
+//! order in which it was begun.
+//!
+//! Knows no images. Whoever began some waits for all of it, also after an error ([`Window::drain`]): nodes are not closed
+//! over what is under way.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use tidemark_backend::reactor::Handle;
+
+/// Pieces of work under way at a time; each holds [`PIECE`](super::layer::PIECE) bytes at most.
+const MAX: usize = 8;
+
+/// Work under way.
+pub struct Window<T>(VecDeque<Rc<Slot<T>>>);
+
+struct Slot<T> {
+    result: Cell<Option<T>>,
+    waiting: Cell<Option<Waker>>,
+}
+
+impl<T: 'static> Window<T> {
+    /// Nothing.
+    pub fn new() -> Self {
+        Self(VecDeque::with_capacity(MAX))
+    }
+
+    /// Whether something has to end before more begins.
+    pub fn is_full(&self) -> bool {
+        self.0.len() >= MAX
+    }
+
+    /// Begins one more.
+    pub fn begin(&mut self, io: &Handle, task: impl Future<Output = T> + 'static) {
+        let slot = Rc::new(Slot { result: Cell::new(None), waiting: Cell::new(None) });
+        self.0.push_back(slot.clone());
+        io.spawn(async move {
+            slot.result.set(Some(task.await));
+            if let Some(waker) = slot.waiting.take() {
+                waker.wake();
+            }
+        });
+    }
+
+    /// What came of the oldest; `None` if nothing is under way.
+    pub async fn next(&mut self) -> Option<T> {
+        let slot = self.0.front()?;
+        let result = std::future::poll_fn(|cx| match slot.result.take() {
+            Some(result) => Poll::Ready(result),
+            None => {
+                slot.waiting.set(Some(cx.waker().clone()));
+                Poll::Pending
+            }
+        });
+        let result = result.await;
+        self.0.pop_front();
+        Some(result)
+    }
+}
+
+impl<E: 'static> Window<Result<(), E>> {
+    /// Waits until there is room for one more.
+    ///
+    /// # Errors
+    /// That of the oldest, which has ended.
+    pub async fn room(&mut self) -> Result<(), E> {
+        if self.is_full() { self.next().await.unwrap_or(Ok(())) } else { Ok(()) }
+    }
+
+    /// Waits for the end of all.
+    ///
+    /// # Errors
+    /// The first one.
+    pub async fn drain(&mut self) -> Result<(), E> {
+        let mut all = Ok(());
+        while let Some(result) = self.next().await {
+            all = all.and(result);
+        }
+        all
+    }
+}
