@@ -10,9 +10,10 @@
 #   make qcow2-kill  the daemon of qcow2 images killed under load ROUNDS=n times (200)
 #   make changes-kill  the daemon of images with persistent bitmaps killed under load ROUNDS=n times (200), backups made
 #                    by these bitmaps compared with the disk; about ten minutes
+#   make nbd-hostile  a guest beside HOSTILE_CONNECTIONS=n (500) hostile NBD clients for HOSTILE_SECONDS=n (60)
 #   make backup-kill a directory of backups: one full, nine incremental under load, pruned, restored, the program killed
 #                    ROUNDS=n times (200: 50 for each of both daemons with raw and qcow2 disks)
-#   make fuzz        bytes that libFuzzer makes up, to what reads untrusted bytes: SECONDS_EACH=n for each (60)
+#   make fuzz        bytes that libFuzzer makes up, to what reads untrusted bytes: SECONDS_EACH=n for each (20)
 #   make qcow2-cuts  power cuts at any write of recorded loads of qcow2 images: CUTS=n cuts (10000), from recording
 #                    START=s on (0)
 #   make qcow2-mutations
@@ -138,6 +139,14 @@ changes-kill:
 	@.ci/install 'qemu-utils: qemu-img makes and checks the images'
 	TMPDIR=$(SCRATCH) ROUNDS=$(ROUNDS) cargo test --locked -p tidemark --test it bitmaps_lose_their_daemon -- --nocapture
 
+HOSTILE_SECONDS ?= 60
+HOSTILE_CONNECTIONS ?= 500
+
+.PHONY: nbd-hostile
+nbd-hostile:
+	HOSTILE_SECONDS=$(HOSTILE_SECONDS) HOSTILE_CONNECTIONS=$(HOSTILE_CONNECTIONS) cargo test --locked -p tidemark \
+	  --test it besieged_by_hostile_clients -- --nocapture
+
 .PHONY: backup-kill
 backup-kill:
 	@.ci/install 'qemu-utils: qemu-img makes and compares the images, qemu-storage-daemon is backed up from, too'
@@ -170,8 +179,8 @@ changes-mutations:
 	  'perl-base: puts the mutations in place'
 	@tests/mutations/run changes
 
-FUZZERS := qcow2_open
-SECONDS_EACH ?= 60
+FUZZERS := qcow2_open nbd_server nbd_client
+SECONDS_EACH ?= 20
 # What `cargo fuzz` passes on, but for the address sanitizer, which needs a nightly compiler; the code below has no
 # `unsafe`. The target is named so that build scripts go without.
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -188,7 +197,7 @@ fuzz:
 	  mkdir -p $(OUT)/fuzz/found/$$fuzzer $(OUT)/fuzz/corpus/$$fuzzer; \
 	  $(OUT)/fuzz/$(FUZZ_TARGET)/debug/$$fuzzer -max_total_time=$(SECONDS_EACH) -max_len=512 -timeout=20 \
 	    -rss_limit_mb=1024 -malloc_limit_mb=256 -artifact_prefix=$(OUT)/fuzz/found/$$fuzzer/ \
-	    $(OUT)/fuzz/corpus/$$fuzzer; \
+	    $(OUT)/fuzz/corpus/$$fuzzer $$(find tests/fuzz/seeds -name $$fuzzer); \
 	done
 
 .PHONY: test-docs
