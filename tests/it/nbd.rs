@@ -4,6 +4,7 @@
 mod clients;
 mod cycle;
 mod hostile;
+mod inherited;
 mod node;
 mod servers;
 mod site;

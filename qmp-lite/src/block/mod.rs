@@ -42,7 +42,8 @@ declare_commands! {
     /// Gives nodes that are open other options, all of them or none. Options that are left out have their defaults then, but
     /// for `discard`, which stays.
     "blockdev-reopen" => blockdev_reopen: (BlockdevReopen) -> Empty;
-    /// Changes the size of a node, down to its file. Guests that use it are told.
+    /// Changes the size of a node, down to its file. Guests that use it are told; a node that an NBD export shows
+    /// keeps its size as long as that is there.
     "block_resize" => block_resize: (BlockResize) -> Empty;
     /// Lists the nodes, newest first.
     "query-named-block-nodes" => query_named_block_nodes: (QueryNamedBlockNodes) -> Vec<BlockDeviceInfo>;

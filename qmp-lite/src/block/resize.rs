@@ -10,31 +10,61 @@ use tidemark_backend::node::{Driver, Node};
 use crate::context::Context;
 use crate::error::QmpError;
 
-/// Refuses to resize what jobs and `copy-before-write` nodes use, in the words of QEMU, which knows permissions.
-/// The nodes below change with it.
+/// Who uses a node: a node as one of its children, or nobody with a name.
+struct User {
+    parent: Option<Arc<Node>>,
+    role: &'static str,
+}
+
+impl User {
+    const NAMELESS: Self = Self { parent: None, role: "root" };
+
+    fn of(parent: &Arc<Node>) -> Self {
+        let role = if matches!(parent.driver(), Driver::BlkDebug(_)) { "image" } else { "file" };
+        Self { parent: Some(parent.clone()), role }
+    }
+
+    fn describe(&self, node: &str) -> String {
+        let user = self.parent.as_ref().map(|parent| format!("node '{}'", parent.name()));
+        let user = user.unwrap_or_else(|| "an unnamed block device".to_owned());
+        format!("{user} (uses node '{node}' as '{}' child)", self.role)
+    }
+}
+
+/// Refuses to resize what jobs, `copy-before-write` nodes and exports over NBD use, in the words of QEMU, which knows
+/// permissions. The nodes below change with it. Guests hear of a new length; clients of NBD cannot.
 pub(super) fn check(context: &Context, node: &Arc<Node>) -> Result<(), QmpError> {
     let nodes = context.graph.resized_with(node, node.length());
     // What is below an image is the image's own.
     let own = nodes.iter().position(|(node, _)| matches!(node.driver(), Driver::Qcow2(_)));
-    nodes.iter().take(own.map_or(nodes.len(), |own| own + 1)).try_for_each(|(node, _)| check_one(context, node))
+    let mut asks = User::NAMELESS;
+    for (node, _) in nodes.iter().take(own.map_or(nodes.len(), |own| own + 1)) {
+        check_one(context, node, &asks)?;
+        asks = User::of(node);
+    }
+    Ok(())
 }
 
-fn check_one(context: &Context, node: &Arc<Node>) -> Result<(), QmpError> {
+fn check_one(context: &Context, node: &Arc<Node>, asks: &User) -> Result<(), QmpError> {
     node.check_resizable()?;
     if let Some(reason) = node.busy() {
         return Err(GraphError::Busy { name: node.name().to_owned(), reason }.into());
     }
     check_backing(context, node)?;
-    for filter in context.graph.nodes() {
-        let Driver::CopyBeforeWrite(copying) = filter.driver() else { continue };
-        let copy = copying.copy();
-        for (child, role) in [(copy.target(), "target"), (copy.source(), "file")] {
-            if let Some((parent, role)) = user(&filter, child, role, node) {
-                return Err(conflict(node.name(), parent.name(), role));
-            }
+    let exports = context.exports.list().into_iter().filter(|export| export.kind == "nbd");
+    let exported = exports.map(|export| (User::NAMELESS, export.node));
+    let filters = context.graph.nodes().into_iter().flat_map(|filter| match filter.driver() {
+        Driver::CopyBeforeWrite(copying) => {
+            let copy = copying.copy();
+            let user = |role| User { parent: Some(filter.clone()), role };
+            vec![(user("target"), copy.target().clone()), (user("file"), copy.source().clone())]
         }
+        _ => Vec::new(),
+    });
+    match exported.chain(filters).find_map(|(user, child)| user_of(user, &child, node)) {
+        Some(holds) => Err(conflict(node.name(), asks, &holds)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Refuses what concerns a node as a whole while it is below an image.
@@ -48,23 +78,18 @@ pub(super) fn check_backing(context: &Context, node: &Arc<Node>) -> Result<(), Q
     Err(QmpError::generic(format!("Node '{name}' is busy: node is used as backing hd of '{above}'")))
 }
 
-/// Whose child `node` is on the way down from `parent` through its `child`, and as what.
-fn user(
-    parent: &Arc<Node>,
-    child: &Arc<Node>,
-    role: &'static str,
-    node: &Arc<Node>,
-) -> Option<(Arc<Node>, &'static str)> {
-    if Arc::ptr_eq(child, node) {
-        return Some((parent.clone(), role));
+/// Who uses `node` on the way down from `user` through its `child`.
+fn user_of(user: User, child: &Arc<Node>, node: &Arc<Node>) -> Option<User> {
+    match Arc::ptr_eq(child, node) {
+        true => Some(user),
+        false => user_of(User::of(child), &child.child()?, node),
     }
-    let role = if matches!(child.driver(), Driver::BlkDebug(_)) { "image" } else { "file" };
-    user(child, &child.child()?, role, node)
 }
 
-fn conflict(node: &str, parent: &str, role: &str) -> QmpError {
+fn conflict(node: &str, asks: &User, holds: &User) -> QmpError {
     QmpError::generic(format!(
-        "Permission conflict on node '{node}': permissions 'resize' are both required by an unnamed block device \
-         (uses node '{node}' as 'root' child) and unshared by node '{parent}' (uses node '{node}' as '{role}' child)."
+        "Permission conflict on node '{node}': permissions 'resize' are both required by {} and unshared by {}.",
+        asks.describe(node),
+        holds.describe(node)
     ))
 }

@@ -1,6 +1,9 @@
 //! Nodes that are disks of NBD servers nobody here wrote: under a guest, as the target of a backup, and when the server
 //! is slow, faulty, or gone for a while.
 
+mod chain;
+mod secure;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -15,7 +18,10 @@ use crate::vhost::guest::Guest;
 fn start(dir: &Path, program: &str, line: &str) -> Running {
     let _ = std::fs::remove_file(dir.join("remote.sock"));
     let mut command = Command::new(program);
-    command.args(line.split_whitespace()).current_dir(dir);
+    // `qemu-nbd` takes no other than absolute paths.
+    let socket = dir.join("remote.sock").display().to_string();
+    let words = line.split_whitespace().map(|word| if word == "remote.sock" { &socket } else { word });
+    command.args(words).current_dir(dir);
     let server = Running::spawn(command);
     wait_until("the server", || dir.join("remote.sock").exists());
     server

@@ -3,6 +3,9 @@
 //!
 //! Knows the transaction action `x-fleece` and the way that QEMU has too, an overlay filled by a backup without a sync.
 
+mod disks;
+mod filter;
+
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;

@@ -53,7 +53,7 @@ impl SnapshotAccess {
                 (request.memory, result)
             }
             Kind::Flush => (request.memory, Ok(())),
-            Kind::Write | Kind::Zero { .. } => (request.memory, Err(IoError::Permission)),
+            Kind::Write | Kind::Zero { .. } => (request.memory, Err(IoError::Unsupported)),
         }
     }
 
