@@ -17,7 +17,7 @@ use crate::cli::process::wait_until;
 use crate::vhost::daemon::DISK;
 
 /// What the heap may keep of many small pieces, in bytes: for each connection, and for all.
-const KEPT: (u64, u64) = (32 << 10, 4 << 20);
+const KEPT: (u64, u64) = (64 << 10, 4 << 20);
 
 /// With and without, this many times.
 const PAIRS: u32 = 12;
