@@ -4,7 +4,8 @@
 //! Zeroes are made by zeroing, and what has no space in the source takes none in the target. Done twice it is the same as
 //! done once. Several pieces are on their way at a time, and never two of the same bytes.
 
-use super::layer::{Below, PIECE, Run, failed, read, run_at};
+use super::buffers::Buffers;
+use super::layer::{Below, PIECE, Run, failed, run_at};
 use super::window::Window;
 use anyhow::{Result, anyhow};
 use std::path::PathBuf;
@@ -48,20 +49,23 @@ impl Apply {
         copies.end(io, copied).await
     }
 
-    async fn copy(&self, io: &Handle, at: u64, len: u64) -> Result<()> {
-        let bytes = read(io, &self.source, at, len).await;
-        let bytes = bytes.map_err(|error| failed("read", &self.source_path, at, error))?;
-        if self.is_empty && bytes.as_slice().iter().all(|byte| *byte == 0) {
+    async fn copy(&self, io: &Handle, buffers: &Buffers, at: u64, len: u64) -> Result<()> {
+        let piece = buffers.read(io, &self.source, at, len).await;
+        let piece = piece.map_err(|error| failed("read", &self.source_path, at, error))?;
+        if self.is_empty && piece.bytes().iter().all(|byte| *byte == 0) {
+            buffers.done(piece);
             return Ok(());
         }
-        self.change(io, Kind::Write, at, len, Some(Memory::from(bytes))).await
+        let memory = self.change(io, Kind::Write, at, len, piece.into_memory()).await?;
+        memory.into_buf().into_iter().for_each(|buf| buffers.keep(buf));
+        Ok(())
     }
 
-    async fn change(&self, io: &Handle, kind: Kind, offset: u64, len: u64, memory: Option<Memory>) -> Result<()> {
-        let memory = memory.unwrap_or_else(Memory::empty);
-        let (_, result) = self.target.handle(io, Request { kind, fua: false, offset, len, memory }).await;
+    /// Has the target do something; returns the memory that it was given for that.
+    async fn change(&self, io: &Handle, kind: Kind, offset: u64, len: u64, memory: Memory) -> Result<Memory> {
+        let (memory, result) = self.target.handle(io, Request { kind, fua: false, offset, len, memory }).await;
         match (result, kind) {
-            (Ok(()), _) => Ok(()),
+            (Ok(()), _) => Ok(memory),
             (Err(error), Kind::Flush) => Err(anyhow!("cannot make '{}' stable: {error}", self.target_path.display())),
             (Err(error), _) => Err(failed("write", &self.target_path, offset, error)),
         }
@@ -72,12 +76,13 @@ impl Apply {
 pub struct Copies {
     apply: Rc<Apply>,
     window: Window<Result<()>>,
+    buffers: Buffers,
 }
 
 impl Copies {
     /// None yet.
     pub fn new(apply: Apply) -> Self {
-        Self { apply: Rc::new(apply), window: Window::new() }
+        Self { apply: Rc::new(apply), window: Window::new(), buffers: Buffers::default() }
     }
 
     /// Begins to copy the bytes from `at` to `end`, of which only the disk's end need not be one of a block.
@@ -102,11 +107,11 @@ impl Copies {
 
     async fn begin(&mut self, io: &Handle, at: u64, len: u64, run: Run) -> Result<u64> {
         self.window.room().await?;
-        let (apply, handle) = (self.apply.clone(), io.clone());
+        let (apply, handle, buffers) = (self.apply.clone(), io.clone(), self.buffers.clone());
         self.window.begin(io, async move {
             match run {
-                Run::Data => apply.copy(&handle, at, len).await,
-                _ => apply.change(&handle, Kind::Zero { unmap: true }, at, len, None).await,
+                Run::Data => apply.copy(&handle, &buffers, at, len).await,
+                _ => apply.change(&handle, Kind::Zero { unmap: true }, at, len, Memory::empty()).await.map(drop),
             }
         });
         Ok(len)
@@ -119,6 +124,6 @@ impl Copies {
     pub async fn end(mut self, io: &Handle, copied: Result<()>) -> Result<()> {
         let drained = self.window.drain().await;
         copied.and(drained)?;
-        self.apply.change(io, Kind::Flush, 0, 0, None).await
+        self.apply.change(io, Kind::Flush, 0, 0, Memory::empty()).await.map(drop)
     }
 }

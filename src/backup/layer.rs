@@ -12,12 +12,11 @@ use std::sync::Arc;
 use tidemark_backend::error::IoError;
 use tidemark_backend::graph::{ImageFormat, InspectError};
 use tidemark_backend::io::lock::Access;
-use tidemark_backend::io::{Buf, Memory, byte_count};
 use tidemark_backend::node::options::{
     Backing, ChildRef, DetectZeroes, Discard, DriverOptions, FileOptions, Locking, Qcow2Options,
 };
 use tidemark_backend::node::qcow2::create::{CreateOptions, layout};
-use tidemark_backend::node::{Kind, Node, NodeOptions, Request, Status};
+use tidemark_backend::node::{Node, NodeOptions, Status};
 use tidemark_backend::reactor::Handle;
 
 /// Bytes that are read and written at a time.
@@ -232,17 +231,6 @@ pub async fn run_at(io: &Handle, node: &Node, below: Below, offset: u64) -> Resu
         0 => Ok((rest.min(BLOCK), Run::Data)),
         whole => Ok((whole, run)),
     }
-}
-
-/// Reads bytes of a node.
-///
-/// # Errors
-/// The storage's.
-pub async fn read(io: &Handle, node: &Node, offset: u64, len: u64) -> Result<Buf, IoError> {
-    let memory = Memory::from(Buf::new(byte_count(len)));
-    let (memory, result) = node.handle(io, Request { kind: Kind::Read, fua: false, offset, len, memory }).await;
-    result?;
-    memory.into_buf().ok_or(IoError::Io)
 }
 
 /// Why an image could not be read or written.

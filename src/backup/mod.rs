@@ -5,6 +5,7 @@
 //! manifest says ([`manifest`]); how nothing is lost whoever is killed stands in [`run`], and of merges in [`prune`].
 
 mod apply;
+mod buffers;
 mod digest;
 mod directory;
 mod files;

@@ -2,7 +2,8 @@
 //!
 //! Knows no directory and no file of checksums. Memory does not depend on the image's size.
 
-use super::layer::{Below, PIECE, Run, read, run_at};
+use super::buffers::Buffers;
+use super::layer::{Below, PIECE, Run, run_at};
 use super::manifest::BLOCK;
 use super::sums::Content;
 use super::window::Window;
@@ -39,12 +40,13 @@ pub struct Walk {
     below: Below,
     at: u64,
     window: Window<Seen>,
+    buffers: Buffers,
 }
 
 impl Walk {
     /// Over what the image itself has, or with what is below it.
     pub fn new(node: Arc<Node>, below: Below) -> Self {
-        Self { node, below, at: 0, window: Window::new() }
+        Self { node, below, at: 0, window: Window::new(), buffers: Buffers::default() }
     }
 
     /// The next part; `None` behind the last one.
@@ -69,11 +71,11 @@ impl Walk {
             Err(error) => (BLOCK.min(self.node.length() - at), Some(What::Unknown(error))),
         };
         self.at += len;
-        let (range, node, handle) = (at..self.at, self.node.clone(), io.clone());
+        let (range, node, handle, buffers) = (at..self.at, self.node.clone(), io.clone(), self.buffers.clone());
         self.window.begin(io, async move {
             let what = match what {
                 Some(what) => what,
-                None => What::Blocks(blocks(&handle, &node, range.clone()).await),
+                None => What::Blocks(blocks(&handle, &buffers, &node, range.clone()).await),
             };
             Seen { range, what }
         });
@@ -81,14 +83,16 @@ impl Walk {
 }
 
 /// What each block of a range is. One that cannot be read does not hide the others.
-async fn blocks(io: &Handle, node: &Node, range: Range<u64>) -> Vec<Result<Content, IoError>> {
-    if let Ok(bytes) = read(io, node, range.start, range.end - range.start).await {
-        return bytes.as_slice().chunks(byte_count(BLOCK)).map(|block| Ok(Content::of(block))).collect();
+async fn blocks(io: &Handle, buffers: &Buffers, node: &Node, range: Range<u64>) -> Vec<Result<Content, IoError>> {
+    if let Ok(piece) = buffers.read(io, node, range.start, range.end - range.start).await {
+        let blocks = piece.bytes().chunks(byte_count(BLOCK)).map(|block| Ok(Content::of(block))).collect();
+        buffers.done(piece);
+        return blocks;
     }
     let mut blocks = Vec::new();
     for start in range.clone().step_by(byte_count(BLOCK)) {
         let len = BLOCK.min(range.end - start);
-        blocks.push(read(io, node, start, len).await.map(|bytes| Content::of(bytes.as_slice())));
+        blocks.push(buffers.read(io, node, start, len).await.map(|piece| Content::of(piece.bytes())));
     }
     blocks
 }

@@ -22,4 +22,5 @@ mod qcow2;
 pub mod record;
 mod reopen;
 mod requests;
+mod spared;
 mod stop;

@@ -145,6 +145,8 @@ fn servers_with_tls_are_read_by_those_they_know_and_who_know_them() {
     let place = Place::new();
     image(&place);
     shell(&place, CERTIFICATES);
+    // Believes another authority.
+    shell(&place, "mkdir doubting; cp others/ca-cert.pem doubting");
     for (program, uri) in [("qemu-nbd", 0), (TIDEMARK, 1), (QEMU, 1)] {
         let (_server, uris) = serve_securely(&place, program);
         let uri = &uris[uri];
@@ -157,9 +159,9 @@ fn servers_with_tls_are_read_by_those_they_know_and_who_know_them() {
         let said = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && said.contains(", incremental\n"), "{program}: {said}");
         shell(&place, "qemu-img compare -q -U disk dir/vm-2.qcow2");
-        for stranger in ["anonymous", "stranger", "credulous"] {
-            let message = place.refusal(&[&words[..], &[stranger]].concat());
-            assert!(message.contains(uri.as_str()), "{program}: {stranger}: {message}");
+        for (who, part) in [("anonymous", uri.as_str()), ("stranger", "stranger/client-cert.pem"), ("doubting", uri)] {
+            let message = place.refusal(&[&words[..], &[who]].concat());
+            assert!(message.contains(part), "{program}: {who}: {message}");
         }
         let message = place.refusal(&words[..5]);
         assert!(message.contains("--tls-creds DIR"), "{program}: {message}");
