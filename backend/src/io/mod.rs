@@ -16,7 +16,7 @@ mod socket;
 mod uring;
 mod workers;
 
-pub use buf::{Buf, Memory, Segment, byte_count};
+pub use buf::{Buf, Memory, Segment, byte_count, give_back_unused_memory};
 pub use files::{AtOnce, FileId, FileInfo, FileTable};
 pub use inherited::take_inherited;
 pub use op::{Completion, Op, OpKind, Token};

@@ -3,7 +3,7 @@
 
 use super::connection::{self, Arrival};
 use crate::graph::Graph;
-use crate::io::{Uring, Wait, Workers};
+use crate::io::{Uring, Wait, Workers, give_back_unused_memory};
 use crate::mailbox::Mailbox;
 use crate::reactor::{Reactor, Waker};
 use std::io;
@@ -112,6 +112,8 @@ impl Pool {
             if reactor.has_tasks() {
                 idle_since = now;
             } else if ending || (now >= idle_since.saturating_add(IDLE_NS) && self.retire(index)) {
+                // What many clients had between them in small pieces.
+                give_back_unused_memory();
                 return;
             }
             let wait =
