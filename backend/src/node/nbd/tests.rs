@@ -85,11 +85,8 @@ fn when_one_of_several_connections_dies_the_others_do_its_commands() {
         machine.server.cuts.replace(vec![random.u64(0..60_000)]);
         let model = load(&mut machine, &mut random, 10);
         assert!(*machine.server.disk.borrow() == model, "seed {seed}");
-        assert!(
-            (2..=4).contains(&machine.server.connections.get()),
-            "seed {seed}: {}",
-            machine.server.connections.get()
-        );
+        let made = machine.server.connections.get();
+        assert!((2..=5).contains(&made), "seed {seed}: {made}, with the one that has died");
     }
 }
 

@@ -36,7 +36,12 @@ impl Server {
     /// Has a daemon open the disk as this client, who wants to talk to `host`; whether it does.
     fn is_opened(&self, client: &mut Site, directory: &str, host: &str) -> bool {
         let creds = "'qom-type': 'tls-creds-x509', 'id': 't', 'endpoint': 'client'";
-        client.run("object-add", &format!("{creds}, 'dir': '{}'", self.site.file(directory).display()));
+        let object = format!("{creds}, 'dir': '{}'", self.site.file(directory).display());
+        let made = client.client.ask(&format!("{{'execute': 'object-add', 'arguments': {{{object}}}}}"));
+        // A certificate that is not of the authority beside it, or is too old, is not even tried.
+        if made[0].get("error").is_some() {
+            return false;
+        }
         let opened = self.open(client, &format!(", 'tls-creds': 't', 'tls-hostname': '{host}'"));
         if opened {
             client.run("blockdev-del", "'node-name': 'far'");
