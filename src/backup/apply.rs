@@ -8,6 +8,7 @@ use super::buffers::Buffers;
 use super::layer::{Below, PIECE, Run, failed, run_at};
 use super::window::Window;
 use anyhow::{Result, anyhow};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -101,6 +102,17 @@ impl Copies {
                 Run::Zero | Run::Absent => len,
             };
             apply.done.store(at, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// As [`Copies::range`], of several.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn ranges(&mut self, io: &Handle, ranges: Vec<Range<u64>>) -> Result<()> {
+        for range in ranges {
+            self.range(io, range.start, range.end).await?;
         }
         Ok(())
     }

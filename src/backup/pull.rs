@@ -14,14 +14,14 @@ use super::{BackupOptions, files, prune, run, seal, uri};
 use crate::inspect::printable;
 use anyhow::{Context as _, Result, bail, ensure};
 use qmp_lite::context::Context;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tidemark_backend::node::nbd::NbdClientOptions;
 use tidemark_backend::node::options::DriverOptions;
 use tidemark_backend::node::{Driver, Node, NodeOptions};
-use tidemark_backend::reactor::Handle;
 use tidemark_backend::tls;
 
 /// Bytes that a bitmap is asked about at a time.
@@ -51,10 +51,18 @@ pub fn pull(options: &BackupOptions) -> Result<()> {
     directory.remove_garbage()?;
     let tls = credentials(address, &export, options.tls_creds.as_deref())?;
     let open = |dirty_bitmap| connect(&context, &export, &tls, dirty_bitmap).with_context(|| format!("'{address}'"));
+    let since = match &options.bitmap {
+        None => Err("no --bitmap says what has changed".to_owned()),
+        Some(name) => {
+            // Done with before the disk is opened: some servers serve one client at a time.
+            let bitmap = open(Some(format!("qemu:dirty-bitmap:{name}")))?;
+            since(&context, &directory, &disk, bitmap, name, options.since)?
+        }
+    };
     let source = open(None)?;
-    let bitmap = options.bitmap.as_ref().map(|name| open(Some(format!("qemu:dirty-bitmap:{name}")))).transpose()?;
-    let parent = parent(&context, &directory, &disk, source.length(), options)?;
-    let mut pull = Pull { context, directory, disk, source, bitmap, parent, address: address.to_owned() };
+    let of_bitmap = since.as_ref().map_or(source.length(), |since| since.size);
+    ensure!(source.length() == of_bitmap, "'{address}' has {} bytes, and its bitmap {of_bitmap}", source.length());
+    let mut pull = Pull { context, directory, disk, source, since, address: address.to_owned() };
     let made = pull.make();
     if made.is_err() {
         // The error that matters is the first one; the next run removes what is left.
@@ -103,17 +111,36 @@ fn connect(
     Ok(context.graph.open(&options)?)
 }
 
+/// What the backup is incremental by, or why it is full. The bitmap is closed.
+fn since(
+    context: &Context,
+    directory: &Directory,
+    disk: &str,
+    bitmap: Arc<Node>,
+    name: &str,
+    point: Option<u64>,
+) -> Result<Result<Since, String>> {
+    let size = bitmap.length();
+    let since = match parent(context, directory, disk, size, name, point)? {
+        Ok(parent) => Ok(Since { parent, size, marked: marked(context, &bitmap)? }),
+        Err(because) => Err(because),
+    };
+    let node = bitmap.name().to_owned();
+    drop(bitmap);
+    context.graph.close(&node)?;
+    Ok(since)
+}
+
 /// The image that the backup goes above, or why it is full.
 fn parent(
     context: &Context,
     directory: &Directory,
     disk: &str,
     size: u64,
-    options: &BackupOptions,
+    bitmap: &str,
+    since: Option<u64>,
 ) -> Result<Result<String, String>> {
-    let (Some(bitmap), Some(since)) = (&options.bitmap, options.since) else {
-        return Ok(Err("no --bitmap says what has changed".to_owned()));
-    };
+    let since = since.context("--since POINT says since when the bitmap records")?;
     let points = &directory.manifest.points;
     let newest = points.iter().rev().find_map(|point| Some((point.number, point.disk(disk)?)));
     let disk = printable(disk);
@@ -140,9 +167,20 @@ struct Pull {
     directory: Directory,
     disk: String,
     source: Arc<Node>,
-    bitmap: Option<Arc<Node>>,
-    parent: Result<String, String>,
+    /// What it is incremental by, or why it is full.
+    since: Result<Since, String>,
     address: String,
+}
+
+/// What there is of an incremental backup before the disk is read.
+struct Since {
+    /// The image that it goes above.
+    parent: String,
+    /// Bytes of the disk that the bitmap is of.
+    size: u64,
+    /// The blocks that the bitmap marks something of, in order. A run and what is between it and the next one are two blocks
+    /// at least, so there are no more than 8 million in a TiB.
+    marked: Vec<Range<u64>>,
 }
 
 impl Pull {
@@ -158,12 +196,12 @@ impl Pull {
         self.directory.sync()?;
         let entry = Entry {
             disk: self.disk.clone(),
-            parent: self.parent.clone().ok(),
+            parent: self.since.as_ref().ok().map(|since| since.parent.clone()),
             size: self.source.length(),
             checksums: Checksums { file: sums, algorithm: ALGORITHM.to_owned(), block: BLOCK, sha256 },
             bitmap: None,
             change_id: None,
-            full_because: self.parent.clone().err(),
+            full_because: self.since.as_ref().err().cloned(),
             merging: None,
             file,
         };
@@ -177,7 +215,8 @@ impl Pull {
     /// Makes the image and reads the disk, or what the bitmap marks, into it.
     fn copy(&self, file: &str) -> Result<()> {
         let path = self.directory.file(file);
-        layer::create(&path, self.source.length(), self.parent.as_deref().ok())?;
+        let since = self.since.as_ref().ok();
+        layer::create(&path, self.source.length(), since.map(|since| since.parent.as_str()))?;
         let target = Layer::change(&self.context, &path)?;
         let done = Arc::new(AtomicU64::new(0));
         let apply = Apply {
@@ -186,17 +225,16 @@ impl Pull {
             below: Below::Chain,
             target: target.node.clone(),
             target_path: path,
-            is_empty: self.parent.is_err(),
+            is_empty: since.is_none(),
             done: done.clone(),
         };
-        let bitmap = self.bitmap.clone().filter(|_| self.parent.is_ok());
+        let marked = since.map(|since| since.marked.clone());
         let work = Work { what: printable(&self.disk), total: self.source.length(), done, interrupt: None };
-        work.run(&self.context, async move |io| match bitmap {
+        work.run(&self.context, async move |io| match marked {
             None => apply.run(io).await,
-            Some(bitmap) => {
-                let end = apply.source.length();
+            Some(marked) => {
                 let mut copies = Copies::new(apply);
-                let copied = marked(io, &mut copies, &bitmap, end).await;
+                let copied = copies.ranges(io, marked).await;
                 copies.end(io, copied).await
             }
         })?;
@@ -204,21 +242,32 @@ impl Pull {
     }
 }
 
-/// Begins to copy the blocks of which a bitmap marks something.
-async fn marked(io: &Handle, copies: &mut Copies, bitmap: &Node, end: u64) -> Result<()> {
+/// Reads a bitmap of the server.
+fn marked(context: &Context, bitmap: &Arc<Node>) -> Result<Vec<Range<u64>>> {
+    let done = Arc::new(AtomicU64::new(0));
+    let work = Work { what: "the bitmap".to_owned(), total: bitmap.length(), done: done.clone(), interrupt: None };
+    let bitmap = bitmap.clone();
+    work.run(context, async move |_| marked_blocks(&bitmap, &done).await)
+}
+
+/// The blocks that a bitmap marks something of.
+async fn marked_blocks(bitmap: &Node, done: &AtomicU64) -> Result<Vec<Range<u64>>> {
     let Driver::Nbd(client) = bitmap.driver() else { bail!("a bitmap of no server") };
-    let (mut at, mut copied) = (0, 0);
+    let (mut at, end, mut marked) = (0, bitmap.length(), Vec::<Range<u64>>::new());
     while at < end {
         let extents = client.extents(at, LOOK.min(end - at), false).await.context("the bitmap cannot be read")?;
         let extents = extents.filter(|extents| !extents.is_empty()).context("the server does not have this bitmap")?;
         for extent in extents {
             if extent.flags & DIRTY != 0 {
-                let until = (at + extent.len).next_multiple_of(BLOCK).min(end);
-                copies.range(io, copied.max(at - at % BLOCK), until).await?;
-                copied = copied.max(until);
+                let run = at - at % BLOCK..(at + extent.len).next_multiple_of(BLOCK).min(end);
+                match marked.last_mut().filter(|last| last.end >= run.start) {
+                    Some(last) => last.end = last.end.max(run.end),
+                    None => marked.push(run),
+                }
             }
             at += extent.len;
         }
+        done.store(at, Ordering::Relaxed);
     }
-    Ok(())
+    Ok(marked)
 }

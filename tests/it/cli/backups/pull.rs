@@ -121,7 +121,7 @@ fn serve_securely(place: &Place, program: &str) -> (Running, [String; 2]) {
     let uris = [format!("nbds://localhost:{port}/vm"), "nbds+unix:///vm?socket=nbd".to_owned()];
     let words: Vec<String> = match program {
         "qemu-nbd" => {
-            format!("-r -t -e 4 -B b -x vm --object {creds} --tls-creds t -b 127.0.0.1 -p {port} -f qcow2 disk")
+            format!("-r -t -B b -x vm --object {creds} --tls-creds t -b 127.0.0.1 -p {port} -f qcow2 disk")
         }
         _ => format!(
             "--object {creds} --blockdev driver=qcow2,node-name=n,read-only=on,file.driver=file,file.filename=disk \
