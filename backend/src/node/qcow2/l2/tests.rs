@@ -207,7 +207,13 @@ fn a_reader_waits_for_nobody_to_make_room() {
     let (image, data) = (tables.clone(), disk.store.link().clone());
     let extent = disk.run(move |io| async move {
         let inflater = Inflater::new(Method::Zlib);
-        let view = View { tables: &image, data: &data, backing: MaybeLink::new(None).look(), is_keeping: false, inflater: &inflater };
+        let view = View {
+            tables: &image,
+            data: &data,
+            backing: MaybeLink::new(None).look(),
+            is_keeping: false,
+            inflater: &inflater,
+        };
         view.locate_or_load(&io, at(last, 3) + 8, 4 * CLUSTER).await
     });
     let found = Found::Data { host: host(last, 3) + 8, copied: true };
@@ -224,7 +230,13 @@ fn a_request_that_is_one_run_in_the_file_goes_straight_there_and_others_do_not()
     });
     let (tables, data) = (disk.open(), disk.store.link().clone());
     let inflater = Inflater::new(Method::Zlib);
-    let view = View { tables: &tables, data: &data, backing: MaybeLink::new(None).look(), is_keeping: false, inflater: &inflater };
+    let view = View {
+        tables: &tables,
+        data: &data,
+        backing: MaybeLink::new(None).look(),
+        is_keeping: false,
+        inflater: &inflater,
+    };
     let map = |kind, entry, len: u64, fua| {
         let memory = Memory::from(Buf::new(byte_count(len)));
         view.map(&Request { kind, fua, offset: at(5, entry), len, memory }, at(5, entry))
