@@ -15,6 +15,7 @@ const FILES: [&str; 16] = [
     "backend/src/export/vhost/ring/chain.rs",
     "backend/src/export/vhost/ring/layout.rs",
     "backend/src/io/buf.rs",
+    "backend/src/io/heap.rs",
     "backend/src/io/inherited.rs",
     "backend/src/io/lock.rs",
     "backend/src/io/uring.rs",

@@ -6,6 +6,7 @@
 
 mod buf;
 mod files;
+mod heap;
 mod inherited;
 pub mod lock;
 mod op;
@@ -16,8 +17,9 @@ mod socket;
 mod uring;
 mod workers;
 
-pub use buf::{Buf, Memory, Segment, byte_count, give_back_unused_memory};
+pub use buf::{Buf, Memory, Segment, byte_count};
 pub use files::{AtOnce, FileId, FileInfo, FileTable};
+pub use heap::give_back_unused_memory;
 pub use inherited::take_inherited;
 pub use op::{Completion, Op, OpKind, Token};
 pub use shared::SharedWords;
