@@ -32,12 +32,12 @@ fn features_of_qemu_that_are_not_built_are_refused_by_name() {
         let text = format!("Block driver '{driver}' is not supported");
         refused(&dispatcher, "blockdev-add", node(driver), &text);
     }
-    for kind in ["secret", "throttle-group", "tls-creds-x509"] {
+    for kind in ["secret", "throttle-group"] {
         let text = format!("Object type '{kind}' is not supported");
         refused(&dispatcher, "object-add", json!({"qom-type": kind, "id": "x"}), &text);
     }
-    let export = json!({"type": "nbd", "id": "x", "node-name": "n"});
-    refused(&dispatcher, "block-export-add", export, "Export type 'nbd' is not supported");
+    let export = json!({"type": "fuse", "id": "x", "node-name": "n"});
+    refused(&dispatcher, "block-export-add", export, "Export type 'fuse' is not supported");
     for kind in ["blockdev-snapshot", "blockdev-snapshot-sync", "blockdev-snapshot-internal-sync", "drive-backup"] {
         let action = json!({"actions": [{"type": kind, "data": {}}]});
         refused(&dispatcher, "transaction", action, &format!("Transaction action '{kind}' is not supported"));
