@@ -186,6 +186,7 @@ impl Plan<'_> {
         checkpoint::save(self.registry.io(), &nodes).await;
         // The end of a backup may have stored them meanwhile, as long as they were there.
         self.forget(&leaving).await?;
+        self.end_changes(&leaving).await;
         for (job, point) in self.begun.iter().rev() {
             point.open();
             self.registry.start(job);
@@ -214,6 +215,17 @@ impl Plan<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Ends the change journals that were kept for these alone, now that no image has them any more.
+    async fn end_changes(&self, left: &[(Arc<Node>, String)]) {
+        let mut nodes = Vec::new();
+        left.iter().for_each(|(node, _)| points::add(&mut nodes, node));
+        if !nodes.is_empty() {
+            let mut edit = || nodes.iter().for_each(|node| node.end_changes());
+            // If it could not be made they are kept, which costs a little time and nothing else.
+            let _ = points::hold(self.registry.io(), &nodes, &mut edit).await;
+        }
     }
 
     /// Last to first, as they were made.

@@ -53,13 +53,25 @@ impl Points {
     }
 
     /// Has changing requests covered by the change journal that an image keeps now, if it keeps one and has a bitmap to
-    /// keep it for; inside [`hold`], or before the node has roots.
+    /// keep it for, or has kept it so far; inside [`hold`], or before the node has roots.
     pub(super) fn keep_changes(&self, image: &Image) {
-        // A bitmap that has left the node is in the file until it is gone from there stably.
-        let needed = self.tracking.has_persistent() || image.has_stored_bitmaps();
+        let needed = self.needs_changes(image) || locked(&self.areas).is_some();
         let journal = image.changes().journal().filter(|_| needed);
         journal.iter().for_each(|journal| journal.begin_covering());
         *locked(&self.areas) = journal.map(|journal| journal.areas());
+    }
+
+    /// Has them wait for no journal any more, if there is no bitmap to keep it for; inside [`hold`].
+    fn end_changes(&self, image: &Image) {
+        if !self.needs_changes(image) {
+            *locked(&self.areas) = None;
+        }
+    }
+
+    /// Whether a crash would lose something without the journal. A bitmap that has left the node counts as long as the
+    /// file has it.
+    fn needs_changes(&self, image: &Image) -> bool {
+        self.tracking.has_persistent() || image.has_stored_bitmaps()
     }
 
     /// What requests mind from now on.
@@ -159,6 +171,14 @@ impl Node {
     pub fn keep_changes(&self) {
         if let Driver::Qcow2(image) = self.driver() {
             self.points.keep_changes(image);
+        }
+    }
+
+    /// Has requests wait for no change journal any more, if the last bitmap that it was kept for is gone from the node
+    /// and from the file, stably; inside [`hold`].
+    pub fn end_changes(&self) {
+        if let Driver::Qcow2(image) = self.driver() {
+            self.points.end_changes(image);
         }
     }
 }

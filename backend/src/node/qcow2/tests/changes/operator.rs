@@ -89,8 +89,9 @@ impl Operator {
         if !stage.keeping().is_empty() {
             image.ensure_changes(&io).await.unwrap();
         }
-        for (_, name) in stage.leaving() {
-            image.remove_bitmap(&io, &name).await.unwrap();
+        let leaving = stage.leaving();
+        for (_, name) in &leaving {
+            image.remove_bitmap(&io, name).await.unwrap();
         }
         let (mut stage, mut committed, mut versions) = (Some(stage), None, Vec::new());
         let mut edit = || {
@@ -103,6 +104,12 @@ impl Operator {
         over(&io, &grace).await;
         committed.unwrap().settle();
         image.save_changes(&io, self.node.points()).await;
+        for (_, name) in &leaving {
+            image.remove_bitmap(&io, name).await.unwrap();
+        }
+        if !leaving.is_empty() {
+            hold(&io, &self.node, &mut || self.node.end_changes()).await;
+        }
         for ((name, _), version) in actions.iter().zip(versions) {
             self.truth.borrow_mut().ack(name, version, self.event());
         }

@@ -85,3 +85,26 @@ fn a_write_past_a_journal_that_cannot_be_written_waits_until_its_image_does_not_
     let found = look(2, &stable(&rig, files.contents.len()), &windows).unwrap();
     assert!(found.bitmaps.values().all(|bitmap| bitmap.inconsistent), "they lack what was written");
 }
+
+#[test]
+fn no_write_waits_for_a_journal_that_is_kept_for_no_bitmap_until_there_is_one_again() {
+    let Start { files, windows, content, bitmaps, .. } = Start::new(Shape::Mapped, &mut fastrand::Rng::with_seed(1));
+    let names: Vec<String> = bitmaps.keys().cloned().collect();
+    let mut rig = Rig::new(1, &files);
+    rig.open().unwrap();
+    let node = rig.node();
+    let truth = Rc::new(RefCell::new(Truth::new(windows, &content, bitmaps)));
+    let operator = Operator { node: node.clone(), world: rig.world(), truth, phases: Phases::default() };
+    let covered = || image(&node).changes().journal().unwrap().areas().count();
+    write(&mut rig, 0);
+    let with_bitmaps = covered();
+    assert!(with_bitmaps > 0);
+    let (one, removals) = (operator.clone(), names.into_iter().map(|name| (name, Action::Remove)).collect());
+    rig.machine.run(move |io| one.transact(io, removals));
+    write(&mut rig, 1 << 20);
+    assert_eq!(covered(), with_bitmaps, "nothing has to be kept for anybody");
+    let add = vec![("new".to_owned(), Action::Add { granularity: 65536, recording: true })];
+    rig.machine.run(move |io| operator.transact(io, add));
+    write(&mut rig, 1 << 20);
+    assert!(covered() > with_bitmaps, "the new one would lose it in a crash");
+}
