@@ -1,0 +1,219 @@
+//! The image that a job copies to, named by its file: made for the job or there already, opened for it and closed with it.
+//!
+//! Rules and texts are those of QEMU's `drive-backup`. A file is truncated only when nobody else has it; one that was made
+//! stays, whatever becomes of the job.
+
+use super::Graph;
+use super::create::{CreateFile, CreateImage, Creation, FilePreallocation, ImagePreallocation};
+use super::image::file_name;
+use super::inspect::ImageFormat;
+use crate::error::GraphError;
+use crate::node::options::{
+    Backing, ChildRef, DetectZeroes, Discard, DriverOptions, FileOptions, Locking, Qcow2Options, RawOptions,
+};
+use crate::node::qcow2::create::CreateOptions;
+use crate::node::{Driver, Node, NodeOptions};
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Formats that there are, of which no image is made.
+const NOT_MADE: [&str; 7] =
+    ["blkdebug", "copy-before-write", "copy-on-read", "nbd", "null-co", "snapshot-access", "throttle"];
+
+/// An image to be copied to.
+#[derive(Clone, Debug)]
+pub struct NewTarget {
+    /// Its file, as QEMU lets it be named.
+    pub path: String,
+    /// Its format; what its first bytes say if `None`, which only [`NewTarget::existing`] can be without.
+    pub format: Option<String>,
+    /// It is there already.
+    pub existing: bool,
+    /// The name that its node gets; made up if `None`.
+    pub node_name: Option<String>,
+    /// What it shows where it has nothing: a node. Nothing, or what its own header says, if `None`.
+    pub backing: Option<Arc<Node>>,
+    /// Whether discards reach its file, and zeroes become holes.
+    pub unmap: bool,
+}
+
+/// What a file is opened as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    /// As it is.
+    File,
+    /// The same, by a node of its own; the first sector is guarded if nobody said so.
+    Raw { guarded: bool },
+    /// An image.
+    Qcow2,
+}
+
+impl Graph {
+    /// Makes it, as long as `source`, unless it is there, and opens it with what `source` has of cache modes. What takes
+    /// I/O is done on this thread.
+    ///
+    /// # Errors
+    /// With QEMU's texts. A file that was made stays.
+    pub fn open_target(&self, source: &Arc<Node>, new: &NewTarget) -> Result<Arc<Node>, GraphError> {
+        let path = path(&new.path)?;
+        let format = match (&new.format, new.existing) {
+            (Some(format), existing) => known(format, existing)?,
+            (None, true) => self.probed(&path)?,
+            (None, false) => return Err(GraphError::Options("Unknown file format ''".into())),
+        };
+        if !new.existing {
+            self.make_target(source, new, &path, format)?;
+        }
+        let options = NodeOptions {
+            node_name: new.node_name.clone(),
+            cache_direct: Some(source.cache_direct()),
+            cache_no_flush: Some(source.cache_no_flush()),
+            discard: if new.unmap { Discard::Unmap } else { Discard::Ignore },
+            detect_zeroes: if new.unmap { DetectZeroes::Unmap } else { DetectZeroes::Off },
+            ..NodeOptions::new(driver(&path, format, new.backing.as_ref()))
+        };
+        self.open_as(&options, false, &self.ring())
+    }
+
+    /// Closes what [`Graph::open_target`] has opened, unless somebody uses it now.
+    pub fn close_target(&self, node: Arc<Node>) {
+        let _turn = self.turn();
+        if node.users() == 0 && self.find(node.name()).is_some() {
+            self.remove(node, &self.ring());
+        }
+    }
+
+    /// What the first bytes of a file say.
+    fn probed(&self, path: &Path) -> Result<Format, GraphError> {
+        let file = self.look_at(path, true)?;
+        Ok(match self.format_of(&file)? {
+            ImageFormat::Raw => Format::Raw { guarded: true },
+            ImageFormat::Qcow2 => Format::Qcow2,
+        })
+    }
+
+    fn make_target(
+        &self,
+        source: &Arc<Node>,
+        new: &NewTarget,
+        path: &Path,
+        format: Format,
+    ) -> Result<(), GraphError> {
+        let name = new.format.as_deref().unwrap_or_default();
+        let backing = match (&new.backing, format) {
+            (None, _) => None,
+            (Some(backing), Format::Qcow2) => Some(header_name(backing, path)?),
+            (Some(_), _) => {
+                return Err(GraphError::Options(format!("Backing file not supported for file format '{name}'")));
+            }
+        };
+        if !is_device(path) {
+            let size = if format == Format::Qcow2 { 0 } else { source.length() };
+            let size = i64::try_from(size).unwrap_or(i64::MAX);
+            let file = CreateFile { filename: path.to_owned(), size, preallocation: FilePreallocation::Off };
+            self.create(&Creation::File(file))?;
+        }
+        if format != Format::Qcow2 {
+            return Ok(());
+        }
+        let (backing, backing_format) = backing.unzip();
+        let options = CreateOptions { size: source.length(), backing, backing_format, ..CreateOptions::default() };
+        let (file, preallocation) = (inline(file(path)), ImagePreallocation::Off);
+        self.create(&Creation::Image(Box::new(CreateImage { file, data_file: None, options, preallocation })))
+    }
+}
+
+/// The path that a name stands for, which may say the protocol.
+fn path(name: &str) -> Result<PathBuf, GraphError> {
+    let refuse = |text: String| Err(GraphError::Options(text));
+    let protocol = name.find([':', '/']).filter(|at| name.as_bytes().get(*at) == Some(&b':'));
+    match protocol.map(|at| name.split_at(at)) {
+        None => Ok(name.into()),
+        Some(("file" | "host_device", rest)) => Ok(rest.trim_start_matches(':').into()),
+        Some(("nbd" | "nbd+unix" | "nbds" | "nbds+unix", _)) => refuse(format!(
+            "'{name}' is no file: open the server's disk with blockdev-add, and give its node as target of \
+             blockdev-backup or blockdev-mirror"
+        )),
+        Some((protocol, _)) => refuse(format!("Unknown protocol '{protocol}'")),
+    }
+}
+
+fn known(name: &str, existing: bool) -> Result<Format, GraphError> {
+    match name {
+        "file" | "host_device" => Ok(Format::File),
+        "raw" => Ok(Format::Raw { guarded: false }),
+        "qcow2" => Ok(Format::Qcow2),
+        name if existing => Err(GraphError::Options(format!("Unknown driver '{name}'"))),
+        name if NOT_MADE.contains(&name) => {
+            Err(GraphError::Options(format!("Format driver '{name}' does not support image creation")))
+        }
+        name => Err(GraphError::Options(format!("Unknown file format '{name}'"))),
+    }
+}
+
+fn is_device(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device())
+}
+
+fn file(path: &Path) -> DriverOptions {
+    DriverOptions::File(FileOptions { filename: path.to_owned(), locking: Locking::Auto, device: is_device(path) })
+}
+
+fn inline(driver: DriverOptions) -> ChildRef {
+    ChildRef::Inline(Box::new(NodeOptions::new(driver)))
+}
+
+fn driver(path: &Path, format: Format, backing: Option<&Arc<Node>>) -> DriverOptions {
+    let file = file(path);
+    match format {
+        Format::File => file,
+        Format::Raw { guarded } => {
+            DriverOptions::Raw(RawOptions { file: inline(file), offset: 0, size: None, guard_format: guarded })
+        }
+        Format::Qcow2 => {
+            let named = |node: &Arc<Node>| Backing::Node(ChildRef::Name(node.name().to_owned()));
+            let backing = backing.map_or(Backing::FromHeader, named);
+            DriverOptions::Qcow2(Box::new(Qcow2Options { backing, ..Qcow2Options::new(inline(file)) }))
+        }
+    }
+}
+
+/// How the header of an image at `path` names what `node` shows, and its format: the file as it was opened, if that leads
+/// there from the image.
+fn header_name(node: &Arc<Node>, path: &Path) -> Result<(String, String), GraphError> {
+    let refuse = |text: String| GraphError::Options(text);
+    let (place, format) = whole_image(node).and_then(|(node, format)| Some((file_name(&node)?, format))).ok_or_else(
+        || refuse(format!("Node '{}' is no file that the header of an image could name", node.name())),
+    )?;
+    let below = Path::new(&place);
+    if is_same(below, path) {
+        return Err(refuse("Error: Trying to create an image with the same filename as the backing file".into()));
+    }
+    if below.is_absolute() || path.parent() == Some(Path::new("")) {
+        return Ok((place, format.to_owned()));
+    }
+    let absolute = fs::canonicalize(below).map_err(|source| GraphError::Open { path: place.clone(), source })?;
+    let absolute = absolute.into_os_string().into_string();
+    let absolute = absolute.map_err(|_| refuse(format!("The path of '{place}' is not UTF-8: no header can name it")))?;
+    Ok((absolute, format.to_owned()))
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let resolved = |path: &Path| fs::canonicalize(path).ok();
+    one == other || resolved(one).is_some_and(|one| resolved(other) == Some(one))
+}
+
+/// The node below filters that has a whole file, and the format that a header calls it by.
+fn whole_image(node: &Arc<Node>) -> Option<(Arc<Node>, &'static str)> {
+    match node.driver() {
+        Driver::File(_) => Some((node.clone(), "raw")),
+        Driver::Qcow2(_) => Some((node.clone(), "qcow2")),
+        Driver::SnapshotAccess(_) => None,
+        Driver::Raw(raw) if raw.offset() > 0 || raw.has_fixed_size() => None,
+        // What is raw of an image is none by its file.
+        Driver::Raw(raw) => whole_image(&raw.child()).filter(|(_, format)| *format == "raw"),
+        _ => node.child().and_then(|child| whole_image(&child)),
+    }
+}
