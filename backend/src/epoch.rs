@@ -25,8 +25,10 @@ pub struct Seat {
     epoch: AtomicU64,
     /// Changing requests under way, by the epoch's parity.
     changes: [AtomicU64; 2],
-    /// All requests under way on nodes that give space back.
+    /// All requests under way but flushes, by round.
     passing: passage::Passing,
+    /// Flushes under way, by the epoch's parity. Nothing that is found is theirs, and they give back what others found.
+    flushes: [AtomicU64; 2],
     wake: Option<Wake>,
 }
 
@@ -76,6 +78,12 @@ impl Seat {
     pub fn set_changes(&self, parity: usize, count: u64) {
         // Release: whoever sees the count at zero sees the marks.
         self.changes[parity & 1].store(count, Ordering::Release);
+    }
+
+    /// Says how many flushes of an epoch's parity are under way.
+    #[inline]
+    pub fn set_flushes(&self, parity: usize, count: u64) {
+        self.flushes[parity & 1].store(count, Ordering::Release);
     }
 
     /// Whether the requests of the epoch before this one have ended.
@@ -152,6 +160,26 @@ impl Grace {
     /// Whether they have all ended; what they marked is then visible.
     pub fn is_over(&self) -> bool {
         self.0.iter().all(|seat| seat.is_settled())
+    }
+}
+
+/// The flushes from before a hold that may still be under way.
+pub struct Flushes(Vec<(Arc<Seat>, usize)>);
+
+impl Flushes {
+    /// Those from before the last hold of these seats.
+    pub fn before(seats: Vec<Arc<Seat>>) -> Self {
+        let with_parity = |seat: Arc<Seat>| {
+            let last = parity(seat.epoch().wrapping_add(1));
+            (seat, last)
+        };
+        Self(seats.into_iter().map(with_parity).collect())
+    }
+
+    /// Whether they have all ended.
+    pub fn is_over(&mut self) -> bool {
+        self.0.retain(|(seat, parity)| seat.flushes[*parity].load(Ordering::Acquire) > 0);
+        self.0.is_empty()
     }
 }
 

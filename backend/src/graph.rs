@@ -11,8 +11,13 @@ mod image;
 mod inspect;
 mod journal;
 mod listed;
+mod moved;
+pub mod new_overlay;
+pub mod overlay;
 pub mod reopen;
 mod resize;
+pub mod swap;
+pub mod target;
 
 pub use apart::check_apart;
 pub use errand::{Errand, KernelRing, Runner};
@@ -24,7 +29,7 @@ use crate::io::{FileTable, Workers};
 use crate::node::copy_before_write::{Filter, SnapshotAccess};
 use crate::node::options::{ChildRef, Discard, DriverOptions, NullOptions};
 use crate::node::qcow2::{changes, corruption};
-use crate::node::{BlkDebug, Driver, File, Nbd, Node, NodeOptions, Null, Raw};
+use crate::node::{BlkDebug, Driver, File, Nbd, Node, NodeOptions, Null, Raw, Released, Throttle};
 use chain::Chain;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -164,6 +169,7 @@ impl Graph {
         if node.users() > 0 || is_copying(&node) {
             return Err(GraphError::InUse(name.to_owned()));
         }
+        let _released = Released::of([&node]);
         self.remove(node, runner);
         Ok(())
     }
@@ -200,6 +206,11 @@ impl Graph {
                 let child = self.child(&debug.image, options, opening)?;
                 let length = child.length();
                 (Driver::BlkDebug(BlkDebug::new(child, debug)?), length)
+            }
+            DriverOptions::Throttle(throttle) => {
+                let child = self.child(&throttle.file, options, opening)?;
+                let length = child.length();
+                (Driver::Throttle(Throttle::new(child, throttle)?), length)
             }
             DriverOptions::CopyBeforeWrite(copy) => {
                 let source = self.child(&copy.file, options, opening)?;
@@ -273,7 +284,8 @@ impl Graph {
         if let Driver::File(file) = node.driver() {
             file.close();
         }
-        drop(node);
+        // Somebody who has looked it up may keep it a little longer.
+        node.abandon_children();
         for child in children {
             // Of two edges to one node the last one takes it along.
             if !child.is_root() && child.users() == 0 && self.find(child.name()).is_some() {
@@ -293,6 +305,11 @@ impl Graph {
     fn order(&self) -> MutexGuard<'_, Vec<String>> {
         self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether `to` is `from` or below it.
+fn reaches(from: &Arc<Node>, to: &Arc<Node>) -> bool {
+    Arc::ptr_eq(from, to) || children(from).iter().any(|child| reaches(child, to))
 }
 
 /// The nodes below one, along every edge.

@@ -2,6 +2,7 @@
 
 use crate::context::OnError;
 use std::sync::Arc;
+use tidemark_backend::graph::new_overlay::NewOverlay;
 use tidemark_backend::node::copy_before_write::CbwOptions;
 
 /// One action of a transaction.
@@ -39,8 +40,32 @@ pub enum Action {
     },
     /// `blockdev-backup`
     Backup(BackupOptions),
+    /// `drive-backup`
+    DriveBackup(DriveBackupOptions),
     /// `x-fleece`
     Fleece(FleeceOptions),
+    /// `blockdev-snapshot` and `blockdev-snapshot-sync`
+    Snapshot(SnapshotOptions),
+}
+
+/// Arguments of `blockdev-snapshot` and `blockdev-snapshot-sync`.
+#[derive(Clone, Debug)]
+pub struct SnapshotOptions {
+    /// The node that is to stay as it is.
+    pub node: String,
+    /// What is said if there is no such node.
+    pub missing: String,
+    /// What guests write to from then on.
+    pub overlay: SnapshotOverlay,
+}
+
+/// What is put on top of a node.
+#[derive(Clone, Debug)]
+pub enum SnapshotOverlay {
+    /// An image that is open: its node's name.
+    Node(String),
+    /// A file.
+    File(NewOverlay),
 }
 
 /// A bitmap of a node.
@@ -124,6 +149,19 @@ pub struct BackupOptions {
     pub max_chunk: i64,
     /// How what guests overwrite is kept.
     pub copying: CbwOptions,
+}
+
+/// Arguments of `drive-backup`.
+#[derive(Clone, Debug)]
+pub struct DriveBackupOptions {
+    /// Those of `blockdev-backup`; its target is none yet.
+    pub backup: BackupOptions,
+    /// The target: a file's name.
+    pub target: String,
+    /// Its format; that of the source, or what an existing file says, if `None`.
+    pub format: Option<String>,
+    /// It is an image already.
+    pub existing: bool,
 }
 
 /// Arguments of `x-fleece`.

@@ -4,11 +4,12 @@
 //! chunks are owed is the bitmap's content at that hold; until it is known (microseconds later) every write waits.
 
 pub(crate) mod check;
+pub(crate) mod drive;
 mod finish;
 
 use crate::action::{BackupOptions, BackupSync, BitmapMode};
 use crate::context::JobContext;
-use crate::copy::{CopyOptions, check_whole, copy_owed};
+use crate::copy::{CopyOptions, check_whole, copy_owed, leave_out_below};
 use crate::error::JobFailure;
 use crate::group::Group;
 use crate::job::{Job, JobDriver, JobKind, JobOptions, LocalFuture};
@@ -59,6 +60,8 @@ pub struct Backup {
     /// What is listed for it among the nodes.
     filter: RefCell<Option<Arc<Node>>>,
     target: Rc<Root>,
+    /// The target, if it was opened for this alone.
+    own: RefCell<Option<Arc<Node>>>,
     /// The door through which what was copied is discarded, if it is.
     discarding: RefCell<Option<Rc<Root>>>,
     /// What the source was taken into use for.
@@ -102,6 +105,11 @@ impl Backup {
         Ok((job, backup))
     }
 
+    /// Has the target closed with the job.
+    pub(crate) fn own(&self, target: Arc<Node>) {
+        *self.own.borrow_mut() = Some(target);
+    }
+
     /// Takes the target into use.
     fn make(
         registry: &Registry,
@@ -116,12 +124,15 @@ impl Backup {
         let give_back = || target.release_for(Access::Target);
         let filter = graph.add_filter(options.filter_node_name.as_deref(), &copy);
         let filter = filter.map_err(in_filter).inspect_err(|_| give_back())?;
-        let owed = check::cluster(options)
+        let owed = check::cluster(options, &target)
             .and_then(|cluster| Bitmap::new(source.length(), cluster).map_err(|error| text(&error)))
             .inspect_err(|_| {
                 graph.remove_filter(&filter);
                 give_back();
             })?;
+        if options.sync == BackupSync::Top {
+            copy.leave_out_below(owed.granularity().bytes());
+        }
         let selects = matches!(options.sync, BackupSync::Incremental | BackupSync::Bitmap);
         let bitmap = options.bitmap.clone().zip(mode);
         let bitmap = bitmap.map(|(name, mode)| Tracked { name, mode, frozen: RefCell::default(), selects });
@@ -132,6 +143,7 @@ impl Backup {
             graph: graph.clone(),
             filter: RefCell::new(Some(filter)),
             target: Root::new(&target),
+            own: RefCell::default(),
             discarding: RefCell::default(),
             access: Cell::default(),
             bitmap,
@@ -148,7 +160,7 @@ impl Backup {
     fn bind(&self, stage: &mut Stage<Node>, discards: bool) -> Result<(), TransactionError> {
         let (source, target) = (self.source(), self.target.node());
         if let Some(filter) = &*self.filter.borrow() {
-            check_apart(source, target, filter.name())?;
+            check_apart(source, &target, filter.name())?;
         }
         let access = if discards { Access::Write } else { Access::Read };
         source.acquire_for(access)?;
@@ -171,6 +183,9 @@ impl Backup {
                 ctx.sleep(IDLE_NS).await;
             }
         }
+        if self.sync == BackupSync::Top {
+            leave_out_below(ctx, &self.copy).await?;
+        }
         let discarding = self.discarding.borrow().clone();
         copy_owed(ctx, &self.copy, &self.target, discarding, self.options).await?;
         self.flush(ctx.io()).await
@@ -182,12 +197,16 @@ impl Backup {
         Ok(self.target.handle(io, flush).await.1?)
     }
 
+    fn total(&self) -> u64 {
+        self.amount.get().total.saturating_sub(self.copy.left_out())
+    }
+
     fn done(&self) -> u64 {
-        let Amount { total, slack } = self.amount.get();
+        let slack = self.amount.get().slack;
         let map = self.copy.map();
         let last = map.len().saturating_sub(1);
         let ahead = if map.state(last) == ChunkState::Done { 0 } else { slack };
-        total.saturating_sub(map.owed_bytes()).saturating_sub(ahead)
+        self.total().saturating_sub(map.owed_bytes()).saturating_sub(ahead)
     }
 }
 
@@ -224,7 +243,7 @@ impl JobDriver for Backup {
     }
 
     fn progress(&self) -> Option<(u64, u64)> {
-        Some((self.done(), self.amount.get().total))
+        Some((self.done(), self.total()))
     }
 
     fn copies_before_writes(&self) -> Option<(u64, u64)> {
@@ -240,7 +259,12 @@ impl JobDriver for Backup {
     }
 
     fn clean(&self) -> LocalFuture<'_, ()> {
-        Box::pin(async { self.let_go() })
+        Box::pin(async {
+            self.let_go();
+            if let Some(own) = self.own.take() {
+                drive::close(&self.io, &self.graph, own).await;
+            }
+        })
     }
 }
 

@@ -28,6 +28,7 @@ pub mod registry;
 pub mod reopen;
 pub mod resize;
 mod signal;
+mod snapshot;
 pub mod state;
 #[cfg(test)]
 mod tests;

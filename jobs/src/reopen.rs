@@ -6,7 +6,8 @@ use crate::registry::Registry;
 use crate::transaction::TransactionError;
 use std::sync::Arc;
 use tidemark_backend::graph::Graph;
-use tidemark_backend::node::NodeOptions;
+use tidemark_backend::node::{Node, NodeOptions};
+use tidemark_backend::reactor::Handle;
 
 /// Gives nodes other options. Returns when all that was under way before has ended.
 ///
@@ -17,8 +18,26 @@ pub fn reopen(jobs: &EngineHandle, graph: &Arc<Graph>, options: Vec<NodeOptions>
     jobs.ask_async(async move |registry| run(&registry, &graph, &options).await)?
 }
 
+/// Has a node refuse writes, or take them; the caller has the registry's turn.
+///
+/// # Errors
+/// With QEMU's texts; then nothing has changed.
+pub(crate) async fn set_read_only(
+    io: &Handle,
+    graph: &Graph,
+    node: &Arc<Node>,
+    read_only: bool,
+) -> Result<(), TransactionError> {
+    let options = NodeOptions { node_name: Some(node.name().to_owned()), read_only, ..(*node.options()).clone() };
+    change(io, graph, &[options]).await
+}
+
 async fn run(registry: &Registry, graph: &Graph, options: &[NodeOptions]) -> Result<(), TransactionError> {
-    let (_turn, io) = (registry.edit().await, registry.io());
+    let _turn = registry.edit().await;
+    change(registry.io(), graph, options).await
+}
+
+async fn change(io: &Handle, graph: &Graph, options: &[NodeOptions]) -> Result<(), TransactionError> {
     let mut reopen = graph.prepare_reopen(options)?;
     let nodes = reopen.nodes().to_vec();
     if reopen.must_lock_blocks() {

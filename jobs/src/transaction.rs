@@ -4,8 +4,8 @@
 //! transaction with nothing changed. Then one hold of all nodes concerned swaps what has to be swapped, and after grace
 //! what was swapped out is put where it belongs. A single command is a transaction of one action.
 
-use crate::action::{Action, BitmapName, MergeSource};
-use crate::backup::Backup;
+use crate::action::{Action, BitmapName, DriveBackupOptions, MergeSource};
+use crate::backup::{Backup, drive};
 use crate::checkpoint;
 use crate::engine::EngineHandle;
 use crate::error::{ErrorClass, JobError};
@@ -15,6 +15,7 @@ use crate::job::Job;
 use crate::point::Point;
 use crate::points::{self, NotHeld};
 use crate::registry::Registry;
+use crate::snapshot::Snapshot;
 use std::rc::Rc;
 use std::sync::Arc;
 use tidemark_backend::bitmaps::{BitmapError, Stage};
@@ -86,8 +87,8 @@ pub async fn run(
 ) -> Result<(), TransactionError> {
     let _turn = registry.edit().await;
     let group = grouped.then(Group::new);
-    let mut plan = Plan { registry, graph, group, stage: Stage::new(), begun: Vec::new() };
-    let result = match actions.into_iter().try_for_each(|action| plan.prepare(action)) {
+    let mut plan = Plan { registry, graph, group, stage: Stage::new(), begun: Vec::new(), snapshots: Vec::new() };
+    let result = match plan.prepare_all(actions).await {
         Ok(()) => plan.commit().await,
         Err(error) => Err(error),
     };
@@ -104,10 +105,18 @@ struct Plan<'a> {
     group: Option<Rc<Group>>,
     stage: Stage<Node>,
     begun: Vec<(Rc<Job>, Rc<dyn Point>)>,
+    snapshots: Vec<Snapshot>,
 }
 
 impl Plan<'_> {
-    fn prepare(&mut self, action: Action) -> Result<(), TransactionError> {
+    async fn prepare_all(&mut self, actions: Vec<Action>) -> Result<(), TransactionError> {
+        for action in actions {
+            self.prepare(action).await?;
+        }
+        Ok(())
+    }
+
+    async fn prepare(&mut self, action: Action) -> Result<(), TransactionError> {
         match action {
             Action::Abort => return Err(TransactionError::Aborted),
             Action::BitmapAdd { node, name, granularity, persistent, disabled } => {
@@ -125,12 +134,32 @@ impl Plan<'_> {
                 let (job, backup) = Backup::prepare(self.registry, self.graph, &mut self.stage, options, group)?;
                 self.begun.push((job, backup));
             }
+            Action::DriveBackup(options) => self.drive_backup(options).await?,
             Action::Fleece(options) => {
                 let (job, fleece) = Fleece::prepare(self.registry, self.graph, &mut self.stage, options)?;
                 self.begun.push((job, fleece));
             }
+            Action::Snapshot(options) => {
+                self.snapshots.push(Snapshot::prepare(self.registry, self.graph, options).await?);
+            }
         }
         Ok(())
+    }
+
+    async fn drive_backup(&mut self, options: DriveBackupOptions) -> Result<(), TransactionError> {
+        let (options, target) = drive::open(self.registry.io(), self.graph, options).await?;
+        let group = self.group.clone();
+        match Backup::prepare(self.registry, self.graph, &mut self.stage, options, group) {
+            Ok((job, backup)) => {
+                backup.own(target);
+                self.begun.push((job, backup));
+                Ok(())
+            }
+            Err(error) => {
+                drive::close(self.registry.io(), self.graph, target).await;
+                Err(error)
+            }
+        }
     }
 
     fn merge(&mut self, target: &BitmapName, sources: Vec<MergeSource>) -> Result<(), TransactionError> {
@@ -159,15 +188,19 @@ impl Plan<'_> {
         for (_, point) in &self.begun {
             points::add(&mut nodes, point.source());
         }
+        for snapshot in &self.snapshots {
+            snapshot.nodes().iter().for_each(|node| points::add(&mut nodes, node));
+        }
         let stage = std::mem::take(&mut self.stage);
         let mut staged = Some(stage);
         let mut committed = None;
-        let begun = &self.begun;
+        let (begun, snapshots) = (&self.begun, &mut self.snapshots);
         let mut edit = || {
             nodes.iter().skip(staged_nodes).for_each(|node| node.points().tracking().begin_point());
             committed = staged.take().map(Stage::commit);
             nodes.iter().for_each(|node| node.keep_changes());
             begun.iter().for_each(|(_, point)| point.install());
+            snapshots.iter_mut().for_each(Snapshot::install);
         };
         let grace = match points::hold(self.registry.io(), &nodes, &mut edit).await {
             Ok(grace) => grace,
@@ -178,6 +211,7 @@ impl Plan<'_> {
             }
         };
         begun.iter().for_each(|(_, point)| point.map_owed());
+        snapshots.iter().for_each(Snapshot::settle);
         points::over(self.registry.io(), &grace).await;
         if let Some(committed) = committed {
             committed.settle();
@@ -187,6 +221,9 @@ impl Plan<'_> {
         // The end of a backup may have stored them meanwhile, as long as they were there.
         self.forget(&leaving).await?;
         self.end_changes(&leaving).await;
+        for snapshot in std::mem::take(&mut self.snapshots) {
+            snapshot.conclude(self.registry, self.graph).await;
+        }
         for (job, point) in self.begun.iter().rev() {
             point.open();
             self.registry.start(job);
@@ -232,6 +269,9 @@ impl Plan<'_> {
     async fn undo(&mut self) {
         for (job, _) in self.begun.iter().rev() {
             self.registry.cancel(job, true).await;
+        }
+        while let Some(snapshot) = self.snapshots.pop() {
+            snapshot.undo(self.registry.io(), self.graph).await;
         }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::context::Context;
 use crate::error::QmpError;
 use crate::schema::{Doc, Input, Schema, TypeId};
-use crate::{bitmap, block, changed, export, job, object, qmp, transaction};
+use crate::{bitmap, block, changed, export, job, object, qmp, snapshot, transaction};
 
 /// One command.
 #[derive(Clone, Copy)]
@@ -42,6 +42,7 @@ pub fn commands() -> impl Iterator<Item = &'static Command> {
         object::COMMANDS,
         bitmap::COMMANDS,
         changed::COMMANDS,
+        snapshot::COMMANDS,
         transaction::COMMANDS,
         job::COMMANDS,
     ];

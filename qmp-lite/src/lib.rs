@@ -25,5 +25,6 @@ pub mod qmp;
 pub mod reference;
 pub mod schema;
 pub mod session;
+pub mod snapshot;
 pub mod transaction;
 pub mod wire;

@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::error::QmpError;
 use crate::job::backup::BlockdevBackup;
 use crate::schema::{Empty, qapi_enum, qapi_struct, qapi_union};
+use crate::snapshot::{BlockdevSnapshot, BlockdevSnapshotSync};
 use fleece::XFleece;
 
 declare_commands! {
@@ -75,6 +76,10 @@ qapi_union! {
         BlockDirtyBitmapMerge(BlockDirtyBitmapMergeWrapper),
         /// `blockdev-backup`
         BlockdevBackup(BlockdevBackupWrapper),
+        /// `blockdev-snapshot`
+        BlockdevSnapshot(BlockdevSnapshotWrapper),
+        /// `blockdev-snapshot-sync`
+        BlockdevSnapshotSync(BlockdevSnapshotSyncWrapper),
         /// `x-fleece`
         XFleece(XFleeceWrapper),
     }
@@ -99,11 +104,15 @@ qapi_enum! {
         BlockDirtyBitmapMerge = "block-dirty-bitmap-merge",
         /// What the command of this name does.
         BlockdevBackup = "blockdev-backup",
+        /// What the command of this name does.
+        BlockdevSnapshot = "blockdev-snapshot",
+        /// What the command of this name does.
+        BlockdevSnapshotSync = "blockdev-snapshot-sync",
         /// Keep a point in time for readers, and export it. Not in QEMU.
         XFleece = "x-fleece",
     }
     unsupported "Transaction action" [
-        "blockdev-snapshot", "blockdev-snapshot-internal-sync", "blockdev-snapshot-sync", "drive-backup",
+        "blockdev-snapshot-internal-sync", "drive-backup",
     ]
 }
 
@@ -149,6 +158,22 @@ qapi_struct! {
 
 qapi_struct! {
     /// Arguments of an action.
+    pub struct BlockdevSnapshotWrapper "BlockdevSnapshotWrapper" {
+        /// Those of the command.
+        "data" data: BlockdevSnapshot,
+    }
+}
+
+qapi_struct! {
+    /// Arguments of an action.
+    pub struct BlockdevSnapshotSyncWrapper "BlockdevSnapshotSyncWrapper" {
+        /// Those of the command.
+        "data" data: BlockdevSnapshotSync,
+    }
+}
+
+qapi_struct! {
+    /// Arguments of an action.
     pub struct XFleeceWrapper "XFleeceWrapper" {
         /// A point in time.
         "data" data: XFleece,
@@ -166,6 +191,8 @@ impl TransactionAction {
             TransactionActionData::BlockDirtyBitmapDisable(bitmap) => Action::BitmapDisable(bitmap.data.into()),
             TransactionActionData::BlockDirtyBitmapMerge(merge) => merge.data.into(),
             TransactionActionData::BlockdevBackup(backup) => Action::Backup(backup.data.into_options(context)),
+            TransactionActionData::BlockdevSnapshot(snapshot) => snapshot.data.into(),
+            TransactionActionData::BlockdevSnapshotSync(snapshot) => snapshot.data.into_action(context),
             TransactionActionData::XFleece(fleece) => Action::Fleece(fleece.data.options(context)),
         }
     }

@@ -74,7 +74,7 @@ impl Running {
     /// The length of a node has changed. Clients of NBD learn it when they connect.
     pub(super) fn node_resized(&self, node: &Arc<Node>) {
         match self {
-            Self::Vhost(export) if Arc::ptr_eq(export.node(), node) => export.config_changed(),
+            Self::Vhost(export) if Arc::ptr_eq(&export.node(), node) => export.config_changed(),
             Self::Vhost(_) | Self::Nbd(_) => {}
         }
     }

@@ -9,6 +9,7 @@ mod options;
 mod revive;
 
 use super::Graph;
+use super::moved::Moved;
 use crate::bitmaps::Resize;
 use crate::error::GraphError;
 use crate::io::Memory;
@@ -18,7 +19,7 @@ use crate::node::qcow2::open::Options;
 use crate::node::{Driver, Kind, Node, NodeOptions, Request};
 use crate::reactor::Handle;
 use access::Step;
-use children::{Moved, reaches};
+use children::reaches;
 use std::sync::Arc;
 
 /// A node with the options it is to have.
@@ -126,10 +127,11 @@ impl Graph {
     }
 
     /// A node that is as long as the one below may have to be longer or shorter.
-    fn follow_length(&self, node: &Arc<Node>) {
+    pub(super) fn follow_length(&self, node: &Arc<Node>) {
         let length = match node.driver() {
             Driver::Raw(raw) if !raw.has_fixed_size() => raw.child().length().saturating_sub(raw.offset()),
             Driver::BlkDebug(filter) => filter.child().length(),
+            Driver::Throttle(filter) => filter.child().length(),
             _ => return,
         };
         if length != node.length() {
@@ -168,6 +170,13 @@ impl Change {
                     node.points().tracking().forget_past();
                 }
                 raw.change(self.file_below.as_ref().and_then(|moved| moved.node().cloned()), options);
+            }
+            (Driver::Throttle(filter), DriverOptions::Throttle(options)) => {
+                filter.change(options);
+                if let Some(child) = self.file_below.as_ref().and_then(Moved::node) {
+                    node.points().tracking().forget_past();
+                    filter.lead(child);
+                }
             }
             (Driver::Qcow2(image), _) => {
                 let file = self.file_below.as_ref().and_then(Moved::node);

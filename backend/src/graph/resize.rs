@@ -43,7 +43,11 @@ impl Graph {
                     size
                 }
                 Driver::BlkDebug(filter) => {
-                    self.resize(io, filter.child(), size).await?;
+                    self.resize(io, &filter.child(), size).await?;
+                    size
+                }
+                Driver::Throttle(filter) => {
+                    self.resize(io, &filter.child(), size).await?;
                     size
                 }
                 Driver::Qcow2(image) if size < node.length() => {
@@ -112,7 +116,8 @@ impl Graph {
         while let Some((last, size)) = all.last() {
             let below = match last.driver() {
                 Driver::Raw(raw) if !raw.has_fixed_size() => (raw.child(), size.saturating_add(raw.offset())),
-                Driver::BlkDebug(filter) => (filter.child().clone(), *size),
+                Driver::BlkDebug(filter) => (filter.child(), *size),
+                Driver::Throttle(filter) => (filter.child(), *size),
                 Driver::Qcow2(image) => match image.data_file() {
                     Some(data) => (data, *size),
                     None => break,
@@ -133,7 +138,11 @@ impl Graph {
                 Some(raw.child().length().saturating_sub(raw.offset()))
             }
             Driver::BlkDebug(filter) => {
-                self.refresh_length(filter.child());
+                self.refresh_length(&filter.child());
+                Some(filter.child().length())
+            }
+            Driver::Throttle(filter) => {
+                self.refresh_length(&filter.child());
                 Some(filter.child().length())
             }
             // A point in time keeps its length, and an image its own.

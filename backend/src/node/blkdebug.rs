@@ -11,6 +11,7 @@ mod event;
 
 pub use event::EVENTS;
 
+use super::link::Link;
 use super::{Kind, Node, Outcome, Request};
 use crate::error::{GraphError, IoError};
 use crate::node::options::{BlkDebugOptions, Delays, InjectError, IoType, SetState};
@@ -33,7 +34,7 @@ struct State {
 
 /// A filter with rules.
 pub struct BlkDebug {
-    child: Arc<Node>,
+    child: Link,
     delay: Delays,
     /// Bytes of a block.
     alignment: u32,
@@ -56,14 +57,19 @@ impl BlkDebug {
         let state = State { state: 1, inject, set_state, armed: Vec::new() };
         let alignment = align::alignment(options.align, child.request_alignment())?;
         let (delay, state) = (options.delay, Mutex::new(state));
-        let filter = Self { child, delay, alignment, ranges: RangeLock::default(), state };
+        let filter = Self { child: Link::new(child), delay, alignment, ranges: RangeLock::default(), state };
         filter.event("none");
         Ok(filter)
     }
 
     /// The node below.
-    pub fn child(&self) -> &Arc<Node> {
-        &self.child
+    pub fn child(&self) -> Arc<Node> {
+        self.child.get()
+    }
+
+    /// Over another node, which is as long; inside [`crate::node::points::hold`].
+    pub(crate) fn lead(&self, child: &Arc<Node>) {
+        self.child.change(child.clone());
     }
 
     /// Tells the filter that `name` happened above it.
@@ -122,7 +128,7 @@ impl BlkDebug {
         if delay > 0 {
             io.sleep_until(io.read_clock().saturating_add(delay)).await;
         }
-        self.child.handle(io, request).await
+        self.child().handle(io, request).await
     }
 
     /// The error of the first armed rule that the request meets; a rule for `once` is then used up.

@@ -8,6 +8,7 @@ mod blkdebug;
 pub mod changes;
 mod claims;
 pub mod copy_before_write;
+mod door;
 pub mod file;
 mod length;
 pub mod link;
@@ -22,6 +23,7 @@ mod recording;
 mod root;
 mod settings;
 mod status;
+pub mod throttle;
 mod users;
 mod view;
 
@@ -35,19 +37,21 @@ use options::{DetectZeroes, Discard};
 use points::Points;
 use settings::Settings;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use blkdebug::{BlkDebug, EVENTS as BLKDEBUG_EVENTS};
 pub use claims::Hold;
 pub(crate) use claims::Lead;
+pub use door::Door;
 pub use file::File;
 pub use map::Map;
 pub use nbd::Nbd;
 pub use null::Null;
 pub use raw::Raw;
-pub use root::{Root, Section, Stamp};
+pub use root::{Root, Section, Stamp, Visit};
 pub use status::{Looking, Status};
+pub use throttle::{Released, Throttle, ThrottleGroup};
 
 /// What a request asks for. Which kind it is stands in a byte of its own: it is looked at several times on the fast path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +99,19 @@ pub struct Request {
     pub memory: Memory,
 }
 
+impl Request {
+    /// Makes everything completed so far stable.
+    pub fn flush() -> Self {
+        Self { kind: Kind::Flush, fua: false, offset: 0, len: 0, memory: Memory::empty() }
+    }
+
+    /// Whether something has to be stable before it completes.
+    #[inline]
+    pub fn is_stable(&self) -> bool {
+        self.fua || self.kind == Kind::Flush
+    }
+}
+
 /// A finished request: its memory back, and how it ended.
 pub type Outcome = (Memory, Result<(), IoError>);
 
@@ -114,6 +131,8 @@ pub enum Driver {
     Null(Null),
     /// Another node, with faults and delays.
     BlkDebug(BlkDebug),
+    /// Another node, within limits.
+    Throttle(Throttle),
     /// A filter that keeps a point in time.
     CopyBeforeWrite(Filter),
     /// What such a filter keeps.
@@ -134,6 +153,8 @@ pub struct Node {
     options: Mutex<Arc<NodeOptions>>,
     length: AtomicU64,
     users: AtomicUsize,
+    /// Whether it was closed.
+    abandoned: AtomicBool,
     /// Why nothing else may be done with the node as a whole.
     busy: Mutex<Option<&'static str>>,
     claims: Mutex<claims::Claims>,
@@ -169,6 +190,7 @@ impl Node {
             options: Mutex::new(Arc::new(options.clone())),
             length: AtomicU64::new(length),
             users: AtomicUsize::new(0),
+            abandoned: AtomicBool::new(false),
             busy: Mutex::default(),
             claims: Mutex::default(),
             points,
@@ -200,6 +222,12 @@ impl Node {
     pub(crate) fn change_settings(&self, options: &NodeOptions, read_only: bool) {
         self.settings.change(options, read_only);
         *self.options.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(options.clone());
+    }
+
+    /// Notes other options than those that it was opened with; inside [`points::hold`].
+    pub(crate) fn change_options(&self, change: impl FnOnce(&mut NodeOptions)) {
+        let mut options = self.options.lock().unwrap_or_else(PoisonError::into_inner);
+        change(Arc::make_mut(&mut options));
     }
 
     /// Refuses writes from now on, or takes them; nobody may be writing.
@@ -250,6 +278,7 @@ impl Node {
             Driver::Null(_) => "null-co",
             Driver::Nbd(_) => "nbd",
             Driver::BlkDebug(_) => "blkdebug",
+            Driver::Throttle(_) => "throttle",
             Driver::CopyBeforeWrite(_) => "copy-before-write",
             Driver::SnapshotAccess(_) => "snapshot-access",
             Driver::Qcow2(_) => "qcow2",
@@ -260,7 +289,8 @@ impl Node {
     pub fn child(&self) -> Option<Arc<Node>> {
         match &self.driver {
             Driver::Raw(raw) => Some(raw.child()),
-            Driver::BlkDebug(filter) => Some(filter.child().clone()),
+            Driver::BlkDebug(filter) => Some(filter.child()),
+            Driver::Throttle(filter) => Some(filter.child()),
             Driver::CopyBeforeWrite(filter) => Some(filter.child().clone()),
             Driver::SnapshotAccess(reader) => Some(reader.child().clone()),
             Driver::Qcow2(image) => Some(image.file()),
@@ -268,10 +298,9 @@ impl Node {
         }
     }
 
-    /// Whether what a request finds here may be given back and used anew while it is under way: if not now, then when
-    /// somebody may write to it.
-    pub(crate) fn gives_space_back(&self) -> bool {
-        matches!(&self.driver, Driver::Qcow2(_))
+    /// Whether it shows what is below it, and has nothing itself.
+    pub fn is_filter(&self) -> bool {
+        matches!(&self.driver, Driver::BlkDebug(_) | Driver::Throttle(_) | Driver::CopyBeforeWrite(_))
     }
 
     /// What hangs on its requests.
@@ -347,6 +376,7 @@ impl Node {
                     let status = reader.status(io, offset, len).await?;
                     Ok((status.len, !status.zero))
                 }
+                Driver::Throttle(filter) => filter.child().extent(io, offset, len).await,
                 Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => Ok((len, true)),
             }
         })
@@ -366,6 +396,7 @@ impl Node {
             Driver::Null(null) => null.handle(io, request).await,
             Driver::Nbd(disk) => disk.handle(request).await,
             Driver::BlkDebug(filter) => filter.handle(io, request).await,
+            Driver::Throttle(filter) => filter.handle(io, request).await,
             Driver::CopyBeforeWrite(filter) => filter.handle(io, request).await,
             Driver::SnapshotAccess(reader) => reader.handle(io, request).await,
             Driver::Qcow2(image) => image.handle(io, request, &self.points).await,

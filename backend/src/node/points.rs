@@ -1,12 +1,13 @@
 //! What a node has hanging on its requests, and who has to be held to change that.
 //!
 //! Hooks are replaced as a whole, under a hold of every seat that reaches the node. Whoever takes a seat does so before
-//! it looks at the hooks, so it is either held or sees the new ones.
+//! it looks at the hooks, so it is either held or sees the new ones. A seat is known to every node that its requests may
+//! reach, also to those below images, where nothing hangs that it minds.
 
 use super::copy_before_write::CopyBeforeWrite;
 use super::qcow2::image::Image;
 use super::recording::Recording;
-use super::{Driver, Node};
+use super::{Door, Driver, Node};
 use crate::bitmaps::{NotKept, Tracking};
 use crate::epoch::{Grace, Hold, Seat};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -24,6 +25,8 @@ pub struct Hooks {
     pub(super) recording: Arc<Recording>,
     /// Copies that a write must not overtake.
     pub(super) copies: Vec<Arc<CopyBeforeWrite>>,
+    /// Nodes that are flushed whenever this one is.
+    pub(super) flushed_along: Vec<Arc<Node>>,
 }
 
 /// The hooks of one node, what they are made of, and the seats of the roots that reach it.
@@ -31,9 +34,19 @@ pub struct Hooks {
 pub struct Points {
     tracking: Tracking,
     copies: Mutex<Vec<Arc<CopyBeforeWrite>>>,
+    flushed_along: Mutex<Vec<Arc<Node>>>,
     areas: Mutex<Option<Arc<Areas>>>,
     hooks: Mutex<Arc<Hooks>>,
     seats: Mutex<Vec<Weak<Seat>>>,
+    doors: Mutex<Doors>,
+}
+
+/// The exports of a node.
+#[derive(Default)]
+struct Doors {
+    open: Vec<Weak<Door>>,
+    /// Another node takes this one's place: no more come.
+    leaving: bool,
 }
 
 impl Points {
@@ -50,6 +63,18 @@ impl Points {
     /// Takes it out of the way; inside [`hold`].
     pub(super) fn remove_copy(&self, copy: &Arc<CopyBeforeWrite>) {
         locked(&self.copies).retain(|other| !Arc::ptr_eq(other, copy));
+    }
+
+    /// Has `node` flushed whenever this one is, and whenever something is to be stable here; inside [`hold`].
+    pub fn flush_along(&self, node: Arc<Node>) {
+        locked(&self.flushed_along).push(node);
+    }
+
+    /// Undoes one [`Points::flush_along`]; inside [`hold`].
+    pub fn flush_alone(&self, node: &Arc<Node>) {
+        let mut nodes = locked(&self.flushed_along);
+        let position = nodes.iter().position(|other| Arc::ptr_eq(other, node));
+        position.into_iter().for_each(|position| drop(nodes.swap_remove(position)));
     }
 
     /// Has changing requests covered by the change journal that an image keeps now, if it keeps one and has a bitmap to
@@ -83,8 +108,48 @@ impl Points {
     pub(super) fn refresh(&self) {
         let (copies, areas) = (locked(&self.copies).clone(), locked(&self.areas).clone());
         let recording = Recording::new(self.tracking.recording(), areas, &self.hooks().recording);
-        let hooks = Hooks { recording, copies };
+        let hooks = Hooks { recording, copies, flushed_along: locked(&self.flushed_along).clone() };
         *locked(&self.hooks) = Arc::new(hooks);
+    }
+
+    /// An export comes to the node.
+    ///
+    /// # Errors
+    /// Another node is taking this one's place.
+    pub(super) fn add_door(&self, door: &Arc<Door>) -> Result<(), NotHeld> {
+        let mut doors = locked(&self.doors);
+        if doors.leaving {
+            return Err(NotHeld);
+        }
+        doors.take(door);
+        Ok(())
+    }
+
+    /// An export is led to the node.
+    pub(super) fn take_door(&self, door: &Arc<Door>) {
+        locked(&self.doors).take(door);
+    }
+
+    /// An export is led away.
+    pub(super) fn forget_door(&self, door: &Arc<Door>) {
+        locked(&self.doors).open.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(door)));
+    }
+
+    /// The exports of the node; none comes before [`Points::stay`].
+    pub(crate) fn leave(&self) -> Vec<Arc<Door>> {
+        let mut doors = locked(&self.doors);
+        doors.leaving = true;
+        doors.open.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Exports may come again.
+    pub(crate) fn stay(&self) {
+        locked(&self.doors).leaving = false;
+    }
+
+    /// Who reaches `other` reaches this node from now on; inside [`hold`] of both.
+    pub(crate) fn take_seats_of(&self, other: &Points) {
+        other.seats().iter().for_each(|seat| self.take_seat(seat));
     }
 
     /// The seats of all roots that reach the node.
@@ -102,6 +167,13 @@ impl Points {
     }
 }
 
+impl Doors {
+    fn take(&mut self, door: &Arc<Door>) {
+        self.open.retain(|door| door.strong_count() > 0);
+        self.open.push(Arc::downgrade(door));
+    }
+}
+
 /// A node and all below it that its changing requests reach.
 pub(super) fn chain(node: &Arc<Node>) -> impl Iterator<Item = Arc<Node>> + use<> {
     std::iter::successors(Some(node.clone()), |node| match node.driver() {
@@ -109,6 +181,21 @@ pub(super) fn chain(node: &Arc<Node>) -> impl Iterator<Item = Arc<Node>> + use<>
         Driver::SnapshotAccess(_) | Driver::Qcow2(_) => None,
         _ => node.child(),
     })
+}
+
+/// A node and all below it that any request to it may reach.
+pub(super) fn reached(node: &Arc<Node>) -> Vec<Arc<Node>> {
+    let mut found = vec![node.clone()];
+    let mut at = 0;
+    while let Some(node) = found.get(at) {
+        for below in node.adopted().collect::<Vec<_>>() {
+            if !found.iter().any(|other| Arc::ptr_eq(other, &below)) {
+                found.push(below);
+            }
+        }
+        at += 1;
+    }
+    found
 }
 
 /// Nobody's requests to these nodes had ended, or somebody did not leave the stamp section in time.

@@ -29,6 +29,7 @@ pub mod reopen;
 mod repair;
 pub mod reserve;
 pub mod resize;
+pub mod settling;
 pub mod shortcut;
 pub mod snapshot;
 mod status;

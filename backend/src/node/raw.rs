@@ -93,6 +93,11 @@ impl Raw {
         self.fixed_size.store(options.size.is_some(), Ordering::Release);
     }
 
+    /// Over another node, which is as long; inside [`crate::node::points::hold`].
+    pub(crate) fn lead(&self, child: &Arc<Node>) {
+        self.child.change(child.clone());
+    }
+
     /// The node below.
     pub fn child(&self) -> Arc<Node> {
         self.child.get()

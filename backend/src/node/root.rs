@@ -1,5 +1,9 @@
-//! A root: one user's door to a node, on one thread. Whatever comes through it belongs to one side of every point in
+//! A root: one user's way to a node, on one thread. Whatever comes through it belongs to one side of every point in
 //! time, is marked in the bitmaps of its side and waits for the copies that it must not overtake.
+//!
+//! Where it leads to is looked up with what hangs there, so that a request goes to the node of its side to its end, even
+//! if another node has taken that one's place since. Every request is counted until it has ended, also one that only
+//! reads: what nobody counted is in may be closed or used anew.
 //!
 //! A changing request marks its range when it is stamped: so a bitmap that was swapped out is complete at once. Whoever
 //! reads one waits for the grace first, and then finds what was marked on the disk, too.
@@ -8,9 +12,9 @@
 mod sim;
 
 use super::copy_before_write::CopyBeforeWrite;
-use super::points::chain;
+use super::points::reached;
 use super::view::View;
-use super::{Kind, Map, Node, Outcome, Request};
+use super::{Door, Kind, Map, Node, Outcome, Request};
 use crate::epoch::{Seat, parity};
 use crate::error::IoError;
 use crate::io::Memory;
@@ -20,17 +24,27 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// One user's door to a node.
+/// One user's way to a node.
 pub struct Root {
-    node: Arc<Node>,
+    way: Way,
     seat: Arc<Seat>,
     epoch: Cell<u64>,
     view: RefCell<Rc<View>>,
     /// Changing requests under way, by the epoch's parity.
     changes: [Cell<u64>; 2],
-    /// All requests, by round; counted only where space is given back below.
+    /// All requests but flushes, by round.
     passing: [Cell<u64>; 2],
+    /// Flushes under way, by the epoch's parity.
+    flushes: [Cell<u64>; 2],
     hurried: Cell<bool>,
+}
+
+/// Where a root leads.
+enum Way {
+    /// Always to the same node.
+    Node(Arc<Node>),
+    /// Where its export's door does.
+    Door(Arc<Door>),
 }
 
 /// The epoch and round of a request under way; to be given back to [`Root::end`]. The default is that of a request that
@@ -43,6 +57,8 @@ impl Stamp {
     const CHANGE: u8 = 1;
     /// One that counts in rounds; the next bit is its round's parity.
     const PASS: u8 = 4;
+    /// A flush; the next bit is its epoch's parity.
+    const FLUSH: u8 = 16;
 
     /// Also counted as `what`, on the side of `parity`.
     #[inline]
@@ -59,33 +75,41 @@ impl Stamp {
 }
 
 impl Root {
-    /// A door to `node` for a thread that sleeps: its bell has it look when something hangs there or no longer does.
-    pub fn of_sleeper(node: &Arc<Node>, bell: Arc<EventBell>) -> Rc<Self> {
-        Self::seated(node, Seat::new(Some(Box::new(move || bell.call()))))
+    /// Through `door`, for a thread that sleeps: its bell has it look when something hangs there or no longer does.
+    pub fn of_sleeper(door: &Arc<Door>, bell: Arc<EventBell>) -> Rc<Self> {
+        Self::seated(Way::Door(door.clone()), Seat::new(Some(Box::new(move || bell.call()))))
     }
 
-    /// A door to `node` of a thread that is awake often enough.
+    /// To `node`, for a thread that is awake often enough.
     pub fn new(node: &Arc<Node>) -> Rc<Self> {
-        Self::seated(node, Seat::new(None))
+        Self::seated(Way::Node(node.clone()), Seat::new(None))
     }
 
-    fn seated(node: &Arc<Node>, seat: Arc<Seat>) -> Rc<Self> {
+    fn seated(way: Way, seat: Arc<Seat>) -> Rc<Self> {
         let root = Self {
-            node: node.clone(),
             epoch: Cell::new(seat.epoch()),
             seat,
-            view: RefCell::default(),
+            view: RefCell::new(Rc::new(View::bare(way.node()))),
+            way,
             changes: Default::default(),
             passing: Default::default(),
+            flushes: Default::default(),
             hurried: Cell::new(false),
         };
         root.look();
         Rc::new(root)
     }
 
-    /// The node behind it.
-    pub fn node(&self) -> &Arc<Node> {
-        &self.node
+    /// The node that it leads to now.
+    pub fn node(&self) -> Arc<Node> {
+        self.way.node()
+    }
+
+    /// What counts as a request as long as it lives, for whoever asks the node for something else.
+    pub fn visit(&self) -> Visit<'_> {
+        let section = self.enter();
+        let stamp = section.pass(Stamp::default());
+        Visit { node: section.view.node().clone(), _under_way: UnderWay { root: self, stamp } }
     }
 
     /// Lets no request wait for a copy much longer, because its user is to end.
@@ -110,9 +134,10 @@ impl Root {
     fn look(&self) {
         // Before it looks: what changes after that moves the epoch on once more.
         let epoch = self.seat.epoch();
+        let node = self.way.node();
         // What is below may be other nodes than the last time. Before it looks what hangs there.
-        chain(&self.node).for_each(|node| node.points.take_seat(&self.seat));
-        let view = View::new(&self.node, &self.view.borrow());
+        reached(&node).iter().for_each(|node| node.points.take_seat(&self.seat));
+        let view = View::new(&node, &self.view.borrow());
         *self.view.borrow_mut() = Rc::new(view);
         self.epoch.set(epoch);
     }
@@ -143,6 +168,16 @@ impl Root {
         if let Some(parity) = stamp.side(Stamp::CHANGE) {
             self.count(parity, self.changes[parity].get() - 1);
         }
+        if let Some(parity) = stamp.side(Stamp::FLUSH) {
+            self.count_flushes(parity, |count| count - 1);
+        }
+    }
+
+    #[cold]
+    fn count_flushes(&self, parity: usize, change: impl FnOnce(u64) -> u64) {
+        let count = change(self.flushes[parity].get());
+        self.flushes[parity].set(count);
+        self.seat.set_flushes(parity, count);
     }
 
     #[inline]
@@ -172,46 +207,66 @@ impl Root {
     ) -> Result<(), IoError> {
         let (kind, offset, len) = (Kind::Discard, range.start, range.end - range.start);
         let request = Request { kind, fua: false, offset, len, memory: Memory::empty() };
-        self.node.check(&request)?;
         let section = self.enter();
+        section.view.node().check(&request)?;
         if section.view.is_owed_to_others(&request, copy) || !section.view.covers(&request) {
             return Ok(());
         }
-        let stamp = section.stamp(&request);
+        let (stamp, view) = (section.stamp(&request), section.view.clone());
         drop(section);
         let _under_way = UnderWay { root: self, stamp };
-        self.node.handle(io, request).await.1
+        view.handle(io, request).await.1
     }
 
     /// Runs a request to its end, whatever it has to wait for.
     pub async fn handle(&self, io: &Handle, request: Request) -> Outcome {
-        let stamp = match self.acquire(io, &request).await {
-            Ok(stamp) => stamp,
+        let (stamp, view) = match self.acquire(io, &request).await {
+            Ok(stamped) => stamped,
             Err(error) => return (request.memory, Err(error)),
         };
         let _under_way = UnderWay { root: self, stamp };
-        self.node.handle(io, request).await
+        view.handle(io, request).await
     }
 
-    /// Waits for all that a request needs, and stamps it if it is one that counts.
-    async fn acquire(&self, io: &Handle, request: &Request) -> Result<Stamp, IoError> {
-        if self.node.check(request).is_err() {
-            return Ok(Stamp::default());
-        }
-        if !request.kind.changes() {
-            return Ok(self.enter().stamp(request));
-        }
+    /// Waits for all that a request needs, and stamps it; with the view in which it is done.
+    async fn acquire(&self, io: &Handle, request: &Request) -> Result<(Stamp, Rc<View>), IoError> {
         loop {
             self.refresh();
             let view = self.view.borrow().clone();
-            view.copy_before(io, request, self).await?;
-            view.cover(io, request).await?;
+            view.node().check(request)?;
+            if request.kind.changes() {
+                view.copy_before(io, request, self).await?;
+                view.cover(io, request).await?;
+            }
             let section = self.enter();
             // The hooks may have moved while it waited.
-            if !section.view.owes(request) && section.view.covers(request) {
-                return Ok(section.stamp(request));
+            if !request.kind.changes() || !section.view.owes(request) && section.view.covers(request) {
+                return Ok((section.stamp(request), section.view.clone()));
             }
         }
+    }
+}
+
+impl Way {
+    fn node(&self) -> Arc<Node> {
+        match self {
+            Self::Node(node) => node.clone(),
+            Self::Door(door) => door.node(),
+        }
+    }
+}
+
+/// A node that somebody asks for something: it is not closed meanwhile.
+pub struct Visit<'a> {
+    node: Arc<Node>,
+    _under_way: UnderWay<'a>,
+}
+
+impl std::ops::Deref for Visit<'_> {
+    type Target = Arc<Node>;
+
+    fn deref(&self) -> &Arc<Node> {
+        &self.node
     }
 }
 
@@ -242,8 +297,11 @@ impl Section<'_> {
     /// Where a request leads without waiting; a task if something has to be copied before.
     #[inline]
     pub fn map(&self, request: &Request) -> Map {
-        let map = self.root.node.map(request);
+        let map = self.view.node().map(request);
         let moves = !matches!(map, Map::Ended(Err(_)) | Map::Task);
+        if moves && request.is_stable() && self.view.flushes_along() {
+            return Map::Task;
+        }
         if !moves || !request.kind.changes() {
             return map;
         }
@@ -253,26 +311,32 @@ impl Section<'_> {
         if waits { Map::Task } else { map }
     }
 
-    /// Stamps a request that is submitted now, if it counts: one that changes something, or any where space is given
-    /// back that it may have found. A flush finds nothing.
+    /// Stamps a request that is submitted now.
     #[inline]
     pub fn stamp(&self, request: &Request) -> Stamp {
-        let mut stamp = Stamp::default();
-        if self.view.counts_all() && request.kind != Kind::Flush {
-            let half = self.root.seat.round();
-            self.root.count_passing(half, |count| count + 1);
-            stamp = stamp.with(Stamp::PASS, half);
+        // The section has been entered in this epoch.
+        let parity = parity(self.root.epoch.get());
+        if request.kind == Kind::Flush {
+            self.root.count_flushes(parity, |count| count + 1);
+            return Stamp::default().with(Stamp::FLUSH, parity);
         }
+        let mut stamp = self.pass(Stamp::default());
         if request.kind.changes() {
             if self.settled.replace(NOWHERE) != request.offset {
                 self.view.mark(request.kind, request.offset, request.len);
             }
-            // The section has been entered in this epoch.
-            let parity = parity(self.root.epoch.get());
             self.root.count(parity, self.root.changes[parity].get() + 1);
             stamp = stamp.with(Stamp::CHANGE, parity);
         }
         stamp
+    }
+
+    /// Counts something that is under way, whatever it is.
+    #[inline]
+    fn pass(&self, stamp: Stamp) -> Stamp {
+        let half = self.root.seat.round();
+        self.root.count_passing(half, |count| count + 1);
+        stamp.with(Stamp::PASS, half)
     }
 }
 

@@ -136,10 +136,17 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Nobody uses the nodes below through this one any more; the second time nothing.
+    pub(crate) fn abandon_children(&self) {
+        if !self.abandoned.swap(true, Ordering::AcqRel) {
+            self.adopted().for_each(|child| child.abandon());
+        }
+    }
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
-        for child in self.adopted() {
-            child.users.fetch_sub(1, Ordering::AcqRel);
-        }
+        self.abandon_children();
     }
 }

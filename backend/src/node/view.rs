@@ -1,10 +1,11 @@
-//! What one root sees hanging on its node and the nodes below, with where: made when the epoch has moved, then only read.
+//! What one root sees: its node, and what hangs there and on the nodes below, with where. Made when the epoch has moved,
+//! then only read.
 
 use super::copy_before_write::CopyBeforeWrite;
 use super::options::Discard;
 use super::points::{chain, shift};
 use super::recording::Recording;
-use super::{Driver, Kind, Node, Request, Root};
+use super::{Driver, Kind, Node, Outcome, Request, Root};
 use crate::error::IoError;
 use crate::reactor::Handle;
 use std::rc::Rc;
@@ -54,19 +55,29 @@ impl Recorded {
     }
 }
 
-/// The hooks of one epoch.
-#[derive(Default)]
+/// A node, and this thread's way to it.
+struct FlushedAlong {
+    node: Arc<Node>,
+    root: Rc<Root>,
+}
+
+/// The node and the hooks of one epoch.
 pub(super) struct View {
+    node: Arc<Node>,
     recorded: Vec<Recorded>,
     copies: Vec<Copying>,
-    /// Something below gives space back.
-    counts_all: bool,
+    flushed_along: Vec<FlushedAlong>,
 }
 
 impl View {
-    /// What hangs on `node` and below. Doors to targets are taken over from `last`.
+    /// A node with nothing hanging there.
+    pub(super) fn bare(node: Arc<Node>) -> Self {
+        Self { node, recorded: Vec::new(), copies: Vec::new(), flushed_along: Vec::new() }
+    }
+
+    /// `node`, and what hangs there and below. Ways to other nodes are taken over from `last`.
     pub(super) fn new(node: &Arc<Node>, last: &View) -> Self {
-        let mut view = Self::default();
+        let mut view = Self::bare(node.clone());
         let mut place = Place { shift: 0, discards: true };
         for node in chain(node) {
             place.discards &= node.discard() != Discard::Ignore;
@@ -76,19 +87,47 @@ impl View {
                 let target = known.map_or_else(|| Root::new(copy.target()), |known| known.target.clone());
                 view.copies.push(Copying { copy: copy.clone(), target, place });
             }
+            for node in &hooks.flushed_along {
+                let known = last.flushed_along.iter().find(|known| Arc::ptr_eq(&known.node, node));
+                let root = known.map_or_else(|| Root::new(node), |known| known.root.clone());
+                view.flushed_along.push(FlushedAlong { node: node.clone(), root });
+            }
             if !hooks.recording.is_none() {
                 view.recorded.push(Recorded { node: node.clone(), recording: hooks.recording.clone(), place });
             }
-            view.counts_all |= node.gives_space_back();
             place.shift += shift(&node);
         }
         view
     }
 
-    /// Whether requests that change nothing are counted, too.
+    /// The node that requests go to.
     #[inline]
-    pub(super) fn counts_all(&self) -> bool {
-        self.counts_all
+    pub(super) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Whether other nodes are flushed with this one.
+    #[inline]
+    pub(super) fn flushes_along(&self) -> bool {
+        !self.flushed_along.is_empty()
+    }
+
+    /// Runs a stamped request to its end.
+    pub(super) async fn handle(&self, io: &Handle, request: Request) -> Outcome {
+        let stable = request.is_stable();
+        let (memory, result) = self.node.handle(io, request).await;
+        match result {
+            Ok(()) if stable => (memory, self.flush_along(io).await),
+            _ => (memory, result),
+        }
+    }
+
+    async fn flush_along(&self, io: &Handle) -> Result<(), IoError> {
+        for FlushedAlong { root, .. } in &self.flushed_along {
+            // Such a node may have others in turn.
+            Box::pin(root.handle(io, Request::flush())).await.1?;
+        }
+        Ok(())
     }
 
     /// Whether nothing is left to record of this request: it is covered and marked wherever changes are recorded.

@@ -10,7 +10,7 @@ use crate::export::stats::{Stats, Totals};
 use crate::export::{ExportError, ExportInfo};
 use crate::graph::Graph;
 use crate::nbd_wire::handshake::export_flags;
-use crate::node::{Driver, Node};
+use crate::node::{Door, Driver, Node};
 use std::sync::Arc;
 
 /// The longest string that the protocol knows, in bytes (proto.md, "Strings").
@@ -32,8 +32,8 @@ pub struct NbdExport {
     pub name: String,
     /// What they are told of it.
     pub description: Option<String>,
-    /// The node.
-    pub node: Arc<Node>,
+    /// The way to its node.
+    pub door: Arc<Door>,
     /// Whether clients may write.
     pub writable: bool,
     /// Whether every write is stable before it is answered.
@@ -61,20 +61,14 @@ impl NbdExport {
         graph: &Graph,
     ) -> Result<Arc<Self>, ExportError> {
         Self::check(&options, &server)?;
-        node.acquire(options.writable)?;
-        let bitmaps = match hold_bitmaps(&options, &node, graph) {
-            Ok(bitmaps) => bitmaps,
-            Err(error) => {
-                node.release(options.writable);
-                return Err(error);
-            }
-        };
+        let door = Door::open(&node, options.writable)?;
+        let bitmaps = hold_bitmaps(&options, &node, graph)?;
         let NbdOptions { id, name, description, writable, writethrough, allocation_depth, .. } = options;
         let export = Arc::new(Self {
             id,
             name,
             description,
-            node,
+            door,
             writable,
             writethrough,
             allocation_depth,
@@ -105,7 +99,7 @@ impl NbdExport {
         if first {
             self.server.remove(self);
             self.clients.wait_empty();
-            self.node.release(self.writable);
+            self.door.close();
         }
         first
     }
@@ -115,7 +109,7 @@ impl NbdExport {
         ExportInfo {
             id: self.id.clone(),
             kind: "nbd",
-            node: self.node.clone(),
+            node: self.door.node(),
             writable: self.writable,
             shutting_down: self.clients.is_closed(),
             stats: Totals::of(&self.stats),
@@ -132,12 +126,13 @@ impl NbdExport {
         flags |= if self.writable { SEND_TRIM | SEND_WRITE_ZEROES | SEND_FAST_ZERO } else { READ_ONLY };
         // All connections are to one node: a flush is of everything that has been written through any of them.
         flags |= if server.allows_several() { CAN_MULTI_CONN } else { 0 };
+        let node = self.door.node();
         Offer {
             name: self.name.clone(),
             description: self.description.clone(),
-            size: self.node.length() & !511,
+            size: node.length() & !511,
             flags,
-            alignment: self.node.request_alignment(),
+            alignment: node.request_alignment(),
             allocation_depth: self.allocation_depth,
             bitmaps: self.bitmaps.iter().map(|bitmap| bitmap.name.clone()).collect(),
         }
@@ -181,7 +176,7 @@ fn hold_bitmap(bitmap: &NbdBitmap, options: &NbdOptions, node: &Arc<Node>, graph
 fn shown(node: &Arc<Node>) -> impl Iterator<Item = Arc<Node>> + use<> {
     std::iter::successors(Some(node.clone()), |node| match node.driver() {
         Driver::Qcow2(image) => image.backing(),
-        Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => node.child(),
+        _ if node.is_filter() => node.child(),
         _ => None,
     })
 }

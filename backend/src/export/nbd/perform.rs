@@ -57,7 +57,7 @@ impl Service {
         let len = if kind == Kind::Flush { 0 } else { request.len };
         let offset = if kind == Kind::Flush { 0 } else { request.offset };
         let fua = kind.changes() && (self.export.writethrough || request.flags & command_flags::FUA != 0);
-        if request.flags & command_flags::FAST_ZERO != 0 && !self.root.node().zeroes_fast(offset, len) {
+        if request.flags & command_flags::FAST_ZERO != 0 && !self.root.visit().zeroes_fast(offset, len) {
             self.reply(request).failed(error_number::NOTSUP, what(kind)).await;
             return Err(IoError::Unsupported);
         }
@@ -114,7 +114,7 @@ impl Service {
     async fn read_sparse(&self, request: &Request, range: Range<u64>) -> Result<(), IoError> {
         let mut at = range.start;
         while at < range.end {
-            let status = match self.root.node().status(&self.io, at, range.end - at).await {
+            let status = match self.root.visit().status(&self.io, at, range.end - at).await {
                 Ok(status) => status,
                 Err(error) => {
                     let text = format!("unable to check for holes: {error}");
@@ -216,10 +216,10 @@ impl Service {
 
     /// What one context says of a range.
     async fn look(&self, context: u32, range: Range<u64>, extents: &mut Extents) -> Result<(), IoError> {
-        let node = self.root.node();
+        let node = self.root.visit();
         match context {
-            BASE_ID => status::look(&self.io, node, range, Told::Allocation, extents).await,
-            DEPTH_ID => status::look(&self.io, node, range, Told::Depth, extents).await,
+            BASE_ID => status::look(&self.io, &node, range, Told::Allocation, extents).await,
+            DEPTH_ID => status::look(&self.io, &node, range, Told::Depth, extents).await,
             bitmap => {
                 let place = usize::try_from(bitmap - BITMAP_ID).unwrap_or(usize::MAX);
                 // The handshake gives no other numbers.

@@ -82,7 +82,7 @@ impl Service {
         let read_only = offer.flags & export_flags::READ_ONLY != 0;
         let service = Rc::new(Self {
             io: io.clone(),
-            root: Root::of_sleeper(&export.node, bell.clone()),
+            root: Root::of_sleeper(&export.door, bell.clone()),
             export,
             terms: Terms { headers, size: offer.size, read_only, contexts },
             buffers: Buffers::default(),

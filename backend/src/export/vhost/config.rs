@@ -65,10 +65,11 @@ impl DeviceFacts {
     /// The facts of an export right now.
     #[must_use]
     pub fn of(export: &ExportShared) -> DeviceFacts {
+        let node = export.node();
         DeviceFacts {
-            length: export.node.length(),
+            length: node.length(),
             logical_block_size: export.logical_block_size,
-            request_alignment: export.node.request_alignment(),
+            request_alignment: node.request_alignment(),
             num_queues: export.num_queues,
             has_write_cache: export.wce.load(Ordering::Relaxed),
         }

@@ -45,22 +45,16 @@ impl VhostExport {
         let shared = Arc::new(ExportShared::new(&options, graph, workers, events)?);
         // A kernel without io_uring is found out now, not when a guest connects.
         drop(shared.reactor()?);
-        shared.node.acquire(shared.writable)?;
         let link = Arc::new(Link::default());
-        match Listener::start(options.address, shared.clone(), link.clone()) {
-            Ok(listener) => Ok(Arc::new(Self { shared, link, listener })),
-            Err(error) => {
-                shared.node.release(shared.writable);
-                Err(error)
-            }
-        }
+        let listener = Listener::start(options.address, shared.clone(), link.clone())?;
+        Ok(Arc::new(Self { shared, link, listener }))
     }
 
     /// Ends the listener and the session, waits for their I/O and gives the node back; false if that was done before.
     pub(super) fn stop(&self) -> bool {
         let first = self.listener.stop(&self.link);
         if first {
-            self.shared.node.release(self.shared.writable);
+            self.shared.door.close();
         }
         first
     }
@@ -69,8 +63,8 @@ impl VhostExport {
         &self.shared.id
     }
 
-    pub(super) fn node(&self) -> &Arc<Node> {
-        &self.shared.node
+    pub(super) fn node(&self) -> Arc<Node> {
+        self.shared.node()
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -90,7 +84,7 @@ impl VhostExport {
         ExportInfo {
             id: self.shared.id.clone(),
             kind: "vhost-user-blk",
-            node: self.shared.node.clone(),
+            node: self.shared.node(),
             writable: self.shared.writable,
             shutting_down: self.listener.is_stopping(),
             stats: Totals::of(&self.shared.stats),

@@ -7,7 +7,7 @@ use crate::export::ExportError;
 use crate::export::stats::Stats;
 use crate::graph::Graph;
 use crate::io::{Uring, Workers};
-use crate::node::Node;
+use crate::node::{Door, Node};
 use crate::reactor::Reactor;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct ExportShared {
     /// The export's id.
     pub id: String,
-    /// The node it serves.
-    pub node: Arc<Node>,
+    /// The way to the node it serves.
+    pub door: Arc<Door>,
     /// Whether guests may write.
     pub writable: bool,
     /// Bytes of a logical block.
@@ -42,7 +42,7 @@ pub struct ExportShared {
 }
 
 impl ExportShared {
-    /// Checks the options and makes the facts of an export of them.
+    /// Checks the options, takes the node into use and makes the facts of an export of them.
     ///
     /// # Errors
     /// With QEMU's texts; see [`ExportError`].
@@ -61,13 +61,14 @@ impl ExportShared {
         if !options.logical_block_size.is_power_of_two() || !(512..=2_097_152).contains(&options.logical_block_size) {
             return Err(ExportError::BlockSize);
         }
+        let serial = serial(options)?;
         Ok(Self {
             id: options.id.clone(),
-            node: options.node.clone(),
+            door: Door::open(&options.node, options.writable)?,
             writable: options.writable,
             logical_block_size: options.logical_block_size,
             num_queues: options.num_queues,
-            serial: serial(options)?,
+            serial,
             wce: AtomicBool::new(!options.writethrough),
             writethrough: options.writethrough,
             polling: options.polling,
@@ -77,6 +78,11 @@ impl ExportShared {
             workers,
             events,
         })
+    }
+
+    /// The node it serves.
+    pub fn node(&self) -> Arc<Node> {
+        self.door.node()
     }
 
     /// Whether writes may be acknowledged before they are stable.
@@ -95,12 +101,12 @@ impl ExportShared {
 
     /// Looks whether the device below has grown; the session is told by the graph if so.
     pub fn refresh_length(&self) {
-        self.graph.refresh_length(&self.node);
+        self.graph.refresh_length(&self.node());
     }
 
     /// Reports a guest's failed request.
     pub fn report(&self, write: bool, error: IoError) {
-        let (export, node) = (self.id.clone(), self.node.name().to_owned());
+        let (export, node) = (self.id.clone(), self.node().name().to_owned());
         (self.events)(Event::IoError { export, node, write, error });
     }
 }

@@ -2,80 +2,14 @@
 
 use super::{Change, options, unknown};
 use crate::error::GraphError;
+use crate::graph::moved::Moved;
 use crate::graph::{self, Graph};
 use crate::node::options::{Backing, ChildRef, DriverOptions};
-use crate::node::{Driver, Hold, Lead, Node, NodeOptions};
+use crate::node::{Driver, Node, NodeOptions};
 use std::sync::Arc;
 
 /// What a node is to one above it, and what is said of it now.
 pub(super) type Described<'a> = (&'static str, Arc<Node>, &'a ChildRef);
-
-/// Another node below one, or none; kept for it from when it is looked at.
-pub(super) struct Moved {
-    last: Option<Arc<Node>>,
-    node: Option<Arc<Node>>,
-    /// What keeps others from it, if it is below an image.
-    hold: Option<Hold>,
-    /// Those who come through from above.
-    lead: Option<Lead>,
-    settled: bool,
-}
-
-impl Moved {
-    fn new(last: Option<Arc<Node>>, node: Option<Arc<Node>>) -> Self {
-        // Nobody closes it.
-        node.iter().for_each(|node| node.adopt());
-        Self { last, node, hold: None, lead: None, settled: false }
-    }
-
-    pub(super) fn node(&self) -> Option<&Arc<Node>> {
-        self.node.as_ref()
-    }
-
-    /// Takes it into use as what `parent` calls `file`.
-    pub(super) fn enter_file(&mut self, parent: &Arc<Node>) -> Result<(), GraphError> {
-        let Some(node) = &self.node else { return Ok(()) };
-        match parent.driver() {
-            Driver::Qcow2(image) => {
-                self.hold = Some(Hold::of_format(node, parent.name(), "file", !image.is_read_only())?);
-            }
-            _ => self.lead = Some(Lead::begin(parent, node)?),
-        }
-        Ok(())
-    }
-
-    /// Takes it into use below an image.
-    pub(super) fn enter_backing(&mut self) -> Result<(), GraphError> {
-        self.hold = self.node.as_ref().map(Hold::of_reader).transpose()?;
-        Ok(())
-    }
-
-    /// It is below; the one before is as long as it may be in use.
-    pub(super) fn settle(&mut self) {
-        self.settled = true;
-        if let (Some(lead), Some(last)) = (&mut self.lead, &self.last) {
-            lead.commit(last);
-        }
-    }
-
-    /// Nobody comes through to the one before any more. Returns it.
-    pub(super) fn leave(mut self, parent: &Arc<Node>) -> Option<Arc<Node>> {
-        let last = self.last.take();
-        if let Driver::Qcow2(image) = parent.driver() {
-            image.exchange_holds(last.as_ref(), self.hold.take());
-        }
-        last.iter().for_each(|last| last.abandon());
-        last
-    }
-}
-
-impl Drop for Moved {
-    fn drop(&mut self) {
-        if !self.settled {
-            self.node.iter().for_each(|node| node.abandon());
-        }
-    }
-}
 
 impl Graph {
     /// A child that is described with its parent.
@@ -102,15 +36,13 @@ impl Graph {
         wanted: &DriverOptions,
         staged: &[Change],
     ) -> Result<Option<Moved>, GraphError> {
-        let (DriverOptions::Raw(_) | DriverOptions::Qcow2(_), Some(now)) = (wanted, node.child()) else {
-            return Ok(None);
-        };
         let name = match wanted {
             DriverOptions::Raw(raw) => &raw.file,
+            DriverOptions::Throttle(throttle) => &throttle.file,
             DriverOptions::Qcow2(qcow2) => &qcow2.file,
             _ => return Ok(None),
         };
-        let ChildRef::Name(name) = name else { return Ok(None) };
+        let (ChildRef::Name(name), Some(now)) = (name, node.child()) else { return Ok(None) };
         let found = self.find_below(node, name, "file", staged)?;
         if Arc::ptr_eq(&found, &now) {
             return Ok(None);
@@ -196,7 +128,7 @@ fn show_the_same(one: &Arc<Node>, other: &Arc<Node>) -> bool {
 fn bottom(node: Arc<Node>, start: u64) -> (Arc<Node>, u64) {
     match (node.driver(), node.child()) {
         (Driver::Raw(raw), Some(child)) => bottom(child, start.saturating_add(raw.offset())),
-        (Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_), Some(child)) => bottom(child, start),
+        (_, Some(child)) if node.is_filter() => bottom(child, start),
         _ => (node, start),
     }
 }

@@ -26,7 +26,7 @@ impl BlkDebug {
     fn blocks(&self, range: &Range<u64>) -> Range<u64> {
         let align = u64::from(self.alignment);
         let end = range.end.checked_next_multiple_of(align).unwrap_or(u64::MAX);
-        range.start / align * align..end.min(self.child.length()).max(range.end)
+        range.start / align * align..end.min(self.child().length()).max(range.end)
     }
 
     /// A request that has parts of blocks.
@@ -37,7 +37,7 @@ impl BlkDebug {
             Kind::Write => self.write_parts(io, range, request.fua, |at, buf| request.memory.copy_to(at, buf)).await,
             Kind::Zero { .. } => self.write_parts(io, range, request.fua, |_, buf| buf.fill(0)).await,
             Kind::Discard => self.discard_whole(io, range, request.fua).await,
-            Kind::Flush => self.child.handle(io, Request { memory: Memory::empty(), ..request }).await.1,
+            Kind::Flush => self.child().handle(io, Request { memory: Memory::empty(), ..request }).await.1,
         };
         (request.memory, result)
     }
@@ -104,7 +104,7 @@ impl BlkDebug {
     async fn discard_whole(&self, io: &Handle, range: Range<u64>, fua: bool) -> Result<(), IoError> {
         let align = u64::from(self.alignment);
         let offset = range.start.next_multiple_of(align);
-        let end = if range.end == self.child.length() { range.end } else { range.end / align * align };
+        let end = if range.end == self.child().length() { range.end } else { range.end / align * align };
         let Some(len) = end.checked_sub(offset).filter(|len| *len > 0) else { return Ok(()) };
         let discard = Request { kind: Kind::Discard, fua, offset, len, memory: Memory::empty() };
         self.handle_blocks(io, discard).await.1

@@ -12,6 +12,7 @@ use super::map::{Extent, Found, View};
 use super::own_header::OwnHeader;
 use super::refcount::Refcounts;
 use super::reserve::Reserve;
+use super::settling::Settling;
 use super::snapshot::{Snapshot, SnapshotTable};
 use super::store::Store;
 use super::writeback::WriteBack;
@@ -32,6 +33,8 @@ pub struct Image {
     /// Where guest clusters are: the same file, or one of their own.
     pub(super) data: Arc<Link>,
     pub(super) backing: MaybeLink,
+    /// What was under way below when that was put there.
+    pub(super) settling: Settling,
     /// How many points in time of a node below are kept here: what shows there may be copied here at any moment.
     pub(super) keeping: AtomicUsize,
     pub(super) geometry: Geometry,

@@ -17,6 +17,7 @@ use super::l2::{L1, Tables};
 use super::own_header::{ChangeError, OwnHeader};
 use super::refcount::{self, Refcounts};
 use super::reserve::Reserve;
+use super::settling::Settling;
 use super::snapshot::{SnapshotError, SnapshotTable, TableError};
 use super::store::Store;
 use super::writeback::WriteBack;
@@ -184,6 +185,7 @@ impl Image {
             store,
             data,
             backing: MaybeLink::new(files.backing),
+            settling: Settling::default(),
             keeping: AtomicUsize::new(0),
             geometry,
             l1_offset: AtomicU64::new(header.l1_offset),

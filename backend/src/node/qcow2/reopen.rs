@@ -8,6 +8,7 @@ use super::header::bits;
 use super::image::Image;
 use super::journal::Place;
 use super::open::{OpenError, Options};
+use crate::epoch::Grace;
 use crate::error::{GraphError, IoError};
 use crate::node::points::Points;
 use crate::node::{Hold, Node};
@@ -107,6 +108,20 @@ impl Image {
     /// Puts the image over another node, or none; inside [`crate::node::points::hold`].
     pub(crate) fn change_backing(&self, node: Option<Arc<Node>>) {
         self.backing.change(node);
+    }
+
+    /// Puts the image, which has none, over a node that guests write to so far; inside [`crate::node::points::hold`] of
+    /// all of them. What `hold` keeps from others is kept as long as the node is below. [`Image::settle`] has to follow.
+    pub(crate) fn cover(&self, node: &Arc<Node>, hold: Hold) {
+        node.adopt();
+        self.settling.begin();
+        self.exchange_holds(None, Some(hold));
+        self.change_backing(Some(node.clone()));
+    }
+
+    /// Guests' writes of `grace` are those that were under way below when the image was put there.
+    pub(crate) fn settle(&self, grace: Grace) {
+        self.settling.settle(grace);
     }
 
     /// Reads and writes its metadata, and its clusters if they are in the same file, through another node that shows the

@@ -187,7 +187,10 @@ impl Image {
         }
         match zeroes {
             true => Ok(Some(Buf::new(byte_count(len)))),
-            false => self.view().read_bytes(io, offset, len).await.map(Some),
+            false => {
+                self.settling.over(io).await;
+                self.view().read_bytes(io, offset, len).await.map(Some)
+            }
         }
     }
 

@@ -72,7 +72,7 @@ impl Active {
         let mut active = Self {
             index,
             export: export.clone(),
-            root: Root::of_sleeper(&export.node, reactor.bell()),
+            root: Root::of_sleeper(&export.door, reactor.bell()),
             handle: reactor.handle().clone(),
             ring,
             chain: Chain::with_capacity(8),
