@@ -36,6 +36,14 @@ pub enum Format {
 }
 
 impl Format {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        }
+    }
+
     /// What headers of images call it.
     pub fn in_headers(self) -> ImageFormat {
         match self {

@@ -1,9 +1,9 @@
 //! `tidemark`: one program that serves disks, controls the process that serves them, and shows that it works.
 //!
 //! Puts the parts together and knows the command line; knows no ring, no image format and no JSON. With a subcommand it
-//! is for people ([`serve`], [`export`], [`ctl`], [`backup`], [`demo`], [`info`], [`check`], [`bitmap`], [`track`]); with
-//! options alone it is a daemon in the manner of `qemu-storage-daemon` ([`daemon`]). Whatever fails before it runs is one
-//! message on standard error and exit status 1.
+//! is for people ([`serve`], [`export`], [`ctl`], [`backup`], [`demo`], [`info`], [`check`], [`bitmap`], [`track`],
+//! [`images`]); with options alone it is a daemon in the manner of `qemu-storage-daemon` ([`daemon`]). Whatever fails
+//! before it runs is one message on standard error and exit status 1.
 
 mod backup;
 mod bitmap;
@@ -15,6 +15,7 @@ mod demo;
 mod export;
 mod grown;
 mod image;
+mod images;
 mod info;
 mod inspect;
 mod lifetime;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Some(Command::Check(options)) => return check::run(&options).unwrap_or_else(failed),
         Some(Command::Bitmap(command)) => return bitmap::run(&command).unwrap_or_else(failed),
         Some(Command::Track(options)) => track::run(&options),
+        Some(Command::Image(command)) => return images::run(&command).unwrap_or_else(failed),
         None => return daemon::run(&arguments),
     };
     outcome.map_or_else(failed, |()| ExitCode::SUCCESS)

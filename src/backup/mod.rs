@@ -12,7 +12,7 @@ mod files;
 mod layer;
 mod list;
 mod manifest;
-mod offline;
+pub mod offline;
 mod plan;
 mod prune;
 mod pull;
@@ -24,7 +24,7 @@ mod sums;
 mod uri;
 mod verify;
 mod walk;
-mod window;
+pub mod window;
 
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};

@@ -10,11 +10,14 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use tidemark_backend::reactor::Handle;
 
-/// Pieces of work under way at a time; each holds [`PIECE`](super::layer::PIECE) bytes at most.
+/// Pieces of work under way at a time, if nothing else is said; each holds [`PIECE`](super::layer::PIECE) bytes at most.
 const MAX: usize = 8;
 
 /// Work under way.
-pub struct Window<T>(VecDeque<Rc<Slot<T>>>);
+pub struct Window<T> {
+    slots: VecDeque<Rc<Slot<T>>>,
+    max: usize,
+}
 
 struct Slot<T> {
     result: Cell<Option<T>>,
@@ -24,18 +27,23 @@ struct Slot<T> {
 impl<T: 'static> Window<T> {
     /// Nothing.
     pub fn new() -> Self {
-        Self(VecDeque::with_capacity(MAX))
+        Self::of(MAX)
+    }
+
+    /// Nothing, and so many at a time.
+    pub fn of(max: usize) -> Self {
+        Self { slots: VecDeque::with_capacity(max), max }
     }
 
     /// Whether something has to end before more begins.
     pub fn is_full(&self) -> bool {
-        self.0.len() >= MAX
+        self.slots.len() >= self.max.max(1)
     }
 
     /// Begins one more.
     pub fn begin(&mut self, io: &Handle, task: impl Future<Output = T> + 'static) {
         let slot = Rc::new(Slot { result: Cell::new(None), waiting: Cell::new(None) });
-        self.0.push_back(slot.clone());
+        self.slots.push_back(slot.clone());
         io.spawn(async move {
             slot.result.set(Some(task.await));
             if let Some(waker) = slot.waiting.take() {
@@ -46,7 +54,7 @@ impl<T: 'static> Window<T> {
 
     /// What came of the oldest; `None` if nothing is under way.
     pub async fn next(&mut self) -> Option<T> {
-        let slot = self.0.front()?;
+        let slot = self.slots.front()?;
         let result = std::future::poll_fn(|cx| match slot.result.take() {
             Some(result) => Poll::Ready(result),
             None => {
@@ -55,7 +63,7 @@ impl<T: 'static> Window<T> {
             }
         });
         let result = result.await;
-        self.0.pop_front();
+        self.slots.pop_front();
         Some(result)
     }
 }

@@ -10,6 +10,7 @@ use crate::check::CheckOptions;
 use crate::ctl::CtlOptions;
 use crate::demo::DemoOptions;
 use crate::export::ExportOptions;
+use crate::images::ImageCommand;
 use crate::info::InfoOptions;
 use crate::serve::ServeOptions;
 use crate::track::TrackOptions;
@@ -41,6 +42,8 @@ pub enum Command {
     Bitmap(BitmapCommand),
     /// Give a raw disk change tracking that outlives the daemon: a qcow2 image beside it that holds its bitmaps.
     Track(TrackOptions),
+    #[command(flatten)]
+    Image(ImageCommand),
 }
 
 /// The subcommand, if there is one. Its errors and help end the process, as clap does it, with status 1 for errors.

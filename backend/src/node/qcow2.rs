@@ -32,7 +32,7 @@ pub mod resize;
 pub mod settling;
 pub mod shortcut;
 pub mod snapshot;
-mod status;
+pub mod status;
 pub mod store;
 pub mod tables;
 pub mod write;

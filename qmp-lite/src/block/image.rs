@@ -5,12 +5,16 @@
 mod bitmaps;
 mod check;
 mod inspected;
+mod map;
+mod measure;
 mod snapshot;
 mod specific;
 
 pub use bitmaps::{BitmapChainCheck, BitmapChainLayer, BitmapRecovery, bitmaps_to_json, recoveries_to_json};
 pub use check::ImageCheck;
 pub use inspected::{BlockChildInfo, BlockGraphInfo};
+pub use map::MapEntry;
+pub use measure::BlockMeasureInfo;
 pub use snapshot::SnapshotInfo;
 pub use specific::{
     ImageInfoSpecific, ImageInfoSpecificData, ImageInfoSpecificQCow2, Qcow2BitmapInfo, Qcow2BitmapInfoFlags,

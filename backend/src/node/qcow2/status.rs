@@ -6,7 +6,42 @@ use crate::error::IoError;
 use crate::node::status::Status;
 use crate::reactor::Handle;
 
+/// What an image by itself has of a part of the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Own {
+    /// Nothing: what is below shows, or zeroes.
+    Nothing,
+    /// Zeroes.
+    Zero {
+        /// Where clusters of theirs are in the data file, if they have some all the same.
+        host: Option<u64>,
+    },
+    /// Bytes.
+    Data {
+        /// Where the first is in the data file.
+        host: u64,
+    },
+    /// Bytes that are compressed.
+    Compressed,
+}
+
 impl Image {
+    /// What the image itself has from `offset` on, and for how many bytes, of at most `len`.
+    ///
+    /// # Errors
+    /// The storage's; the image is corrupt there.
+    pub async fn own(&self, io: &Handle, offset: u64, len: u64) -> Result<(u64, Own), IoError> {
+        let extent = self.locate(io, offset, len).await?;
+        let own = match extent.found {
+            Found::Unallocated => Own::Nothing,
+            Found::Zero { host, .. } => Own::Zero { host },
+            Found::Data { host, .. } => Own::Data { host },
+            Found::Compressed { .. } => Own::Compressed,
+            Found::Invalid => return Err(IoError::Io),
+        };
+        Ok((extent.len, own))
+    }
+
     /// What is known of the bytes from `offset` on. Where the image has clusters its file is not asked whether they are
     /// holes there.
     pub(in crate::node) async fn status(&self, io: &Handle, offset: u64, len: u64) -> Result<Status, IoError> {

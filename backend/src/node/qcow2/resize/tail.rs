@@ -14,7 +14,7 @@ const LOOK_NS: u64 = 100_000;
 
 impl Image {
     /// Cuts the file off where the last cluster in use ends. What cannot be cut off stays, which harms nobody.
-    pub(crate) async fn cut_tail(&self, io: &Handle, points: &Points) {
+    pub async fn cut_tail(&self, io: &Handle, points: &Points) {
         if let Err(error) = self.try_to_cut_tail(io, points).await {
             tracing::warn!(file = self.file().name(), %error, "Failed to truncate the tail of the image");
         }

@@ -1,0 +1,242 @@
+//! `tidemark convert`: the disk of an image in a new image, as `qemu-img convert` has it.
+//!
+//! Only what is data is read, and of that only what is not zero is written. The new image has its name from the start; if
+//! it does not become whole it is removed.
+
+mod bitmaps;
+
+use super::cache::CacheMode;
+use super::copy::Copying;
+use super::create::{add_backing, backing_size};
+use super::crew::{Crew, Sweep};
+use super::disk::{Disk, Wanted};
+use super::made::Made;
+use super::options::Given;
+use super::size;
+use super::target::NewImage;
+use crate::ctl::backup::interrupt::Interrupt;
+use crate::image::Format;
+use crate::logging::{self, Level};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use qmp_lite::context::Context;
+use std::path::PathBuf;
+use tidemark_backend::node::options::Backing;
+
+/// Bytes of a piece that is read and written, at most.
+const PIECE: u64 = 1 << 20;
+/// Threads that copy, at most.
+const THREADS: usize = 2;
+/// Most bytes of `--sparse-size`.
+const SPARSE_MAX: u64 = 16 << 20;
+
+/// Options of `tidemark convert`.
+///
+/// The target is made anew, also if there is a file of that name; it is removed again if it does not become whole.
+#[derive(clap::Args, Debug)]
+pub struct ConvertOptions {
+    /// Format of the source. Without it an image that begins as qcow2 images do is one, and any other is raw.
+    #[arg(short = 'f', long, value_enum, value_name = "FORMAT")]
+    source_format: Option<Format>,
+    /// The disk as it was at this internal snapshot of the source, by its id or its name.
+    #[arg(short = 'l', long, value_name = "SNAPSHOT")]
+    source_snapshot: Option<String>,
+    /// How the source is read.
+    #[arg(short = 'T', long, value_enum, value_name = "CACHE", default_value = "writeback")]
+    source_cache: CacheMode,
+    /// Read the source even while it is being written to. What is read may contradict itself then.
+    #[arg(short = 'U', long)]
+    force_share: bool,
+    /// Let headers of images name files below this directory too; may be given several times.
+    #[arg(long, value_name = "DIRECTORY")]
+    backing_dir: Vec<PathBuf>,
+    /// Format of the target.
+    #[arg(short = 'O', long, value_enum, value_name = "FORMAT", default_value = "raw")]
+    target_format: Format,
+    /// Options of the target's format, as of `tidemark create`.
+    #[arg(short = 'o', long, value_name = "OPTIONS")]
+    target_options: Vec<String>,
+    /// How the target is written; unsafe leaves it to the system when it gets to the storage.
+    #[arg(short = 't', long, value_enum, value_name = "CACHE", default_value = "unsafe")]
+    target_cache: CacheMode,
+    /// The target goes above this image and gets what the source itself has, without what is below it.
+    #[arg(short = 'B', long, value_name = "IMAGE")]
+    backing: Option<String>,
+    /// Format of the image below the target.
+    #[arg(short = 'F', long, value_name = "FORMAT")]
+    backing_format: Option<String>,
+    /// Write into a target that is there already, and keep its format and size.
+    #[arg(short = 'n', long, conflicts_with = "backing")]
+    no_create: bool,
+    /// The target that is there already reads as zeroes everywhere.
+    #[arg(long, requires = "no_create")]
+    target_is_zero: bool,
+    /// Write no runs of zeroes that are at least so long: a multiple of 512, 16M at most; 0 writes them all, and takes space
+    /// for all of the disk.
+    #[arg(short = 'S', long, value_name = "SIZE", default_value = "4k", value_parser = sparse)]
+    sparse_size: u64,
+    /// Copy the persistent bitmaps of the source, too.
+    #[arg(long)]
+    bitmaps: bool,
+    /// Leave those out that are inconsistent.
+    #[arg(long, requires = "bitmaps")]
+    skip_broken_bitmaps: bool,
+    /// Requests under way at a time, 1 to 16.
+    #[arg(short = 'm', long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..=16))]
+    parallel: u8,
+    /// Write in whichever order reads end. It is always like that here.
+    #[arg(short = 'W', long)]
+    oob_writes: bool,
+    /// Show how far it is. On a terminal that is always shown.
+    #[arg(short, long)]
+    progress: bool,
+    /// Show nothing.
+    #[arg(short, long)]
+    quiet: bool,
+    /// The image to read.
+    source: PathBuf,
+    /// The image to make.
+    target: PathBuf,
+}
+
+fn sparse(text: &str) -> Result<u64, String> {
+    let bytes = size::parse(text)?;
+    let fits = bytes.is_multiple_of(512) && bytes <= SPARSE_MAX;
+    let text = "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to 16777216. Select 0 \
+                to disable sparse detection (fully allocates output).";
+    if fits { Ok(bytes) } else { Err(text.to_owned()) }
+}
+
+/// Converts an image.
+///
+/// # Errors
+/// The source cannot be read or the target not be made; there is none then.
+pub fn run(options: &ConvertOptions) -> Result<()> {
+    logging::start(Some(Level::Warn));
+    let given = options.given()?;
+    let interrupt = Interrupt::watch()?;
+    let context = Context::new();
+    options.backing_dir.iter().for_each(|dir| context.graph.allow_backing_in(dir.clone()));
+    let wanted = Wanted {
+        force_share: options.force_share,
+        cache: options.source_cache,
+        snapshot: options.source_snapshot.as_deref().map(snapshot),
+        ..Wanted::read(&options.source, options.source_format)
+    };
+    let source = wanted.open(&context)?;
+    bitmaps::check(options, &source)?;
+    let mut made = Made::default();
+    let done = Conversion { options, context: &context, interrupt: &interrupt, source: &source }.run(&given, &mut made);
+    match done {
+        Ok(()) => made.keep(),
+        Err(error) => return Err(options.unfinished(error, made)),
+    }
+    source.close(&context)
+}
+
+/// What is said of a snapshot: its id or name, also in the words of `qemu-img`.
+fn snapshot(text: &str) -> &str {
+    ["snapshot.id=", "snapshot.name="].iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text)
+}
+
+impl ConvertOptions {
+    /// What is said of the target.
+    fn given(&self) -> Result<Given> {
+        ensure!(!self.no_create || self.target_options.is_empty(), "-o has no effect when skipping image creation");
+        let mut given = Given::read(&self.target_options, self.target_format)?;
+        add_backing(&mut given, self.backing.as_deref(), self.backing_format.as_deref(), self.target_format)?;
+        if self.bitmaps && self.target_format == Format::Raw {
+            bail!("Format driver 'raw' does not support bitmaps");
+        }
+        Ok(given)
+    }
+
+    /// What has gone wrong, and what is left.
+    fn unfinished(&self, error: anyhow::Error, made: Made) -> anyhow::Error {
+        let left = made.remove();
+        match left.is_empty() {
+            false => error.context(left),
+            true => error,
+        }
+    }
+}
+
+struct Conversion<'a> {
+    options: &'a ConvertOptions,
+    context: &'a Context,
+    interrupt: &'a Interrupt,
+    source: &'a Disk,
+}
+
+impl Conversion<'_> {
+    fn run(&self, given: &Given, made: &mut Made) -> Result<()> {
+        let options = self.options;
+        if !options.no_create {
+            self.make(given, made)?;
+        }
+        let above = given.get("backing_file").is_some();
+        let wanted = Wanted {
+            cache: options.target_cache,
+            backing: if above || options.no_create { Backing::FromHeader } else { Backing::None },
+            ..Wanted::write(&options.target, Some(options.target_format))
+        };
+        let target = wanted.open(self.context)?;
+        ensure!(target.length() >= self.source.length(), "output file is smaller than input file");
+        let copied = self.copy(&target, above).and_then(|()| match options.bitmaps {
+            true => bitmaps::copy(options, self.context, self.source, &target),
+            false => Ok(()),
+        });
+        let stable = copied.and_then(|()| target.trim(self.context)).and_then(|()| target.flush(self.context));
+        // Also after an error: what is open cannot be removed for good.
+        let closed = target.close(self.context);
+        stable.with_context(|| self.left(made)).and(closed)
+    }
+
+    /// What is left where nothing is removed.
+    fn left(&self, made: &Made) -> String {
+        let (source, target) = (self.source.shown(), self.options.target.display());
+        match made.is_empty() {
+            false => format!("cannot convert '{source}'"),
+            true => format!("cannot convert '{source}': '{target}' has a part of it, and is not what it was"),
+        }
+    }
+
+    fn make(&self, given: &Given, made: &mut Made) -> Result<()> {
+        let options = self.options;
+        let (path, format) = (options.target.as_path(), options.target_format);
+        let size = given.size()?.unwrap_or(self.source.length());
+        ensure!(size >= self.source.length(), "output file is smaller than input file");
+        let no_flush = options.target_cache.no_flush();
+        let below = backing_size(self.context, path, given);
+        let new = NewImage { path, format, given, size, no_flush };
+        let created = below.and_then(|_| new.make(&self.context.graph, made));
+        created.with_context(|| format!("{}: error while converting {}", path.display(), format.name()))
+    }
+
+    fn copy(&self, target: &Disk, above: bool) -> Result<()> {
+        let options = self.options;
+        let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get().min(THREADS));
+        let device = super::disk::is_device(&options.target) && target.image().is_none();
+        let is_zero = if options.no_create { options.target_is_zero } else { !above && !device };
+        let sparse = options.sparse_size;
+        // Part of a cluster saves no space.
+        let least = if is_zero { target.cluster() } else { 1 };
+        let grain = if sparse == 0 { 0 } else { (1 << sparse.ilog2()).max(least).min(PIECE.max(least)) };
+        let copying = Copying {
+            source: self.source.node.clone(),
+            source_path: self.source.shown(),
+            levels: if above { 1 } else { u32::MAX },
+            target: target.node.clone(),
+            target_path: target.shown(),
+            is_zero,
+            fills: sparse == 0,
+            grain,
+            stable: options.target_cache.stable(),
+            piece: PIECE.max(grain),
+            window: usize::from(options.parallel).div_ceil(threads),
+        };
+        let what = (!options.quiet).then(|| format!("'{}'", options.target.display()));
+        let sweep = Sweep::new(self.source.length());
+        let crew = Crew { threads: threads.min(usize::from(options.parallel)), what };
+        crew.run(self.context, self.interrupt, &sweep, &copying.task()).map_err(|error| anyhow!("{error:#}"))
+    }
+}

@@ -1,0 +1,277 @@
+//! Copying what is on one disk to another: looked up, read, searched for zeroes, written; several pieces at a time on
+//! several threads, and never two of the same bytes.
+//!
+//! Zeroes are made by zeroing where the target does not have them already, and what has no space in the source takes
+//! none in the target. Knows nodes and not how they were made.
+
+use super::crew::{Sweep, Task};
+use crate::backup::window::Window;
+use anyhow::{Result, anyhow};
+use std::cell::RefCell;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use tidemark_backend::error::IoError;
+use tidemark_backend::io::{Buf, Memory, byte_count};
+use tidemark_backend::node::{Kind, Node, Request};
+use tidemark_backend::reactor::Handle;
+
+/// Bytes that are zeroed at a time.
+const ZERO: u64 = 1 << 30;
+/// What a block of zeroes is compared with.
+const ZEROES: [u8; 4096] = [0; 4096];
+
+/// What to copy where, and how.
+#[derive(Clone)]
+pub struct Copying {
+    /// From here.
+    pub source: Arc<Node>,
+    /// Its name, for messages.
+    pub source_path: String,
+    /// What the topmost so many images of it have; what is below them is left out.
+    pub levels: u32,
+    /// To here.
+    pub target: Arc<Node>,
+    /// Its name.
+    pub target_path: String,
+    /// It is all zeroes, for whoever reads it, where nothing is written.
+    pub is_zero: bool,
+    /// Zeroes are written as zeroes, and take space.
+    pub fills: bool,
+    /// Data is searched for blocks of zeroes of so many bytes; not at all if 0. A power of two.
+    pub grain: u64,
+    /// Every write is stable when it ends.
+    pub stable: bool,
+    /// Bytes of a piece, at most; a multiple of the grain.
+    pub piece: u64,
+    /// Pieces under way on one thread.
+    pub window: usize,
+}
+
+/// What a run of the source is.
+enum Run {
+    /// Nothing that is to be copied.
+    Absent,
+    Zero,
+    Data,
+}
+
+impl Copying {
+    /// What each thread does.
+    pub fn task(self) -> Task {
+        Arc::new(move |io, sweep| {
+            let copying = self.clone();
+            Box::pin(async move { Lane::new(copying, io, sweep).run().await })
+        })
+    }
+
+    /// What comes next in the source, and for how long: whole blocks but at the disk's end.
+    async fn run_at(&self, io: &Handle, offset: u64, end: u64) -> Result<(u64, Run)> {
+        let rest = end - offset;
+        let status = self.source.status(io, offset, rest).await;
+        let status = status.map_err(|error| failed("read", &self.source_path, offset, error))?;
+        let ours = status.depth <= self.levels && (status.depth > 0 || self.levels == u32::MAX);
+        let run = match (ours, status.zero) {
+            (false, _) => Run::Absent,
+            (true, true) => Run::Zero,
+            (true, false) => Run::Data,
+        };
+        if status.len >= rest {
+            return Ok((rest, run));
+        }
+        // What does not fill blocks is read with what comes after it, if all of that is to be copied.
+        let grain = if self.levels == u32::MAX { self.grain.max(1) } else { 1 };
+        Ok(match (run, status.len - status.len % grain) {
+            (Run::Data, _) => (status.len.next_multiple_of(grain).min(rest), Run::Data),
+            (_, 0) => (grain.min(rest), Run::Data),
+            (run, whole) => (whole, run),
+        })
+    }
+}
+
+/// Why an image could not be read or written.
+pub fn failed(action: &str, path: &str, offset: u64, error: IoError) -> anyhow::Error {
+    anyhow!("cannot {action} '{path}' at offset {offset} of the disk: {error}")
+}
+
+/// What one thread has.
+struct Lane {
+    shared: Rc<Shared>,
+    sweep: Arc<Sweep>,
+    window: Window<Result<()>>,
+}
+
+struct Shared {
+    copying: Copying,
+    io: Handle,
+    spare: RefCell<Vec<Buf>>,
+}
+
+impl Lane {
+    fn new(copying: Copying, io: Handle, sweep: Arc<Sweep>) -> Self {
+        let window = Window::of(copying.window);
+        Self { shared: Rc::new(Shared { copying, io, spare: RefCell::default() }), sweep, window }
+    }
+
+    async fn run(mut self) -> Result<()> {
+        let gone = self.stripes().await;
+        let drained = self.window.drain().await;
+        gone.and(drained)
+    }
+
+    async fn stripes(&mut self) -> Result<()> {
+        while let Some(mut stripe) = self.sweep.take() {
+            while stripe.start < stripe.end {
+                stripe = self.step(stripe).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to copy the beginning of a range; returns what is left of it.
+    async fn step(&mut self, range: Range<u64>) -> Result<Range<u64>> {
+        let (at, copying) = (range.start, &self.shared.copying);
+        let (len, run) = copying.run_at(&self.shared.io, at, self.sweep.end()).await?;
+        let piece = copying.piece;
+        match run {
+            Run::Data => {
+                let len = len.min(piece - at % piece).min(range.end - at);
+                self.begin(at, len, true).await?;
+                Ok(at + len..range.end)
+            }
+            other => {
+                let here = at..(at + len).min(range.end);
+                // What comes after it is the same, and nobody's yet.
+                let more = if at + len > range.end { self.sweep.take_until(at + len) } else { 0..0 };
+                for range in [here.clone(), more] {
+                    self.skip(range, &other).await?;
+                }
+                Ok(here.end..range.end)
+            }
+        }
+    }
+
+    /// A range without data.
+    async fn skip(&mut self, range: Range<u64>, run: &Run) -> Result<()> {
+        let copying = &self.shared.copying;
+        let (fills, piece) = (copying.fills, copying.piece);
+        let needless = matches!(run, Run::Absent) || (copying.is_zero && !fills);
+        if needless || range.is_empty() {
+            self.sweep.done(range.end - range.start);
+            return Ok(());
+        }
+        let mut at = range.start;
+        while at < range.end {
+            let len = if fills { piece - at % piece } else { ZERO }.min(range.end - at);
+            self.begin(at, len, fills).await?;
+            at += len;
+        }
+        Ok(())
+    }
+
+    /// Begins to copy data, or to zero.
+    async fn begin(&mut self, at: u64, len: u64, data: bool) -> Result<()> {
+        self.window.room().await?;
+        let (shared, sweep) = (self.shared.clone(), self.sweep.clone());
+        self.window.begin(&self.shared.io, async move {
+            let copied = match data {
+                true => shared.copy(at, len).await,
+                false => shared.zero(at, len).await,
+            };
+            sweep.done(len);
+            copied
+        });
+        Ok(())
+    }
+}
+
+impl Shared {
+    async fn copy(&self, at: u64, len: u64) -> Result<()> {
+        let copying = &self.copying;
+        let spare = self.spare.borrow_mut().pop();
+        let mut memory = Memory::from(spare.unwrap_or_else(|| Buf::mapped(byte_count(copying.piece))));
+        memory.narrow(0, len);
+        let read = Request { kind: Kind::Read, fua: false, offset: at, len, memory };
+        let (memory, result) = copying.source.handle(&self.io, read).await;
+        result.map_err(|error| failed("read", &copying.source_path, at, error))?;
+        let mut buf = memory.into_buf().ok_or_else(|| failed("read", &copying.source_path, at, IoError::Io))?;
+        let bytes = buf.as_slice().get(..byte_count(len)).unwrap_or_default();
+        for (run, zero) in runs(bytes, copying.grain) {
+            let (offset, len) = (at + run.start, run.end - run.start);
+            match zero {
+                true if copying.is_zero => {}
+                true => self.zero(offset, len).await?,
+                false => buf = self.write(offset, run, buf).await?,
+            }
+        }
+        self.spare.borrow_mut().push(buf);
+        Ok(())
+    }
+
+    async fn write(&self, offset: u64, part: Range<u64>, buf: Buf) -> Result<Buf> {
+        let (copying, len) = (&self.copying, part.end - part.start);
+        let mut memory = Memory::from(buf);
+        memory.narrow(part.start, len);
+        let write = Request { kind: Kind::Write, fua: copying.stable, offset, len, memory };
+        let (memory, result) = copying.target.handle(&self.io, write).await;
+        result.map_err(|error| failed("write", &copying.target_path, offset, error))?;
+        memory.into_buf().ok_or_else(|| failed("write", &copying.target_path, offset, IoError::Io))
+    }
+
+    async fn zero(&self, offset: u64, len: u64) -> Result<()> {
+        let (copying, kind) = (&self.copying, Kind::Zero { unmap: true });
+        let zero = Request { kind, fua: copying.stable, offset, len, memory: Memory::empty() };
+        let (_, result) = copying.target.handle(&self.io, zero).await;
+        result.map_err(|error| failed("write", &copying.target_path, offset, error))
+    }
+}
+
+/// Runs of blocks that are all zero, and of others.
+fn runs(bytes: &[u8], grain: u64) -> Vec<(Range<u64>, bool)> {
+    let whole = bytes.len() as u64;
+    if grain == 0 {
+        return vec![(0..whole, false)];
+    }
+    let mut runs: Vec<(Range<u64>, bool)> = Vec::new();
+    for (block, start) in bytes.chunks(byte_count(grain)).zip((0..).step_by(byte_count(grain))) {
+        let (zero, end) = (is_zero(block), start + block.len() as u64);
+        match runs.last_mut().filter(|(_, last)| *last == zero) {
+            Some((run, _)) => run.end = end,
+            None => runs.push((start..end, zero)),
+        }
+    }
+    runs
+}
+
+/// Whether all bytes are zero.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(ZEROES.len()).all(|chunk| ZEROES.get(..chunk.len()) == Some(chunk))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_zeroes_are_whole_blocks() {
+        let mut bytes = vec![0; 5 * 4096 + 512];
+        bytes[4095] = 1;
+        bytes[3 * 4096] = 1;
+        let found =
+            [(0..4096, false), (4096..3 * 4096, true), (3 * 4096..4 * 4096, false), (4 * 4096..5 * 4096 + 512, true)];
+        assert_eq!(runs(&bytes, 4096), found);
+        assert_eq!(runs(&bytes, 65536), [(0..5 * 4096 + 512, false)]);
+        assert_eq!(runs(&bytes, 0), [(0..5 * 4096 + 512, false)], "nobody has asked");
+        assert_eq!(runs(&[], 4096), []);
+    }
+
+    #[test]
+    fn one_byte_anywhere_is_data() {
+        for at in [0, 1, 4095, 4096, 9000, 9999] {
+            let mut bytes = vec![0; 10_000];
+            assert!(is_zero(&bytes));
+            bytes[at] = 0x80;
+            assert!(!is_zero(&bytes), "{at}");
+        }
+    }
+}
