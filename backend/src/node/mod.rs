@@ -4,6 +4,7 @@
 //! A request is either *mapped* (one operation on one file, done straight from the queue loop) or *handled* (a task).
 //! Knows no exports and no names of other nodes.
 
+mod above;
 mod blkdebug;
 pub mod changes;
 mod claims;
@@ -17,6 +18,7 @@ pub mod nbd;
 mod null;
 pub mod options;
 pub mod points;
+mod populate;
 pub mod qcow2;
 mod raw;
 mod recording;

@@ -23,6 +23,7 @@ pub mod map;
 pub mod open;
 pub mod options;
 pub mod own_header;
+mod populate;
 pub mod read;
 pub mod refcount;
 pub mod reopen;

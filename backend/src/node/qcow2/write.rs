@@ -17,21 +17,43 @@ use crate::node::{Kind, Outcome, Request};
 use crate::reactor::Handle;
 use std::sync::atomic::Ordering;
 
+/// Where a request writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// Everywhere.
+    All,
+    /// Only where the image has nothing: it writes whole clusters.
+    Missing,
+}
+
+impl Aim {
+    /// Whether it leaves alone what is there.
+    fn passes(self, found: Found) -> bool {
+        self == Self::Missing && found != Found::Unallocated
+    }
+}
+
 /// A part of a request, and where it lies in the request's memory.
 #[derive(Clone, Copy)]
 struct Part {
     at: u64,
     offset: u64,
     len: u64,
+    aim: Aim,
 }
 
 impl Image {
     /// Writes all of a request.
-    pub(super) async fn write(&self, io: &Handle, mut request: Request, points: &Points) -> Outcome {
+    pub(super) async fn write(&self, io: &Handle, request: Request, points: &Points) -> Outcome {
+        self.write_as(io, request, Aim::All, points).await
+    }
+
+    /// Writes a request where it aims.
+    pub(super) async fn write_as(&self, io: &Handle, mut request: Request, aim: Aim, points: &Points) -> Outcome {
         let (mut done, mut result) = (0, Ok(()));
         request.memory.enter();
         while done < request.len && result.is_ok() {
-            let part = Part { at: done, offset: request.offset + done, len: request.len - done };
+            let part = Part { at: done, offset: request.offset + done, len: request.len - done, aim };
             match self.write_part(io, &mut request, part, points).await {
                 Ok(len) => done += len,
                 Err(error) => result = Err(error),
@@ -51,6 +73,7 @@ impl Image {
     ) -> Result<u64, IoError> {
         let extent = self.locate(io, part.offset, part.len).await?;
         match extent.found {
+            found if part.aim.passes(found) => Ok(extent.len),
             Found::Data { host, copied: true } => {
                 let part = Part { len: extent.len, ..part };
                 self.write_data(io, request, part, host, [None, None]).await?;
@@ -103,7 +126,7 @@ impl Image {
         let _clusters = self.clusters.lock(first..end.next_multiple_of(geometry.cluster())).await;
         let table = self.table_for_change(io, geometry.l1_index(part.offset), points).await?;
         let extent = self.locate(io, part.offset, part.len).await?;
-        if matches!(extent.found, Found::Data { copied: true, .. }) {
+        if part.aim.passes(extent.found) || matches!(extent.found, Found::Data { copied: true, .. }) {
             // Somebody else was faster.
             return Ok(0);
         }

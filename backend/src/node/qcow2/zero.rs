@@ -21,13 +21,15 @@ use std::sync::atomic::Ordering;
 
 /// What becomes of whole clusters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     /// They read as zeroes; their space may go.
     Unmap,
     /// They read as zeroes and keep their space.
     Keep,
     /// They are not needed.
     Discard,
+    /// Those of which the image has nothing read as zeroes; the others stay.
+    Populate,
 }
 
 impl Image {
@@ -138,7 +140,15 @@ impl Image {
         Ok(())
     }
 
-    async fn each_table(&self, io: &Handle, first: u64, last: u64, fate: Fate, points: &Points) -> Result<(), IoError> {
+    /// Gives whole clusters their fate.
+    pub(super) async fn each_table(
+        &self,
+        io: &Handle,
+        first: u64,
+        last: u64,
+        fate: Fate,
+        points: &Points,
+    ) -> Result<(), IoError> {
         let span = self.geometry.l2_span();
         let mut at = first;
         while at < last {
@@ -206,7 +216,7 @@ impl Image {
         let dropped = dropped.map(|(_, index, _, _)| Self::dropped(table.word(*index)));
         self.note(io, &changes, points, set).await?;
         dropped.into_iter().for_each(|dropped| self.found_harmless(&dropped));
-        if fate != Fate::Keep {
+        if matches!(fate, Fate::Unmap | Fate::Discard) {
             self.punch_apart(io, changed.iter().map(|(cluster, _, before, _)| (*cluster, *before))).await;
         }
         for (_, _, before, word) in changed {
@@ -221,6 +231,8 @@ impl Image {
         let geometry = self.geometry;
         let zero = if geometry.version < 3 { 0 } else { geometry.zero_entry(None) };
         match before {
+            Entry::Unallocated if fate == Fate::Populate => Some(zero),
+            _ if fate == Fate::Populate => None,
             Entry::Unallocated if !self.shows_another() => None,
             Entry::Zero { host: None, .. } => None,
             Entry::Zero { host: Some(_), .. } if fate == Fate::Keep => None,

@@ -3,11 +3,12 @@
 
 use super::machine::{Machine, Slot};
 use super::model::{Model, SECTOR, bytes};
+use crate::error::IoError;
 use crate::io::sim::Faults;
 use crate::io::{Buf, Memory};
 use crate::node::qcow2::journal::{MOST, Place};
 use crate::node::qcow2::open::Options;
-use crate::node::{Kind, Outcome, Request};
+use crate::node::{Driver, Kind, Outcome, Request, Root};
 use std::process::Command;
 use tempfile::TempDir;
 
@@ -26,6 +27,8 @@ struct Run {
     machine: Machine,
     model: Model,
     flights: Vec<Flight>,
+    /// Ranges that are being made the image's own.
+    populating: Vec<Slot<Result<(), IoError>>>,
     written: u64,
     faulty: bool,
     /// What is there until the power is cut.
@@ -93,7 +96,8 @@ impl Run {
         let machine = Machine::new(seed, &files, 1);
         let faulty = random.u8(0..4) == 0;
         let (model, memory) = (Model::new(&content), tempfile::tempdir().unwrap());
-        let mut run = Self { random, machine, model, flights: Vec::new(), written: 0, faulty, memory };
+        let (flights, populating) = (Vec::new(), Vec::new());
+        let mut run = Self { random, machine, model, flights, populating, written: 0, faulty, memory };
         run.open();
         run
     }
@@ -135,6 +139,24 @@ impl Run {
         self.begin(kind, sectors);
     }
 
+    /// Has what shows from below in some range copied, which nobody is to notice.
+    fn populate(&mut self) {
+        let first = self.random.usize(0..self.model.len());
+        let most = self.model.len() - first;
+        let len = if self.random.bool() { most } else { self.random.usize(1..=most.min(64)) };
+        self.populate_range(first * SECTOR, len * SECTOR);
+    }
+
+    fn populate_range(&mut self, offset: usize, len: usize) {
+        let node = self.machine.node.clone().expect("an open image");
+        let slot = self.machine.start(move |io| async move {
+            let root = Root::new(&node);
+            let node = root.visit();
+            node.populate(&io, offset as u64, len as u64).await
+        });
+        self.populating.push(slot);
+    }
+
     fn begin(&mut self, kind: Kind, sectors: std::ops::Range<usize>) {
         let (offset, len) = (sectors.start * SECTOR, sectors.len() * SECTOR);
         let mut memory = Memory::empty();
@@ -162,6 +184,9 @@ impl Run {
 
     /// Looks at what has ended.
     fn settle(&mut self) {
+        let ended = self.populating.extract_if(.., |slot| slot.borrow().is_some());
+        let failed = ended.filter_map(|slot| slot.take()).find_map(Result::err);
+        assert!(failed.is_none() || self.faulty, "copying from below: {failed:?}");
         for index in (0..self.flights.len()).rev() {
             let Some((memory, result)) = self.flights[index].slot.take() else { continue };
             let Flight { kind, sectors, covered, .. } = self.flights.swap_remove(index);
@@ -189,6 +214,9 @@ impl Run {
             if self.flights.len() < 8 {
                 self.request();
             }
+            if self.populating.len() < 2 && self.random.u8(0..8) == 0 {
+                self.populate();
+            }
             for _ in 0..self.random.usize(0..6) {
                 self.machine.step();
             }
@@ -197,8 +225,12 @@ impl Run {
     }
 
     fn finish(&mut self) {
-        while !self.flights.is_empty() {
-            assert!(self.machine.step() || self.flights.iter().all(|flight| flight.slot.borrow().is_some()), "a hang");
+        while !self.flights.is_empty() || !self.populating.is_empty() {
+            let ended = |run: &Self| {
+                run.flights.iter().all(|flight| flight.slot.borrow().is_some())
+                    && run.populating.iter().all(|slot| slot.borrow().is_some())
+            };
+            assert!(self.machine.step() || ended(self), "a hang");
             self.settle();
         }
     }
@@ -229,6 +261,7 @@ impl Run {
     /// The process is killed, and perhaps the next ones while they open the image.
     fn kill(&mut self) {
         self.flights.clear();
+        self.populating.clear();
         let noted = self.journals();
         self.machine.kill();
         self.machine.set_faults(Faults::default());
@@ -256,6 +289,7 @@ impl Run {
     fn crash(&mut self, seed: u64) {
         self.memory = tempfile::tempdir().unwrap();
         self.flights.clear();
+        self.populating.clear();
         let next = Machine::new(seed, &[], 1);
         let files = std::mem::replace(&mut self.machine, next).cut_power();
         let (_, corruptions) = check(&files);
@@ -268,9 +302,22 @@ impl Run {
         }
     }
 
+    /// With all of it copied from below the image shows the same without it.
+    fn leave_backing(&mut self) {
+        self.populate_range(0, self.model.len() * SECTOR);
+        self.finish();
+        let node = self.machine.node.clone().expect("an open image");
+        let Driver::Qcow2(image) = node.driver() else { unreachable!("made in open") };
+        image.change_backing(None);
+        self.verify(false);
+    }
+
     fn close(&mut self) {
         self.finish();
         self.verify(false);
+        if self.random.bool() && !self.faulty {
+            self.leave_backing();
+        }
         self.machine.close().unwrap();
         let found = check(&self.machine.contents());
         // What was taken when storage failed may have been lost track of; what an earlier crash leaked, too.
