@@ -163,7 +163,7 @@ impl Graph {
     }
 
     /// A node over a file, which is listed nowhere.
-    fn look_at(&self, path: &Path, force_share: bool) -> Result<Arc<Node>, GraphError> {
+    pub(super) fn look_at(&self, path: &Path, force_share: bool) -> Result<Arc<Node>, GraphError> {
         let fail = |source| GraphError::Open { path: path.display().to_string(), source };
         // Before it is opened: a device may do something when it is.
         let device = std::fs::metadata(path).map_err(fail)?.file_type().is_block_device();
@@ -174,7 +174,7 @@ impl Graph {
     }
 
     /// What the first bytes of a file say: qcow2, or nothing that is known.
-    fn format_of(&self, file: &Arc<Node>) -> Result<ImageFormat, GraphError> {
+    pub(super) fn format_of(&self, file: &Arc<Node>) -> Result<ImageFormat, GraphError> {
         let store = Store::new(file.clone());
         let first = run(&self.ring(), move |io| async move { store.read(&io, 0, 512).await })?;
         let first = first.map_err(|error| {

@@ -66,7 +66,7 @@ pub trait Io {
     /// Has `job` done, by another thread where there is one.
     fn offload(&mut self, job: Job);
 
-    /// Nanoseconds of a clock that never goes back.
+    /// Nanoseconds of a clock that never goes back; the same clock for all rings that work on the same files.
     fn now(&self) -> u64;
 
     /// A random number.

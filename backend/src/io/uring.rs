@@ -21,7 +21,7 @@ use io_uring::{IoUring, opcode, types};
 use slots::{Held, Slots};
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 /// Submission entries: what one turn of one queue can produce before an extra enter is needed.
@@ -35,6 +35,8 @@ const FIRST_BURST: u32 = 2;
 const WATCH: u64 = 1 << 63;
 /// User data of requests whose completion says nothing.
 const NOBODY: u64 = u64::MAX;
+/// The beginning of the time that all rings share.
+static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 struct InFlight {
     op: Op,
@@ -54,7 +56,6 @@ struct Watch {
 /// One thread's ring.
 pub struct Uring {
     ring: IoUring,
-    started: Instant,
     slots: Slots,
     in_flight: Vec<Option<InFlight>>,
     free: Vec<u32>,
@@ -80,7 +81,6 @@ impl Uring {
         let inbox = Arc::new(Inbox::new().map_err(setup::explain)?);
         let mut uring = Self {
             ring,
-            started: Instant::now(),
             slots,
             in_flight: (0..CAPACITY).map(|_| None).collect(),
             free: (0..CAPACITY).rev().collect(),
@@ -291,7 +291,7 @@ impl Io for Uring {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        u64::try_from(STARTED.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn random(&mut self) -> u64 {

@@ -9,6 +9,7 @@ mod copying;
 mod filter;
 mod keeping;
 mod snapshot_access;
+mod top;
 mod waiting;
 
 pub use filter::{Filter, check};
@@ -92,6 +93,7 @@ pub struct CopyBeforeWrite {
     waiters: Waiters<Waker>,
     copies: AtomicU64,
     copied: AtomicU64,
+    top: top::Top,
 }
 
 /// The chunk that suits a disk of `len` bytes: fine, because a write of 4 KiB then costs a copy of 4 KiB, but not finer
@@ -134,6 +136,7 @@ impl CopyBeforeWrite {
             waiters: Waiters::new(),
             copies: AtomicU64::new(0),
             copied: AtomicU64::new(0),
+            top: top::Top::default(),
         }))
     }
 

@@ -31,8 +31,9 @@ impl Node {
                     self.length.fetch_max(end, Ordering::AcqRel);
                     Ok(())
                 }
-                Driver::BlkDebug(filter) => {
-                    filter.child().grow(io, end).await?;
+                Driver::BlkDebug(_) | Driver::Throttle(_) => {
+                    let child = self.child().ok_or(IoError::NoSpace)?;
+                    child.grow(io, end).await?;
                     self.length.fetch_max(end, Ordering::AcqRel);
                     Ok(())
                 }
@@ -54,9 +55,10 @@ impl Node {
                     raw.child().cut(io, end.saturating_add(raw.offset())).await?;
                     self.length.store(raw.child().length().saturating_sub(raw.offset()), Ordering::Release);
                 }
-                Driver::BlkDebug(filter) => {
-                    filter.child().cut(io, end).await?;
-                    self.length.store(filter.child().length(), Ordering::Release);
+                Driver::BlkDebug(_) | Driver::Throttle(_) => {
+                    let Some(child) = self.child() else { return Ok(()) };
+                    child.cut(io, end).await?;
+                    self.length.store(child.length(), Ordering::Release);
                 }
                 _ => {}
             }

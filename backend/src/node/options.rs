@@ -8,6 +8,7 @@ use std::sync::Arc;
 pub use super::nbd::{NbdClientOptions, NbdServer};
 pub use super::qcow2::changes::CrashSafe;
 pub use super::qcow2::options::{Backing, Qcow2Options};
+pub use super::throttle::ThrottleGroup;
 
 /// Options of one node and, through [`ChildRef::Inline`], of the nodes below it.
 #[derive(Clone, Debug)]
@@ -63,12 +64,25 @@ pub enum DriverOptions {
     Nbd(Arc<NbdClientOptions>),
     /// `blkdebug`: a filter that fails or delays requests by rule.
     BlkDebug(BlkDebugOptions),
+    /// `throttle`: a filter that keeps to limits.
+    Throttle(ThrottleOptions),
     /// `copy-before-write`: a filter that keeps a point in time.
     CopyBeforeWrite(CopyBeforeWriteOptions),
     /// `snapshot-access`: reads what such a filter keeps; its child.
     SnapshotAccess(ChildRef),
     /// `qcow2`: an image that maps clusters.
     Qcow2(Box<Qcow2Options>),
+}
+
+/// Members of driver `throttle`.
+#[derive(Clone, Debug)]
+pub struct ThrottleOptions {
+    /// `file`: the child.
+    pub file: ChildRef,
+    /// `throttle-group`: the name of the group.
+    pub group_name: String,
+    /// The group, once it is looked up.
+    pub group: Option<Arc<ThrottleGroup>>,
 }
 
 /// Members of driver `copy-before-write`.

@@ -16,7 +16,9 @@ pub use group::ThrottleGroup;
 pub use limits::{LimitsError, Rates, ThrottleLimits};
 
 use super::link::Link;
+use super::options::ThrottleOptions;
 use super::{Driver, Map, Node, Outcome, Request};
+use crate::error::GraphError;
 use crate::reactor::Handle;
 use group::Member;
 use limits::Way;
@@ -30,8 +32,12 @@ pub struct Throttle {
 
 impl Throttle {
     /// A filter over `child`.
-    pub fn new(child: Arc<Node>, group: Arc<ThrottleGroup>) -> Self {
-        Self { child: Link::new(child), member: Mutex::new(Arc::new(Member::new(group))) }
+    ///
+    /// # Errors
+    /// There is no such group.
+    pub fn new(child: Arc<Node>, options: &ThrottleOptions) -> Result<Self, GraphError> {
+        let member = Mutex::new(Arc::new(Member::new(group_of(options)?)));
+        Ok(Self { child: Link::new(child), member })
     }
 
     /// The node below.
@@ -49,10 +55,10 @@ impl Throttle {
         self.child.change(child.clone());
     }
 
-    /// In another group from now on. Requests that wait in the one before have their time from there.
-    pub(crate) fn join(&self, group: &Arc<ThrottleGroup>) {
+    /// In the group of these options from now on. Requests that wait in the one before have their time from there.
+    pub(crate) fn change(&self, options: &ThrottleOptions) {
         let mut member = self.member.lock().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(member.group(), group) {
+        if let Some(group) = options.group.as_ref().filter(|group| !Arc::ptr_eq(member.group(), group)) {
             *member = Arc::new(Member::new(group.clone()));
         }
     }
@@ -79,6 +85,15 @@ impl Throttle {
         }
         child.handle(io, request).await
     }
+}
+
+/// The group that a node's options name.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn group_of(options: &ThrottleOptions) -> Result<Arc<ThrottleGroup>, GraphError> {
+    let missing = || GraphError::Options(format!("Throttle group '{}' does not exist", options.group_name));
+    options.group.clone().ok_or_else(missing)
 }
 
 /// As long as this lives, nothing waits at the throttles that requests to some nodes come through.

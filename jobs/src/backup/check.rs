@@ -6,7 +6,7 @@ use crate::transaction::TransactionError;
 use std::sync::Arc;
 use tidemark_backend::bitmaps::Stage;
 use tidemark_backend::graph::Graph;
-use tidemark_backend::node::Node;
+use tidemark_backend::node::{Driver, Node};
 use tidemark_cbt::Granularity;
 
 /// The least bytes of a job's cluster: what QEMU counts progress in.
@@ -78,15 +78,15 @@ pub(super) fn check(
     Ok(Checked { source, target, mode, copy })
 }
 
-/// The job's cluster; looked at when there is a filter, as QEMU does.
-pub(super) fn cluster(options: &BackupOptions) -> Result<Granularity, TransactionError> {
+/// The job's cluster, at least the target's; looked at when there is a filter, as QEMU does.
+pub(super) fn cluster(options: &BackupOptions, target: &Arc<Node>) -> Result<Granularity, TransactionError> {
     let asked = options.copying.min_chunk;
     if asked != 0 && !asked.is_power_of_two() {
         return refuse(
             "Could not create node: Cannot create block-copy-state: min-cluster-size needs to be a power of 2",
         );
     }
-    let bytes = asked.max(CLUSTER);
+    let bytes = asked.max(CLUSTER).max(cluster_size(target));
     let too_large = || TransactionError::Text("min-cluster-size is too large".to_owned());
     let cluster = Granularity::new(bytes).ok_or_else(too_large)?;
     match u64::try_from(options.max_chunk) {
@@ -94,6 +94,16 @@ pub(super) fn cluster(options: &BackupOptions) -> Result<Granularity, Transactio
             refuse(format!("Required max-chunk ({chunk}) is less than backup cluster size ({bytes})"))
         }
         _ => Ok(cluster),
+    }
+}
+
+/// The cluster of the image that a node or what it filters is; 0 if it is none.
+fn cluster_size(node: &Arc<Node>) -> u64 {
+    match node.driver() {
+        Driver::Qcow2(image) => image.cluster_size(),
+        Driver::Raw(_) => node.child().map_or(0, |child| cluster_size(&child)),
+        _ if node.is_filter() => node.child().map_or(0, |child| cluster_size(&child)),
+        _ => 0,
     }
 }
 

@@ -4,6 +4,7 @@ use super::children::Described;
 use crate::error::GraphError;
 use crate::node::options::{Discard, DriverOptions};
 use crate::node::qcow2::open::Options;
+use crate::node::throttle::group_of;
 use crate::node::{Driver, Node, NodeOptions};
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub(super) fn check(node: &Arc<Node>, new: &NodeOptions) -> Result<Option<Option
             ("set-state", same(&old.set_state, &new.set_state)),
             ("x-delay-ns", same(&old.delay, &new.delay)),
         ]),
+        (DriverOptions::Throttle(_), DriverOptions::Throttle(new)) => drop(group_of(new)?),
         (DriverOptions::Qcow2(old), DriverOptions::Qcow2(qcow2)) => {
             if let Driver::Qcow2(image) = node.driver() {
                 let unmap = new.discard == Discard::Unmap;
@@ -77,6 +79,7 @@ pub(super) fn children<'a>(node: &Arc<Node>, options: &'a NodeOptions) -> Vec<De
     let file = match &options.driver {
         DriverOptions::Raw(raw) => Some(("file", &raw.file)),
         DriverOptions::BlkDebug(debug) => Some(("image", &debug.image)),
+        DriverOptions::Throttle(throttle) => Some(("file", &throttle.file)),
         DriverOptions::Qcow2(qcow2) => Some(("file", &qcow2.file)),
         _ => None,
     };

@@ -102,7 +102,8 @@ impl CopyBeforeWrite {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Copies a claimed run through `buf`, which is as long as the run or longer, and gives it back.
+    /// Copies a claimed run through `buf`, which is as long as the run or longer, unless the run is left out; gives the
+    /// buffer back.
     ///
     /// # Errors
     /// Why the source could not be read or the target not written. The run is still claimed: see
@@ -114,6 +115,10 @@ impl CopyBeforeWrite {
         run: Range<u64>,
         buf: Buf,
     ) -> (Option<Buf>, Result<(), IoError>) {
+        match self.leaves_out(io, &run).await {
+            Ok(false) => {}
+            result => return (Some(buf), result.map(drop)),
+        }
         let (offset, len) = (run.start, run.end - run.start);
         let read = Request { kind: Kind::Read, fua: false, offset, len, memory: memory_of(buf, len) };
         let (memory, result) = self.source.handle(io, read).await;

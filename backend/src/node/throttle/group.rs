@@ -29,6 +29,12 @@ struct State {
     last: Way,
 }
 
+impl std::fmt::Debug for ThrottleGroup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ThrottleGroup({})", self.name)
+    }
+}
+
 fn bit(way: Way) -> u8 {
     1 << way as usize
 }
