@@ -2,6 +2,7 @@
 
 use crate::error::JobError;
 use crate::job::Job;
+use crate::mirror::CopyMode;
 use crate::registry::Registry;
 use crate::state::Verb;
 use std::rc::Rc;
@@ -35,8 +36,8 @@ pub enum Command {
     Dismiss,
     /// `block-job-set-speed`, in bytes per second; 0 for no limit
     SetSpeed(i64),
-    /// `block-job-change`
-    Change,
+    /// `block-job-change`, of a mirror's `copy-mode`
+    Change(CopyMode),
 }
 
 impl Registry {
@@ -70,7 +71,10 @@ impl Registry {
                 Ok(())
             }
             Command::SetSpeed(speed) => job.set_speed(speed),
-            Command::Change => job.check(Verb::Change).and(Err(JobError::Unchangeable)),
+            Command::Change(mode) => {
+                job.check(Verb::Change)?;
+                job.driver.change(&job, mode)
+            }
         }
     }
 

@@ -3,19 +3,23 @@
 //! Knows copy-before-write, through whose map it shares the work with guests' writes; knows no bitmaps and no backup.
 //! Nothing is copied twice, and a chunk counts as copied when its write has completed.
 
+pub(crate) mod crew;
 mod flow;
+mod top;
 mod worker;
 
 use crate::context::{JobContext, OnError};
 use crate::error::JobFailure;
 use crate::event::{ErrorAction, Operation};
-use flow::Flow;
+use crew::Crew;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use tidemark_backend::node::Root;
 use tidemark_backend::node::copy_before_write::{CopyBeforeWrite, PIECE_MAX};
-use worker::Crew;
+use worker::Work;
+
+pub use top::leave_out_below;
 
 /// How often a chunk that a guest's write is copying is looked at, in nanoseconds.
 const LOOK_NS: u64 = 1_000_000;
@@ -46,8 +50,10 @@ pub async fn copy_owed(
     options: CopyOptions,
 ) -> Result<(), JobFailure> {
     let piece = if options.chunk_max == 0 { PIECE_MAX } else { options.chunk_max.min(PIECE_MAX) };
-    let crew = Crew::new(copy, target, discarding, Flow::new(options.workers_max));
-    let result = Copier { known: Cell::default(), ctx, copy, crew: &crew, piece, options }.run().await;
+    let crew = Crew::new(options.workers_max);
+    let (copies, target) = (copy.clone(), target.clone());
+    let work = Rc::new(Work { crew: crew.clone(), copy: copies, target, discarding });
+    let result = Copier { known: Cell::default(), ctx, copy, work: &work, crew: &crew, piece, options }.run().await;
     crew.all_done().await;
     result
 }
@@ -73,7 +79,8 @@ struct Copier<'a> {
     known: Cell<Known>,
     ctx: &'a JobContext,
     copy: &'a Arc<CopyBeforeWrite>,
-    crew: &'a Rc<Crew>,
+    work: &'a Rc<Work>,
+    crew: &'a Crew,
     piece: u64,
     options: CopyOptions,
 }
@@ -124,7 +131,7 @@ impl Copier<'_> {
             return Ok(offset + self.copy.map().chunk().bytes());
         };
         let next = run.end;
-        self.crew.start(self.ctx.io(), run, hole > 0);
+        self.work.start(self.ctx.io(), run, hole > 0);
         Ok(next)
     }
 

@@ -48,6 +48,9 @@ pub enum JobError {
     /// A `block-job-change` of a job whose options do not change.
     #[error("Job type does not support change")]
     Unchangeable,
+    /// A `block-job-change` to what it cannot become.
+    #[error("Change to copy mode '{0}' is not implemented")]
+    NoSuchChange(&'static str),
     /// The job thread has ended or could not be started.
     #[error("the job thread does not run: {0}")]
     Thread(String),

@@ -3,9 +3,10 @@
 //! Belongs to the job thread. Its status changes only along the transition table, and each change is an event.
 
 use crate::context::JobContext;
-use crate::error::JobFailure;
+use crate::error::{JobError, JobFailure};
 use crate::event::{JobEvent, JobEventSink, JobFacts};
 use crate::group::Group;
+use crate::mirror::CopyMode;
 use crate::rate::RateLimit;
 use crate::signal::Signal;
 use crate::state::Status;
@@ -30,6 +31,33 @@ pub trait JobDriver: 'static {
     /// Copies made because a guest's write needed them: how many, and bytes; `None` for jobs that are no backups.
     fn copies_before_writes(&self) -> Option<(u64, u64)> {
         None
+    }
+
+    /// Whether what guests change reaches the target before it completes and nothing else is different; `None` for jobs
+    /// that are no mirrors.
+    fn actively_synced(&self) -> Option<bool> {
+        None
+    }
+
+    /// Whether guests change more than the job gets to copy.
+    fn is_behind(&self) -> bool {
+        false
+    }
+
+    /// Changes when what guests change reaches the target.
+    ///
+    /// # Errors
+    /// The job has no such option, or not this change of it.
+    fn change(&self, _job: &Job, _mode: CopyMode) -> Result<(), JobError> {
+        Err(JobError::Unchangeable)
+    }
+
+    /// The work of all of the group is done and the results are about to take effect: does what may fail of that.
+    ///
+    /// # Errors
+    /// Why they cannot: the job, and its group with it, fails.
+    fn prepare(&self) -> LocalFuture<'_, Result<(), JobFailure>> {
+        Box::pin(async { Ok(()) })
     }
 
     /// All of the group have succeeded: lets the results take effect.

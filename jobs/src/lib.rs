@@ -2,7 +2,7 @@
 //!
 //! All jobs live on one thread ([`Engine`]); others reach them by mail ([`EngineHandle`]). Modules from bottom to top:
 //! `state`, `error`, `event`, `signal`, `rate`, `job`, `group`, `context`, `query`, `registry`, `lifecycle`, `command`,
-//! `engine`, `point`, `points`, `checkpoint`, `copy`, `backup`, `fleece`, `transaction`, `changed`, `resize`, `reopen`, `create`.
+//! `engine`, `point`, `points`, `checkpoint`, `copy`, `backup`, `mirror`, `fleece`, `transaction`, `changed`, `resize`, `reopen`, `create`.
 #![forbid(unsafe_code)]
 
 pub mod action;
@@ -20,6 +20,7 @@ mod fleece;
 mod group;
 pub mod job;
 mod lifecycle;
+pub mod mirror;
 mod point;
 mod points;
 pub mod query;

@@ -54,9 +54,16 @@ impl Registry {
         }
     }
 
-    /// Lets the results of a pending job's group take effect.
+    /// Lets the results of a pending job's group take effect, or fails it if they cannot.
     pub(crate) async fn finalize(&self, group: &Group) {
         group.begin_finalizing();
+        for job in group.jobs() {
+            if let Err(failure) = job.driver.prepare().await {
+                *job.failure.borrow_mut() = Some(failure);
+                group.end_finalizing();
+                return self.abort_group(&job).await;
+            }
+        }
         for job in group.jobs() {
             self.finalize_one(&job).await;
         }

@@ -63,6 +63,10 @@ pub struct BlockJobInfo {
     pub auto_dismiss: bool,
     /// Copies that a backup has made because a guest's write needed them: how many, and bytes.
     pub copies_before_writes: Option<(u64, u64)>,
+    /// Whether a mirror's target has what guests have changed as soon as that completes, and all else.
+    pub actively_synced: Option<bool>,
+    /// Whether guests change more than a mirror gets to copy.
+    pub is_behind: bool,
     /// Why it failed.
     pub error: Option<String>,
 }
@@ -84,6 +88,8 @@ impl BlockJobInfo {
             auto_finalize: job.auto_finalize,
             auto_dismiss: job.auto_dismiss,
             copies_before_writes: job.driver.copies_before_writes(),
+            actively_synced: job.driver.actively_synced(),
+            is_behind: job.driver.is_behind(),
             error: job.error_text(),
         }
     }

@@ -24,6 +24,19 @@ pub fn resize(jobs: &EngineHandle, graph: &Arc<Graph>, node: &Arc<Node>, size: u
 
 async fn run(registry: &Registry, graph: &Graph, node: &Arc<Node>, size: u64) -> Result<(), TransactionError> {
     let _turn = registry.edit().await;
+    change(registry, graph, node, size).await
+}
+
+/// As [`resize`], in a turn of [`Registry::edit`].
+///
+/// # Errors
+/// As there.
+pub(crate) async fn change(
+    registry: &Registry,
+    graph: &Graph,
+    node: &Arc<Node>,
+    size: u64,
+) -> Result<(), TransactionError> {
     let nodes = graph.resized_with(node, size);
     // Made before anything changes: memory is there when it is needed.
     let grow = prepare(&nodes, |old, new| (new > old).then_some(new))?;

@@ -14,6 +14,7 @@ pub mod file;
 mod length;
 pub mod link;
 mod map;
+pub mod mirroring;
 pub mod nbd;
 mod null;
 pub mod options;

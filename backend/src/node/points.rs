@@ -5,6 +5,7 @@
 //! reach, also to those below images, where nothing hangs that it minds.
 
 use super::copy_before_write::CopyBeforeWrite;
+use super::mirroring::Mirroring;
 use super::qcow2::image::Image;
 use super::recording::Recording;
 use super::{Door, Driver, Node};
@@ -25,6 +26,8 @@ pub struct Hooks {
     pub(super) recording: Arc<Recording>,
     /// Copies that a write must not overtake.
     pub(super) copies: Vec<Arc<CopyBeforeWrite>>,
+    /// Mirrors that get what changes.
+    pub(super) mirrors: Vec<Arc<Mirroring>>,
     /// Nodes that are flushed whenever this one is.
     pub(super) flushed_along: Vec<Arc<Node>>,
 }
@@ -34,6 +37,7 @@ pub struct Hooks {
 pub struct Points {
     tracking: Tracking,
     copies: Mutex<Vec<Arc<CopyBeforeWrite>>>,
+    mirrors: Mutex<Vec<Arc<Mirroring>>>,
     flushed_along: Mutex<Vec<Arc<Node>>>,
     areas: Mutex<Option<Arc<Areas>>>,
     hooks: Mutex<Arc<Hooks>>,
@@ -63,6 +67,16 @@ impl Points {
     /// Takes it out of the way; inside [`hold`].
     pub(super) fn remove_copy(&self, copy: &Arc<CopyBeforeWrite>) {
         locked(&self.copies).retain(|other| !Arc::ptr_eq(other, copy));
+    }
+
+    /// Has a mirror get what changes; inside [`hold`].
+    pub(super) fn add_mirror(&self, mirror: Arc<Mirroring>) {
+        locked(&self.mirrors).push(mirror);
+    }
+
+    /// It gets it no longer; inside [`hold`].
+    pub(super) fn remove_mirror(&self, mirror: &Arc<Mirroring>) {
+        locked(&self.mirrors).retain(|other| !Arc::ptr_eq(other, mirror));
     }
 
     /// Has `node` flushed whenever this one is, and whenever something is to be stable here; inside [`hold`].
@@ -108,7 +122,8 @@ impl Points {
     pub(super) fn refresh(&self) {
         let (copies, areas) = (locked(&self.copies).clone(), locked(&self.areas).clone());
         let recording = Recording::new(self.tracking.recording(), areas, &self.hooks().recording);
-        let hooks = Hooks { recording, copies, flushed_along: locked(&self.flushed_along).clone() };
+        let (mirrors, flushed_along) = (locked(&self.mirrors).clone(), locked(&self.flushed_along).clone());
+        let hooks = Hooks { recording, copies, mirrors, flushed_along };
         *locked(&self.hooks) = Arc::new(hooks);
     }
 
@@ -153,7 +168,7 @@ impl Points {
     }
 
     /// The seats of all roots that reach the node.
-    pub(crate) fn seats(&self) -> Vec<Arc<Seat>> {
+    pub fn seats(&self) -> Vec<Arc<Seat>> {
         living(&locked(&self.seats))
     }
 

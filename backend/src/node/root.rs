@@ -12,6 +12,7 @@
 mod sim;
 
 use super::copy_before_write::CopyBeforeWrite;
+use super::mirroring::Active;
 use super::points::reached;
 use super::view::View;
 use super::{Door, Kind, Map, Node, Outcome, Request};
@@ -209,27 +210,32 @@ impl Root {
         let request = Request { kind, fua: false, offset, len, memory: Memory::empty() };
         let section = self.enter();
         section.view.node().check(&request)?;
-        if section.view.is_owed_to_others(&request, copy) || !section.view.covers(&request) {
+        let view = &section.view;
+        if view.is_owed_to_others(&request, copy) || !view.covers(&request) || view.is_mirrored(request.kind) {
             return Ok(());
         }
         let (stamp, view) = (section.stamp(&request), section.view.clone());
         drop(section);
         let _under_way = UnderWay { root: self, stamp };
-        view.handle(io, request).await.1
+        view.handle(io, request, None).await.1
     }
 
     /// Runs a request to its end, whatever it has to wait for.
     pub async fn handle(&self, io: &Handle, request: Request) -> Outcome {
-        let (stamp, view) = match self.acquire(io, &request).await {
+        let (stamp, view, active) = match self.acquire(io, &request).await {
             Ok(stamped) => stamped,
             Err(error) => return (request.memory, Err(error)),
         };
         let _under_way = UnderWay { root: self, stamp };
-        view.handle(io, request).await
+        view.handle(io, request, active).await
     }
 
     /// Waits for all that a request needs, and stamps it; with the view in which it is done.
-    async fn acquire(&self, io: &Handle, request: &Request) -> Result<(Stamp, Rc<View>), IoError> {
+    async fn acquire(
+        &self,
+        io: &Handle,
+        request: &Request,
+    ) -> Result<(Stamp, Rc<View>, Option<Active>), IoError> {
         loop {
             self.refresh();
             let view = self.view.borrow().clone();
@@ -238,10 +244,13 @@ impl Root {
                 view.copy_before(io, request, self).await?;
                 view.cover(io, request).await?;
             }
+            let active = view.hold_mirrored(request).await;
             let section = self.enter();
             // The hooks may have moved while it waited.
-            if !request.kind.changes() || !section.view.owes(request) && section.view.covers(request) {
-                return Ok((section.stamp(request), section.view.clone()));
+            let view = &section.view;
+            let has_all = view.mirrors_as(request.kind, active.as_ref()) && !view.owes(request) && view.covers(request);
+            if !request.kind.changes() || has_all {
+                return Ok((section.stamp(request), view.clone(), active));
             }
         }
     }
@@ -307,7 +316,9 @@ impl Section<'_> {
         }
         let settled = self.view.is_settled(request);
         self.settled.set(if settled { request.offset } else { NOWHERE });
-        let waits = self.view.owes(request) || !(settled || self.view.covers(request));
+        let waits = self.view.owes(request)
+            || !(settled || self.view.covers(request))
+            || self.view.is_mirrored(request.kind);
         if waits { Map::Task } else { map }
     }
 

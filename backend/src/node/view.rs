@@ -2,6 +2,7 @@
 //! then only read.
 
 use super::copy_before_write::CopyBeforeWrite;
+use super::mirroring::{Active, Mirroring};
 use super::options::Discard;
 use super::points::{chain, shift};
 use super::recording::Recording;
@@ -55,6 +56,15 @@ impl Recorded {
     }
 }
 
+/// A mirror, and this thread's way to its target.
+struct Mirrored {
+    mirror: Arc<Mirroring>,
+    target: Rc<Root>,
+    /// What changes reaches the target before it completes.
+    blocking: bool,
+    place: Place,
+}
+
 /// A node, and this thread's way to it.
 struct FlushedAlong {
     node: Arc<Node>,
@@ -66,13 +76,14 @@ pub(super) struct View {
     node: Arc<Node>,
     recorded: Vec<Recorded>,
     copies: Vec<Copying>,
+    mirrors: Vec<Mirrored>,
     flushed_along: Vec<FlushedAlong>,
 }
 
 impl View {
     /// A node with nothing hanging there.
     pub(super) fn bare(node: Arc<Node>) -> Self {
-        Self { node, recorded: Vec::new(), copies: Vec::new(), flushed_along: Vec::new() }
+        Self { node, recorded: Vec::new(), copies: Vec::new(), mirrors: Vec::new(), flushed_along: Vec::new() }
     }
 
     /// `node`, and what hangs there and below. Ways to other nodes are taken over from `last`.
@@ -86,6 +97,12 @@ impl View {
                 let known = last.copies.iter().find(|known| Arc::ptr_eq(&known.copy, copy));
                 let target = known.map_or_else(|| Root::new(copy.target()), |known| known.target.clone());
                 view.copies.push(Copying { copy: copy.clone(), target, place });
+            }
+            for mirror in &hooks.mirrors {
+                let known = last.mirrors.iter().find(|known| Arc::ptr_eq(&known.mirror, mirror));
+                let target = known.map_or_else(|| Root::new(mirror.target()), |known| known.target.clone());
+                let (mirror, blocking) = (mirror.clone(), mirror.is_blocking());
+                view.mirrors.push(Mirrored { mirror, target, blocking, place });
             }
             for node in &hooks.flushed_along {
                 let known = last.flushed_along.iter().find(|known| Arc::ptr_eq(&known.node, node));
@@ -112,10 +129,37 @@ impl View {
         !self.flushed_along.is_empty()
     }
 
-    /// Runs a stamped request to its end.
-    pub(super) async fn handle(&self, io: &Handle, request: Request) -> Outcome {
+    /// The mirror whose target a request of this kind reaches before it completes. If there are several, the others get
+    /// what changes later.
+    fn blocking_mirror(&self, kind: Kind) -> Option<&Mirrored> {
+        self.mirrors.iter().find(|mirrored| mirrored.blocking && kind.changes() && mirrored.place.minds(kind))
+    }
+
+    /// Whether a request of this kind has to go to a mirror's target, too.
+    #[inline]
+    pub(super) fn is_mirrored(&self, kind: Kind) -> bool {
+        !self.mirrors.is_empty() && self.blocking_mirror(kind).is_some()
+    }
+
+    /// Waits until a request that has to go to a mirror's target has its range to itself.
+    pub(super) async fn hold_mirrored(&self, request: &Request) -> Option<Active> {
+        let Mirrored { mirror, target, place, .. } = self.blocking_mirror(request.kind)?;
+        Some(Active::begin(mirror, target, request, place.shift).await)
+    }
+
+    /// Whether that is the mirror that a request of this kind has to go to, if any.
+    pub(super) fn mirrors_as(&self, kind: Kind, active: Option<&Active>) -> bool {
+        self.blocking_mirror(kind).map(|mirrored| &mirrored.mirror).map(Arc::as_ptr)
+            == active.map(|active| Arc::as_ptr(active.mirroring()))
+    }
+
+    /// Runs a stamped request to its end, with the mirror whose target it has to go to.
+    pub(super) async fn handle(&self, io: &Handle, request: Request, active: Option<Active>) -> Outcome {
         let stable = request.is_stable();
-        let (memory, result) = self.node.handle(io, request).await;
+        let (memory, result) = match active {
+            None => self.node.handle(io, request).await,
+            Some(active) => Box::pin(active.handle(io, &self.node, request)).await,
+        };
         match result {
             Ok(()) if stable => (memory, self.flush_along(io).await),
             _ => (memory, result),
@@ -136,7 +180,7 @@ impl View {
         let settled = |Recorded { recording, place, .. }: &Recorded| {
             recording.is_settled(request.offset.wrapping_add(place.shift), request.len)
         };
-        self.recorded.iter().all(settled)
+        self.mirrors.is_empty() && self.recorded.iter().all(settled)
     }
 
     /// Marks the range in every bitmap of this epoch.
@@ -144,6 +188,20 @@ impl View {
         for Recorded { recording, place, .. } in &self.recorded {
             if place.minds(kind) {
                 recording.mark(offset.wrapping_add(place.shift), len);
+            }
+        }
+        if !self.mirrors.is_empty() {
+            self.mark_mirrored(kind, offset, len);
+        }
+    }
+
+    /// Marks the range for the mirrors that get what changes later.
+    #[cold]
+    fn mark_mirrored(&self, kind: Kind, offset: u64, len: u64) {
+        let active = self.blocking_mirror(kind).map(std::ptr::from_ref);
+        for mirrored in self.mirrors.iter().filter(|mirrored| mirrored.place.minds(kind)) {
+            if active != Some(std::ptr::from_ref(mirrored)) {
+                mirrored.mirror.mark(offset.wrapping_add(mirrored.place.shift), len);
             }
         }
     }

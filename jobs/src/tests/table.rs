@@ -77,7 +77,7 @@ fn command() -> impl Strategy<Value = Command> {
         Just(Command::Finalize),
         Just(Command::Dismiss),
         (-1i64..3).prop_map(Command::SetSpeed),
-        Just(Command::Change),
+        Just(Command::Change(mirror::CopyMode::WriteBlocking)),
     ]
 }
 
@@ -103,7 +103,7 @@ fn verb_of(command: Command) -> &'static str {
         Command::Finalize => "finalize",
         Command::Dismiss => "dismiss",
         Command::SetSpeed(_) => "set-speed",
-        Command::Change => "change",
+        Command::Change(_) => "change",
     }
 }
 

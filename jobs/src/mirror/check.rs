@@ -1,0 +1,130 @@
+//! Whether a mirror can be made of what was asked for; in QEMU's order and with its texts.
+
+use super::{MirrorOptions, MirrorSync, Plan, Start};
+use crate::backup::check::{check_free, find};
+use crate::registry::Registry;
+use crate::transaction::TransactionError;
+use std::sync::Arc;
+use tidemark_backend::bitmaps::Tracked;
+use tidemark_backend::graph::{Graph, check_apart};
+use tidemark_backend::node::{Driver, Node};
+use tidemark_cbt::Granularity;
+
+/// What is said of nodes that the job has for itself.
+const BUSY: &str = "block device is in use by block job: mirror";
+/// Bytes under way if nothing is said.
+const BUF_SIZE: u64 = 16 << 20;
+/// Bytes of one copy.
+const PIECE: u64 = tidemark_backend::node::copy_before_write::PIECE_MAX;
+/// The most copies at a time, whatever there is memory for.
+const WORKERS_MAX: u64 = 64;
+/// The largest chunk, in bytes.
+const CHUNK_MAX: u32 = 64 << 20;
+
+fn refuse<T>(text: impl Into<String>) -> Result<T, TransactionError> {
+    Err(TransactionError::Text(text.into()))
+}
+
+/// Bytes of a cluster of the node, if it has such.
+pub(super) fn cluster_size(node: &Node) -> Option<u64> {
+    Tracked::cluster_size(node)
+}
+
+/// A node that is nobody's part.
+pub(crate) fn find_root(graph: &Graph, name: &str) -> Result<Arc<Node>, TransactionError> {
+    let node = find(graph, name)?;
+    let is = |other: &Arc<Node>| Arc::ptr_eq(other, &node);
+    // A job that has it is above it.
+    if node.busy().is_some() || graph.nodes().iter().any(|parent| parent.adopted().any(|below| is(&below))) {
+        return refuse("Need a root block node");
+    }
+    Ok(node)
+}
+
+pub(super) fn check(
+    registry: &Registry,
+    graph: &Arc<Graph>,
+    options: &MirrorOptions,
+) -> Result<Plan, TransactionError> {
+    let source = find_root(graph, &options.device)?;
+    let target = find(graph, &options.target)?;
+    check_granularity(options.granularity)?;
+    check_free(&target)?;
+    let replaced = check_replaced(graph, &source, options.replaces.as_deref())?;
+    let start = match options.sync {
+        MirrorSync::Unsupported(sync) => return refuse(format!("Sync mode '{sync}' not supported")),
+        MirrorSync::Top if has_backing(&source) => Start::Top(1),
+        MirrorSync::Top | MirrorSync::Full => Start::All,
+        MirrorSync::None => Start::Nothing,
+    };
+    let Ok(buf_size) = u64::try_from(options.buf_size) else { return refuse("Invalid parameter 'buf-size'") };
+    if Arc::ptr_eq(&below_filters(&source), &below_filters(&target)) {
+        return refuse("Can't mirror node into itself");
+    }
+    registry.check_id(options.job_id.as_deref().unwrap_or_default())?;
+    check_apart(&source, &target, options.filter_node_name.as_deref().unwrap_or(source.name()))?;
+    let granularity = Granularity::new(u64::from(options.granularity));
+    let buf_size = if buf_size == 0 { BUF_SIZE } else { buf_size };
+    let workers = (buf_size / PIECE).clamp(1, WORKERS_MAX);
+    Ok(Plan {
+        granularity: granularity.unwrap_or_else(|| Granularity::default_for(cluster_size(&target))),
+        workers_max: usize::try_from(workers).unwrap_or(1),
+        replaced,
+        start,
+        reason: BUSY,
+        on_source_error: options.on_source_error,
+        on_target_error: options.on_target_error,
+        unmap: options.unmap,
+        copy_mode: options.copy_mode,
+        grows: false,
+        reopened: false,
+        between: Vec::new(),
+        source,
+        target,
+    })
+}
+
+fn check_granularity(bytes: u32) -> Result<(), TransactionError> {
+    match bytes {
+        0 => Ok(()),
+        512..=CHUNK_MAX if bytes.is_power_of_two() => Ok(()),
+        512..=CHUNK_MAX => refuse("Parameter 'granularity' expects a power of 2"),
+        _ => refuse("Parameter 'granularity' expects a value in range [512B, 64MB]"),
+    }
+}
+
+/// What the target takes the place of: the source, or a node that its filters show as it is.
+fn check_replaced(graph: &Graph, source: &Arc<Node>, name: Option<&str>) -> Result<Arc<Node>, TransactionError> {
+    let Some(name) = name else { return Ok(source.clone()) };
+    let Some(replaced) = graph.find(name) else {
+        return refuse(format!("Failed to find node with node-name='{name}'"));
+    };
+    if !filters(source).any(|node| Arc::ptr_eq(&node, &replaced)) {
+        let source = source.name();
+        return refuse(format!(
+            "Cannot replace '{name}' by a node mirrored from '{source}', because it cannot be guaranteed that doing so \
+             would not lead to an abrupt change of visible data"
+        ));
+    }
+    if replaced.length() != source.length() {
+        return refuse("cannot replace image with a mirror image of different size");
+    }
+    Ok(replaced)
+}
+
+/// A node and those below that it shows as they are.
+fn filters(node: &Arc<Node>) -> impl Iterator<Item = Arc<Node>> + use<> {
+    std::iter::successors(Some(node.clone()), |node| match node.driver() {
+        Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => node.child(),
+        _ => None,
+    })
+}
+
+fn below_filters(node: &Arc<Node>) -> Arc<Node> {
+    filters(node).last().unwrap_or_else(|| node.clone())
+}
+
+/// Whether the node shows another image where it has nothing.
+fn has_backing(node: &Arc<Node>) -> bool {
+    matches!(below_filters(node).driver(), Driver::Qcow2(image) if image.backing().is_some())
+}
