@@ -22,5 +22,6 @@ mod qcow2;
 pub mod record;
 mod reopen;
 mod requests;
+mod snapshots;
 mod spared;
 mod stop;

@@ -31,7 +31,7 @@ impl Graph {
         let refuse = |text: &str| Err(GraphError::Options(text.to_owned()));
         self.check_free(node)?;
         self.check_free(image)?;
-        if image.is_used() && !Arc::ptr_eq(node, image) {
+        if image.is_used() {
             return refuse("The overlay is already in use");
         }
         let Driver::Qcow2(inner) = image.driver() else {

@@ -28,17 +28,17 @@ fn refused(dispatcher: &Dispatcher, command: &str, arguments: Value, text: &str)
 fn features_of_qemu_that_are_not_built_are_refused_by_name() {
     let dispatcher = dispatcher();
     let node = |driver: &str| json!({"driver": driver, "node-name": "n", "file": "x"});
-    for driver in ["vmdk", "throttle", "copy-on-read", "luks"] {
+    for driver in ["vmdk", "copy-on-read", "luks"] {
         let text = format!("Block driver '{driver}' is not supported");
         refused(&dispatcher, "blockdev-add", node(driver), &text);
     }
-    for kind in ["secret", "throttle-group"] {
+    for kind in ["secret", "tls-creds-anon"] {
         let text = format!("Object type '{kind}' is not supported");
         refused(&dispatcher, "object-add", json!({"qom-type": kind, "id": "x"}), &text);
     }
     let export = json!({"type": "fuse", "id": "x", "node-name": "n"});
     refused(&dispatcher, "block-export-add", export, "Export type 'fuse' is not supported");
-    for kind in ["blockdev-snapshot", "blockdev-snapshot-sync", "blockdev-snapshot-internal-sync", "drive-backup"] {
+    for kind in ["blockdev-snapshot-internal-sync"] {
         let action = json!({"actions": [{"type": kind, "data": {}}]});
         refused(&dispatcher, "transaction", action, &format!("Transaction action '{kind}' is not supported"));
     }

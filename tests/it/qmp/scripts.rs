@@ -126,6 +126,21 @@ fn files_and_images_are_made_as_by_qemu_storage_daemon() {
 }
 
 #[test]
+fn external_snapshots_are_those_of_qemu_storage_daemon() {
+    compare("snapshots");
+}
+
+#[test]
+fn backups_to_files_are_those_of_qemu_storage_daemon() {
+    compare("drives");
+}
+
+#[test]
+fn throttled_disks_and_filters_that_come_and_go_are_those_of_qemu_storage_daemon() {
+    compare("throttles");
+}
+
+#[test]
 fn filters_that_copy_before_writes_are_those_of_qemu_storage_daemon() {
     compare("filters");
 }
