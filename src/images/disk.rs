@@ -45,8 +45,6 @@ pub struct Disk {
     pub node: Arc<Node>,
     /// Its file.
     pub path: PathBuf,
-    /// What it is.
-    pub format: ImageFormat,
     access: Access,
 }
 
@@ -103,7 +101,7 @@ impl<'a> Wanted<'a> {
             context.graph.close(&name)?;
             return Err(refused(error));
         }
-        Ok(Disk { node, path: path.to_owned(), format, access })
+        Ok(Disk { node, path: path.to_owned(), access })
     }
 
     fn options(self, format: ImageFormat, device: bool) -> NodeOptions {

@@ -4,13 +4,19 @@
 //! texts, exit statuses and JSON are those of `qemu-img`; what people read is not.
 
 mod cache;
+mod commit;
+mod compare;
 mod convert;
 mod copy;
 mod create;
 mod crew;
 mod disk;
 mod made;
+mod map;
+mod measure;
 mod options;
+mod rebase;
+mod resize;
 mod size;
 mod target;
 
@@ -24,6 +30,18 @@ pub enum ImageCommand {
     Create(create::CreateOptions),
     /// Copy the disk of an image into a new one, of the same format or of another.
     Convert(Box<convert::ConvertOptions>),
+    /// Give the disk of an image another size.
+    Resize(resize::ResizeOptions),
+    /// Put an image above another one, without changing its disk.
+    Rebase(rebase::RebaseOptions),
+    /// Write what an image has into one below it.
+    Commit(commit::CommitOptions),
+    /// Tell where the bytes of an image's disk are, run by run.
+    Map(map::MapOptions),
+    /// Tell whether two images have the same disk.
+    Compare(compare::CompareOptions),
+    /// Tell how much space an image would take.
+    Measure(measure::MeasureOptions),
 }
 
 /// Runs a tool.
@@ -34,6 +52,12 @@ pub fn run(command: &ImageCommand) -> Result<ExitCode> {
     match command {
         ImageCommand::Create(options) => create::run(options),
         ImageCommand::Convert(options) => convert::run(options),
+        ImageCommand::Resize(options) => resize::run(options),
+        ImageCommand::Rebase(options) => rebase::run(options),
+        ImageCommand::Commit(options) => commit::run(options),
+        ImageCommand::Map(options) => map::run(options),
+        ImageCommand::Compare(options) => return compare::run(options),
+        ImageCommand::Measure(options) => measure::run(options),
     }
     .map(|()| ExitCode::SUCCESS)
 }

@@ -3,6 +3,7 @@
 //! One change at a time; whoever moves the refcount table names it in the same place and waits meanwhile. The fields at
 //! the beginning are in one sector and change together or not at all. Where extensions change there are several steps.
 
+mod backing;
 mod steps;
 
 use super::header::{Header, HeaderError};

@@ -54,6 +54,10 @@ impl Refcounts {
         let _turn = self.turn.lock(0..1).await;
         let mut end = self.state().held_end();
         for region in (0..self.regions()).rev() {
+            // A table has many more entries than blocks, and each would be of a million clusters.
+            if self.state().place(region) == Place::Nowhere {
+                continue;
+            }
             self.load(io, region, &(0..0)).await?;
             if let Some(last) = self.state().last_counted(region, &BTreeSet::new()) {
                 end = end.max(last + 1);
@@ -70,11 +74,11 @@ impl Refcounts {
         let _turn = self.turn.lock(0..1).await;
         let (mut dropped, mut clusters) = (Vec::new(), BTreeSet::new());
         for region in (0..self.regions()).rev() {
-            self.load(io, region, &(0..0)).await?;
-            let mut state = self.state();
-            if state.place(region) == Place::Nowhere {
+            if self.state().place(region) == Place::Nowhere {
                 continue;
             }
+            self.load(io, region, &(0..0)).await?;
+            let mut state = self.state();
             let cluster = state.entry(region) >> state.geometry.cluster_bits;
             clusters.insert(cluster);
             if state.last_counted(region, &clusters).is_some() {

@@ -13,6 +13,17 @@ use crate::reactor::Handle;
 const LOOK_NS: u64 = 100_000;
 
 impl Image {
+    /// Takes all away that the image has of the disk: what is below shows everywhere. No request is under way, or comes.
+    ///
+    /// # Errors
+    /// The storage's; a part is gone then.
+    pub async fn empty(&self, io: &Handle, points: &Points) -> Result<(), IoError> {
+        let cluster = self.cluster_size();
+        self.drop_entries(io, 0..self.length().next_multiple_of(cluster), points).await?;
+        self.cut_tail(io, points).await;
+        self.flush(io, points).await
+    }
+
     /// Cuts the file off where the last cluster in use ends. What cannot be cut off stays, which harms nobody.
     pub async fn cut_tail(&self, io: &Handle, points: &Points) {
         if let Err(error) = self.try_to_cut_tail(io, points).await {
