@@ -15,7 +15,7 @@ use crew::Crew;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use tidemark_backend::node::Root;
+use tidemark_backend::node::{Released, Root};
 use tidemark_backend::node::copy_before_write::{CopyBeforeWrite, PIECE_MAX};
 use worker::Work;
 
@@ -54,6 +54,8 @@ pub async fn copy_owed(
     let (copies, target) = (copy.clone(), target.clone());
     let work = Rc::new(Work { crew: crew.clone(), copy: copies, target, discarding });
     let result = Copier { known: Cell::default(), ctx, copy, work: &work, crew: &crew, piece, options }.run().await;
+    // A job that has no result waits for no throttle.
+    let _released = result.is_err().then(|| Released::of([copy.source(), copy.target()]));
     crew.all_done().await;
     result
 }

@@ -6,7 +6,7 @@ use crate::registry::Registry;
 use crate::transaction::TransactionError;
 use std::sync::Arc;
 use tidemark_backend::graph::Graph;
-use tidemark_backend::node::{Node, NodeOptions};
+use tidemark_backend::node::{Node, NodeOptions, Released};
 use tidemark_backend::reactor::Handle;
 
 /// Gives nodes other options. Returns when all that was under way before has ended.
@@ -40,6 +40,8 @@ async fn run(registry: &Registry, graph: &Graph, options: &[NodeOptions]) -> Res
 async fn change(io: &Handle, graph: &Graph, options: &[NodeOptions]) -> Result<(), TransactionError> {
     let mut reopen = graph.prepare_reopen(options)?;
     let nodes = reopen.nodes().to_vec();
+    // Whoever is waited for does not wait for a throttle, and images write their tables without delay.
+    let _released = Released::of(&nodes);
     if reopen.must_lock_blocks() {
         let grace = points::hold(io, &nodes, &mut || reopen.lock_blocks()).await?;
         points::over(io, &grace).await;

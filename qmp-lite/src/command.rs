@@ -40,6 +40,7 @@ pub fn commands() -> impl Iterator<Item = &'static Command> {
         export::COMMANDS,
         export::nbd::COMMANDS,
         object::COMMANDS,
+        object::qom::COMMANDS,
         bitmap::COMMANDS,
         changed::COMMANDS,
         snapshot::COMMANDS,

@@ -9,6 +9,8 @@ use std::fmt;
 pub enum ErrorClass {
     /// No class of its own; the text says what happened.
     GenericError,
+    /// No such device, or object.
+    DeviceNotFound,
     /// No block job of that id.
     DeviceNotActive,
     /// No such command, or not one for this state of the connection.
@@ -20,6 +22,7 @@ impl ErrorClass {
     pub fn name(self) -> &'static str {
         match self {
             Self::GenericError => "GenericError",
+            Self::DeviceNotFound => "DeviceNotFound",
             Self::DeviceNotActive => "DeviceNotActive",
             Self::CommandNotFound => "CommandNotFound",
         }

@@ -1,15 +1,18 @@
 //! Objects: named settings that other commands refer to.
 //!
 //! Knows I/O threads, of which only the polling time means something here (every queue has a thread of its own anyway),
-//! TLS credentials, and lists of who is let in.
+//! TLS credentials, lists of who is let in, and limits that nodes share.
 
 mod authz;
+pub mod qom;
+mod throttle;
 mod tls;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidemark_backend::export::vhost::Polling;
+use tidemark_backend::node::ThrottleGroup;
 use tidemark_backend::tls::{Client, Server};
 
 use crate::command::declare_commands;
@@ -17,12 +20,13 @@ use crate::context::Context;
 use crate::error::QmpError;
 use crate::schema::{Empty, qapi_enum, qapi_struct, qapi_union};
 use authz::{AuthZListProperties, AuthZSimpleProperties};
+use throttle::ThrottleGroupProperties;
 use tls::TlsCredsX509Properties;
 
 declare_commands! {
     /// Creates an object.
     "object-add" => object_add: (ObjectOptions) -> Empty;
-    /// Deletes an object. Exports that were made with it keep its settings.
+    /// Deletes an object. Exports that were made with it keep its settings; a throttle group that a node is in stays.
     "object-del" => object_del: (ObjectDel) -> Empty;
 }
 
@@ -38,6 +42,8 @@ qapi_union! {
     pub enum ObjectTypeOptions by "qom-type" qom_type: ObjectType {
         /// `iothread`
         Iothread(IothreadProperties),
+        /// `throttle-group`
+        ThrottleGroup(ThrottleGroupProperties),
         /// `tls-creds-x509`
         TlsCredsX509(TlsCredsX509Properties),
         /// `authz-simple`
@@ -52,6 +58,8 @@ qapi_enum! {
     pub enum ObjectType "ObjectType" {
         /// How the threads of an export wait for work.
         Iothread = "iothread",
+        /// Limits that nodes share.
+        ThrottleGroup = "throttle-group",
         /// Certificates and keys.
         TlsCredsX509 = "tls-creds-x509",
         /// One who is let in.
@@ -68,7 +76,7 @@ qapi_enum! {
         "memory-backend-epc", "memory-backend-file", "memory-backend-memfd", "memory-backend-ram",
         "memory-backend-shm", "pef-guest", "pr-manager-helper", "qtest", "rng-builtin", "rng-egd",
         "rng-random", "secret", "secret_keyring", "sev-guest", "sev-snp-guest", "thread-context",
-        "s390-pv-guest", "throttle-group", "tls-creds-anon", "tls-cipher-suites",
+        "s390-pv-guest", "tls-creds-anon", "tls-cipher-suites",
         "x-remote-object", "x-vfio-user-server",
     ]
     because ["tls-creds-psk" => "the TLS library has no pre-shared keys; use tls-creds-x509"]
@@ -98,6 +106,7 @@ pub(crate) enum Object {
     TlsClient(Arc<Client>),
     AuthzSimple(String),
     AuthzList(Arc<AuthZListProperties>),
+    Throttle(Arc<ThrottleGroup>),
 }
 
 /// The objects there are.
@@ -154,6 +163,7 @@ fn object_add(context: &Context, options: ObjectOptions) -> Result<Empty, QmpErr
             let polling = polling(&iothread)?;
             objects.check_new(&id).map(|()| Object::Iothread(polling))
         }
+        ObjectTypeOptions::ThrottleGroup(group) => objects.check_new(&id).and_then(|()| group.create(&id)),
         ObjectTypeOptions::TlsCredsX509(creds) => objects.check_new(&id).and_then(|()| tls::open(&creds)),
         ObjectTypeOptions::AuthzSimple(authz) => objects.check_new(&id).map(|()| Object::AuthzSimple(authz.identity)),
         ObjectTypeOptions::AuthzList(list) => objects.check_new(&id).map(|()| Object::AuthzList(Arc::new(list))),
@@ -174,9 +184,13 @@ fn polling(iothread: &IothreadProperties) -> Result<Polling, QmpError> {
 }
 
 fn object_del(context: &Context, arguments: ObjectDel) -> Result<Empty, QmpError> {
-    match context.objects.lock().remove(&arguments.id) {
+    let (id, mut objects) = (arguments.id, context.objects.lock());
+    if matches!(objects.get(&id), Some(Object::Throttle(group)) if group.is_used()) {
+        return Err(QmpError::generic(format!("object '{id}' is in use, can not be deleted")));
+    }
+    match objects.remove(&id) {
         Some(_) => Ok(Empty {}),
-        None => Err(QmpError::generic(format!("object '{}' not found", arguments.id))),
+        None => Err(QmpError::generic(format!("object '{id}' not found"))),
     }
 }
 

@@ -174,7 +174,8 @@ fn apply(
     match id {
         Id::Object if wants_help => {
             return Ok(Some(
-                "List of user creatable objects:\n  authz-list\n  authz-simple\n  iothread\n  tls-creds-x509",
+                "List of user creatable objects:\n  authz-list\n  authz-simple\n  iothread\n  throttle-group\n  \
+                 tls-creds-x509",
             ));
         }
         Id::Chardev if wants_help => return Ok(Some("Available chardev backend types: \n  socket")),

@@ -8,7 +8,7 @@ use super::{Graph, reaches};
 use crate::epoch::{Flushes, Passage};
 use crate::error::GraphError;
 use crate::node::options::{Backing, ChildRef, DriverOptions};
-use crate::node::{Door, Driver, Node, NodeOptions};
+use crate::node::{Door, Driver, Node, NodeOptions, Released};
 use crate::reactor::Handle;
 use std::sync::Arc;
 
@@ -127,6 +127,7 @@ impl Swap {
     /// After the hold: waits until all that was under way has ended, and gives the first node back. Nobody is under way
     /// to it for those who came to it before.
     pub async fn conclude(mut self, graph: &Graph, io: &Handle) {
+        let _released = Released::of([&self.from]);
         let seats = self.from.points().seats();
         let (mut flushes, mut passage) = (Flushes::before(seats.clone()), Passage::of(seats));
         while !(flushes.is_over() && passage.is_over()) {

@@ -15,7 +15,7 @@ use super::copy_before_write::CopyBeforeWrite;
 use super::mirroring::Active;
 use super::points::reached;
 use super::view::View;
-use super::{Door, Kind, Map, Node, Outcome, Request};
+use super::{Door, Kind, Map, Node, Outcome, Released, Request};
 use crate::epoch::{Seat, parity};
 use crate::error::IoError;
 use crate::io::Memory;
@@ -38,6 +38,8 @@ pub struct Root {
     /// Flushes under way, by the epoch's parity.
     flushes: [Cell<u64>; 2],
     hurried: Cell<bool>,
+    /// Throttles that nothing waits for any more.
+    released: RefCell<Released>,
 }
 
 /// Where a root leads.
@@ -96,6 +98,7 @@ impl Root {
             passing: Default::default(),
             flushes: Default::default(),
             hurried: Cell::new(false),
+            released: RefCell::default(),
         };
         root.look();
         Rc::new(root)
@@ -113,9 +116,10 @@ impl Root {
         Visit { node: section.view.node().clone(), _under_way: UnderWay { root: self, stamp } }
     }
 
-    /// Lets no request wait for a copy much longer, because its user is to end.
+    /// Lets no request wait for a copy much longer, nor for a throttle, because its user is to end.
     pub fn hurry(&self) {
         self.hurried.set(true);
+        *self.released.borrow_mut() = Released::of([&self.way.node()]);
     }
 
     /// Whether waiting for copies is to end.

@@ -8,6 +8,7 @@ use std::slice;
 use std::sync::Arc;
 use tidemark_backend::bitmaps::Outcome;
 use tidemark_backend::io::lock::Access;
+use tidemark_backend::node::Released;
 use tidemark_backend::node::copy_before_write::Phase;
 use tidemark_cbt::Bitmap;
 
@@ -21,6 +22,7 @@ impl Backup {
             return;
         }
         self.copy.enter_phase(Phase::Ended);
+        let _released = Released::of([self.source(), self.copy.target()]);
         while !self.copy.is_quiet() {
             // Copies that guests' writes have started still write to the target.
             self.io.sleep_until(self.io.read_clock().saturating_add(QUIET_NS)).await;

@@ -47,6 +47,8 @@ qapi_union! {
         Raw(Empty),
         /// `snapshot-access`
         SnapshotAccess(Empty),
+        /// `throttle`
+        Throttle(Empty),
     }
 }
 

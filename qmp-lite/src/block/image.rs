@@ -124,9 +124,9 @@ impl ImageInfo {
 /// The node below a filter, which shows the same disk, or the one that shows where an image has nothing.
 pub(super) fn below(node: &Node) -> Option<Arc<Node>> {
     match node.driver() {
-        Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => node.child(),
+        _ if node.is_filter() => node.child(),
         Driver::Qcow2(image) => image.backing(),
-        Driver::File(_) | Driver::Null(_) | Driver::Nbd(_) | Driver::Raw(_) | Driver::SnapshotAccess(_) => None,
+        _ => None,
     }
 }
 
@@ -134,7 +134,7 @@ pub(super) fn below(node: &Node) -> Option<Arc<Node>> {
 fn snapshots(node: &Node) -> Option<Vec<SnapshotInfo>> {
     match node.driver() {
         Driver::Qcow2(image) => SnapshotInfo::list(image.snapshots()),
-        Driver::Raw(_) | Driver::BlkDebug(_) => snapshots(&*node.child()?),
+        Driver::Raw(_) | Driver::BlkDebug(_) | Driver::Throttle(_) => snapshots(&*node.child()?),
         _ => None,
     }
 }
@@ -143,8 +143,9 @@ fn snapshots(node: &Node) -> Option<Vec<SnapshotInfo>> {
 fn cluster_size(node: &Node) -> Option<i64> {
     match node.driver() {
         Driver::Qcow2(image) => i64::try_from(image.cluster_size()).ok(),
-        Driver::Raw(_) | Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => cluster_size(&*node.child()?),
-        Driver::File(_) | Driver::Null(_) | Driver::Nbd(_) | Driver::SnapshotAccess(_) => None,
+        Driver::Raw(_) => cluster_size(&*node.child()?),
+        _ if node.is_filter() => cluster_size(&*node.child()?),
+        _ => None,
     }
 }
 
@@ -153,8 +154,9 @@ fn dirty_flag(node: &Node) -> Option<bool> {
     match node.driver() {
         Driver::File(_) => Some(false),
         Driver::Qcow2(image) => Some(image.header().incompatible & bits::INCOMPATIBLE_DIRTY != 0),
-        Driver::Raw(_) | Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => dirty_flag(&*node.child()?),
-        Driver::Null(_) | Driver::Nbd(_) | Driver::SnapshotAccess(_) => None,
+        Driver::Raw(_) => dirty_flag(&*node.child()?),
+        _ if node.is_filter() => dirty_flag(&*node.child()?),
+        _ => None,
     }
 }
 
@@ -170,7 +172,9 @@ fn actual_size(node: &Node) -> Option<u64> {
             let data = image.data_file().map_or(Some(0), |data| actual_size(&data));
             Some(actual_size(&image.file())?.saturating_add(data?))
         }
-        Driver::Raw(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => actual_size(&*node.child()?),
+        Driver::Raw(_) | Driver::Throttle(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => {
+            actual_size(&*node.child()?)
+        }
         Driver::Null(_) => Some(0),
         Driver::BlkDebug(_) | Driver::Nbd(_) => None,
     }

@@ -152,7 +152,11 @@ pub(super) fn filename(node: &Node) -> String {
         Driver::File(file) => file.path().to_owned(),
         Driver::Null(_) => "null-co://".to_owned(),
         Driver::Nbd(disk) => disk.options().uri(),
-        Driver::Raw(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) | Driver::Qcow2(_) => child(),
+        Driver::Raw(_)
+        | Driver::Throttle(_)
+        | Driver::CopyBeforeWrite(_)
+        | Driver::SnapshotAccess(_)
+        | Driver::Qcow2(_) => child(),
         Driver::BlkDebug(_) => format!("blkdebug::{}", child()),
     }
 }

@@ -9,10 +9,12 @@ mod create;
 pub mod image;
 pub mod info;
 mod nbd;
+mod objects;
 mod options;
 mod qcow2;
 mod resize;
 pub mod stats;
+mod throttle;
 
 pub use options::{BlockdevOptions, BlockdevRef};
 
@@ -132,7 +134,7 @@ impl From<GraphError> for QmpError {
 
 fn blockdev_add(context: &Context, options: BlockdevOptions) -> Result<Empty, QmpError> {
     let mut options = NodeOptions::try_from(options)?;
-    nbd::find_credentials(&mut options, &context.objects)?;
+    objects::find(&mut options, &context.objects)?;
     check_force_share(&options, false)?;
     context.graph.open(&options)?;
     Ok(Empty {})
@@ -147,6 +149,7 @@ fn check_force_share(options: &NodeOptions, read_only: bool) -> Result<(), QmpEr
     let children = match &options.driver {
         DriverOptions::Raw(raw) => vec![&raw.file],
         DriverOptions::BlkDebug(debug) => vec![&debug.image],
+        DriverOptions::Throttle(throttle) => vec![&throttle.file],
         DriverOptions::CopyBeforeWrite(copy) => vec![&copy.file, &copy.target],
         DriverOptions::SnapshotAccess(file) => vec![file],
         DriverOptions::Qcow2(qcow2) => std::iter::once(&qcow2.file).chain(&qcow2.data_file).collect(),
@@ -187,7 +190,7 @@ fn blockdev_reopen(context: &Context, arguments: BlockdevReopen) -> Result<Empty
             options.discard = Some(BlockdevDiscardOptions::Unmap);
         }
         let mut options = NodeOptions::try_from(options)?;
-        nbd::find_credentials(&mut options, &context.objects)?;
+        objects::find(&mut options, &context.objects)?;
         Ok::<_, QmpError>(options)
     });
     let options = options.collect::<Result<_, _>>()?;

@@ -1,16 +1,13 @@
 //! The options of driver `nbd`.
 //!
-//! Knows its members and defaults, and where credentials are; connects to nobody.
+//! Knows its members and defaults; connects to nobody.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tidemark_backend::node::NodeOptions;
-use tidemark_backend::node::options::{Backing, ChildRef, DriverOptions, NbdClientOptions};
+use tidemark_backend::node::options::NbdClientOptions;
 
 use crate::error::QmpError;
 use crate::export::address::SocketAddress;
-use crate::object::Objects;
 use crate::schema::qapi_struct;
 
 /// Connections to a server that can have several.
@@ -56,36 +53,5 @@ impl TryFrom<BlockdevOptionsNbd> for NbdClientOptions {
             open_timeout: seconds(options.open_timeout),
             connections: options.x_connections.unwrap_or(CONNECTIONS),
         })
-    }
-}
-
-/// Puts credentials in the place of their names, in a node's options and those of the nodes defined inside.
-pub(super) fn find_credentials(options: &mut NodeOptions, objects: &Objects) -> Result<(), QmpError> {
-    if let DriverOptions::Nbd(nbd) = &mut options.driver
-        && let Some(id) = &nbd.tls_creds
-    {
-        let client = objects.tls_client(id)?;
-        Arc::make_mut(nbd).tls = Some(client);
-    }
-    children(&mut options.driver).into_iter().try_for_each(|child| match child {
-        ChildRef::Inline(options) => find_credentials(options, objects),
-        ChildRef::Name(_) => Ok(()),
-    })
-}
-
-fn children(driver: &mut DriverOptions) -> Vec<&mut ChildRef> {
-    match driver {
-        DriverOptions::Raw(raw) => vec![&mut raw.file],
-        DriverOptions::BlkDebug(debug) => vec![&mut debug.image],
-        DriverOptions::CopyBeforeWrite(copy) => vec![&mut copy.file, &mut copy.target],
-        DriverOptions::SnapshotAccess(file) => vec![file],
-        DriverOptions::Qcow2(qcow2) => {
-            let backing = match &mut qcow2.backing {
-                Backing::Node(node) => Some(node),
-                Backing::FromHeader | Backing::None => None,
-            };
-            std::iter::once(&mut qcow2.file).chain(&mut qcow2.data_file).chain(backing).collect()
-        }
-        DriverOptions::File(_) | DriverOptions::Null(_) | DriverOptions::Nbd(_) => Vec::new(),
     }
 }

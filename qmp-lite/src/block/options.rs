@@ -13,6 +13,7 @@ use super::blkdebug::BlockdevOptionsBlkdebug;
 use super::copy_before_write::BlockdevOptionsCbw;
 use super::nbd::BlockdevOptionsNbd;
 use super::qcow2::BlockdevOptionsQcow2;
+use super::throttle::BlockdevOptionsThrottle;
 use crate::error::QmpError;
 use crate::schema::{qapi_alternate, qapi_enum, qapi_struct, qapi_union};
 
@@ -61,6 +62,8 @@ qapi_union! {
         Raw(BlockdevOptionsRaw),
         /// `snapshot-access`
         SnapshotAccess(BlockdevOptionsGenericFormat),
+        /// `throttle`
+        Throttle(BlockdevOptionsThrottle),
     }
 }
 
@@ -85,13 +88,15 @@ qapi_enum! {
         Raw = "raw",
         /// Reads what a `copy-before-write` node keeps.
         SnapshotAccess = "snapshot-access",
+        /// Keeps its child within limits.
+        Throttle = "throttle",
     }
     unsupported "Block driver" [
         "blklogwrites", "blkreplay", "blkverify", "bochs", "cloop", "compress",
         "copy-on-read", "dmg", "ftp", "ftps", "gluster",
         "host_cdrom", "http", "https", "iscsi", "luks", "nfs", "null-aio", "nvme",
         "parallels", "preallocate", "qcow", "qed", "quorum", "rbd", "replication", "ssh",
-        "throttle", "vdi", "vhdx", "vmdk", "vpc", "vvfat",
+        "vdi", "vhdx", "vmdk", "vpc", "vvfat",
     ]
 }
 
@@ -252,6 +257,7 @@ impl TryFrom<BlockdevDriverOptions> for DriverOptions {
             BlockdevDriverOptions::Blkdebug(debug) => Self::BlkDebug(debug.try_into()?),
             BlockdevDriverOptions::CopyBeforeWrite(copy) => Self::CopyBeforeWrite(copy.try_into()?),
             BlockdevDriverOptions::Qcow2(qcow2) => Self::Qcow2(Box::new(qcow2.try_into()?)),
+            BlockdevDriverOptions::Throttle(throttle) => Self::Throttle(throttle.try_into()?),
             BlockdevDriverOptions::SnapshotAccess(access) => Self::SnapshotAccess(access.file.try_into()?),
         })
     }

@@ -99,7 +99,7 @@ impl Objects {
 fn unsuitable(id: &str, object: Option<&Object>, wanted: QCryptoTLSCredsEndpoint) -> QmpError {
     QmpError::generic(match object {
         None => format!("No TLS credentials with id '{id}'"),
-        Some(Object::Iothread(_) | Object::AuthzSimple(_) | Object::AuthzList(_)) => {
+        Some(Object::Iothread(_) | Object::AuthzSimple(_) | Object::AuthzList(_) | Object::Throttle(_)) => {
             format!("Object with id '{id}' is not TLS credentials")
         }
         Some(Object::TlsServer(_) | Object::TlsClient(_)) => {

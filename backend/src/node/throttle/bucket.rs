@@ -60,10 +60,10 @@ impl Bucket {
     /// Nanoseconds until something may be used.
     pub(super) fn wait(&self) -> u64 {
         let Limit { avg, max, .. } = self.limit;
-        match self.level.saturating_sub(self.brim()) {
-            _ if avg == 0 => 0,
-            0 if self.has_rate_in_bursts() => time(self.burst.saturating_sub(self.burst_brim()), max),
-            over => time(over, avg),
+        let over = time(self.level.saturating_sub(self.brim()), avg);
+        match self.has_rate_in_bursts() {
+            true => over.max(time(self.burst.saturating_sub(self.burst_brim()), max)),
+            false => over,
         }
     }
 

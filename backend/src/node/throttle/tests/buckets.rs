@@ -1,12 +1,10 @@
 //! When requests pass: by hand, and for any limits.
 
-use super::rig::{Rig, SECOND, iops};
+use super::rig::{Rig, iops};
 use crate::node::Kind;
 use crate::node::throttle::bucket::{Bucket, Limit, UNIT};
 use crate::node::throttle::{Rates, ThrottleLimits};
 use proptest::prelude::*;
-
-const MS: u64 = SECOND / 1000;
 
 fn bps(avg: u64, max: u64, max_length: u64) -> ThrottleLimits {
     let total = Limit { avg, max, max_length };
@@ -18,7 +16,7 @@ fn times(limits: ThrottleLimits, count: usize, len: u64) -> Vec<u64> {
     let mut rig = Rig::new(1);
     let disk = rig.disk(limits);
     let ended = (0..count).map(|_| rig.begin(0, &disk, Kind::Read, len)).collect();
-    rig.finish(ended).into_iter().map(|time| time / MS).collect()
+    rig.finish(ended)
 }
 
 #[test]
@@ -61,9 +59,9 @@ fn the_tightest_of_several_limits_counts() {
 }
 
 proptest! {
-    /// In no time more passes than the limit allows for it, and whoever waits does so no longer than that.
+    /// In no time more passes than the limit allows for it, however it comes; and a moment earlier it would have been more.
     #[test]
-    fn what_passes_is_what_the_limit_allows_and_not_less(
+    fn what_passes_is_what_the_limit_allows_and_nobody_waits_longer_than_that(
         avg in 1u64..1_000_000,
         burst in prop::option::of((1u64..50, 1u64..20)),
         sizes in prop::collection::vec(1u64..2_000_000, 1..60),
@@ -78,15 +76,15 @@ proptest! {
             now += pause;
             bucket.leak(pause);
             let wait = bucket.wait();
+            if wait > 0 {
+                let mut early = bucket;
+                early.leak(wait - 1);
+                prop_assert_eq!(early.wait(), 1);
+            }
             bucket.leak(wait);
             now += wait;
             prop_assert_eq!(bucket.wait(), 0);
             prop_assert!(passed <= at_once + u128::from(avg) * u128::from(now), "{} too many by {}", passed, now);
-            if wait > 1 && max_length == 1 {
-                // A moment before it was not over its brim.
-                let allowed = at_once + u128::from(avg) * u128::from(now);
-                prop_assert!(passed + u128::from(avg) * 2 > allowed || pause > 0, "waited in vain");
-            }
             bucket.take(u128::from(size) * UNIT);
             passed += u128::from(size) * UNIT;
         }

@@ -23,7 +23,8 @@ fn disks_of_one_group_share_its_limit_evenly_however_many_requests_each_has() {
     let counts: Vec<u64> = counts.iter().map(|count| count.get()).collect();
     // A thousand in ten seconds, and what may be used at once.
     assert!((1000..=1012).contains(&counts.iter().sum::<u64>()), "{counts:?}");
-    assert!(counts.iter().all(|count| (330..=340).contains(count)), "{counts:?}");
+    let [least, most] = [counts.iter().min().unwrap(), counts.iter().max().unwrap()];
+    assert!(most - least <= 12, "{counts:?}");
 }
 
 #[test]
@@ -47,7 +48,7 @@ fn writes_zeroes_and_discards_are_limited_as_writes_and_hold_up_no_reads_or_flus
         let free = [Kind::Read, Kind::Flush].map(|kind| rig.begin(0, &disk, kind, 0));
         assert_eq!(rig.finish(free.into()), [0, 0]);
         let times = rig.finish(limited.into());
-        assert_eq!(times, [0, 4 * SECOND / 10, 9 * SECOND / 10], "{kind:?}");
+        assert_eq!(times, [0, 400, 900], "{kind:?}");
     }
 }
 
@@ -84,11 +85,12 @@ fn who_waits_for_requests_to_end_has_them_pass_and_they_are_paid_for_afterwards(
     let released = Released::of([&disk]);
     let during = rig.begin(0, &disk, Kind::Write, 512);
     rig.settle();
-    assert!(waiting.iter().chain([&during]).all(|ended| ended.get() == Some(0)));
+    assert!(waiting.iter().chain([&during]).all(|ended| ended.get().is_some()));
+    assert!(rig.world.now() < SECOND / 1000);
     drop(released);
     let after = rig.begin(0, &disk, Kind::Read, 512);
     // 21 of them, of which a tenth may be over.
-    assert_eq!(rig.finish(vec![after]), [21 * SECOND - SECOND / 10]);
+    assert_eq!(rig.finish(vec![after]), [20_900]);
 }
 
 #[test]
@@ -102,7 +104,8 @@ fn releasing_one_disk_of_a_group_leaves_the_others_waiting() {
     rig.settle();
     let ended: Vec<_> = waiting.iter().map(|ended| ended.get().is_some()).collect();
     assert_eq!(ended, [true, true, false, true, false, true]);
-    assert_eq!(rig.finish(waiting)[4], 7 * SECOND - SECOND / 10 - 2 * SECOND + SECOND);
+    // Those of the other disk count: four are used, and two wait.
+    assert_eq!([2, 4].map(|at| rig.finish(vec![waiting[at].clone()])[0]), [3900, 4900]);
 }
 
 #[test]
@@ -111,12 +114,11 @@ fn other_limits_count_at_once_for_who_waits() {
     let group = group(iops(1, 0, 1));
     let disk = rig.disk_of(&group);
     let waiting: Vec<_> = (0..10).map(|_| rig.begin(0, &disk, Kind::Read, 512)).collect();
-    rig.pass_until(SECOND);
+    rig.finish(waiting[..2].to_vec());
     let ended = |all: &[super::rig::Ended]| all.iter().filter(|ended| ended.get().is_some()).count();
     assert_eq!(ended(&waiting), 2);
-    group.change(iops(100, 0, 1)).unwrap();
-    rig.pass_until(SECOND + SECOND / 100);
-    assert!(ended(&waiting) > 4, "{}", ended(&waiting));
+    group.change(iops(10, 0, 1)).unwrap();
+    assert_eq!(rig.finish(waiting[..4].to_vec())[2..], [900, 1000]);
     assert_eq!(group.change(ThrottleLimits { iops_size: 5, ..ThrottleLimits::default() }), Err(LimitsError::SizeAlone));
     group.change(ThrottleLimits::default()).unwrap();
     let now = rig.world.now();
@@ -134,7 +136,7 @@ fn what_was_used_under_a_high_limit_keeps_nobody_waiting_for_ages_under_a_low_on
     rig.finish(vec![ended]);
     group.change(bps(1000)).unwrap();
     let ended = [(); 2].map(|()| rig.begin(0, &disk, Kind::Read, 500));
-    assert_eq!(rig.finish(ended.into()), [0, SECOND / 2]);
+    assert_eq!(rig.finish(ended.into()), [0, 500]);
 }
 
 #[test]
@@ -148,5 +150,5 @@ fn a_request_that_is_given_up_keeps_nobody_behind_it_waiting() {
     let behind = rig.begin(1, &disk, Kind::Read, 512);
     rig.settle();
     given_up.take();
-    assert_eq!(rig.finish(vec![behind]), [SECOND / 10]);
+    assert_eq!(rig.finish(vec![behind]), [100]);
 }

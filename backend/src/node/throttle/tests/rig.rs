@@ -142,14 +142,14 @@ impl Rig {
         }
     }
 
-    /// Waits for requests; returns when they ended, in order.
+    /// Waits for requests; returns when they ended, in order and in milliseconds: a simulated thread wakes up a little late.
     pub fn finish(&mut self, ended: Vec<Ended>) -> Vec<u64> {
         self.settle();
         while ended.iter().any(|ended| ended.get().is_none()) {
             assert!(self.world.advance(), "everybody sleeps");
             self.settle();
         }
-        ended.iter().map(|ended| ended.get().unwrap()).collect()
+        ended.iter().map(|ended| ended.get().unwrap() / (SECOND / 1000)).collect()
     }
 }
 
