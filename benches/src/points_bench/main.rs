@@ -7,6 +7,7 @@ mod cli;
 mod fleecing;
 mod full_backup;
 mod lateness;
+mod overlays;
 mod peer;
 mod recording;
 mod script;
@@ -22,7 +23,7 @@ use crate::cli::Options;
 /// A case: its name and what runs it.
 type Case = (&'static str, fn(&str, &Options, &Machine, &mut Report) -> Result<()>);
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
     ("recording/null-co", recording::run),
     ("recording/null-co-1t", recording::run),
     ("recording/cached", recording::run),
@@ -30,6 +31,7 @@ const CASES: [Case; 9] = [
     ("fleecing/sequential", fleecing::sequential),
     ("transaction/bitmaps", transaction::run),
     ("transaction/backups", transaction::run),
+    ("transaction/snapshots", transaction::run),
     ("full-backup/tmpfs", full_backup::run),
     ("full-backup/disk", full_backup::run),
 ];

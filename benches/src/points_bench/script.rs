@@ -7,6 +7,8 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tidemark_benches::monitor::{Monitor, is_gone};
 
+use crate::overlays;
+
 /// From one transaction to the next.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Between two looks at the control socket: each is a system call of the guest's thread.
@@ -19,6 +21,8 @@ pub enum Kind {
     Bitmaps,
     /// `blockdev-backup` with sync=none, cancelled after a while.
     Backups,
+    /// `blockdev-snapshot`, with images opened by [`crate::overlays`].
+    Snapshots,
 }
 
 /// A script and where it is.
@@ -55,7 +59,7 @@ impl<'a> Script<'a> {
         }
         self.looked = now;
         self.read()?;
-        if now >= self.due && self.is_idle() {
+        if now >= self.due && self.is_idle() && !self.is_used_up() {
             self.due = now + PAUSE;
             self.send()?;
         }
@@ -68,15 +72,25 @@ impl<'a> Script<'a> {
     /// As [`Script::tick`]; if a job does not end.
     pub fn finish(mut self) -> Result<Vec<Duration>> {
         let until = Instant::now() + Duration::from_secs(30);
-        while self.step != 0 || !self.is_idle() {
+        while self.is_in_the_middle() || !self.is_idle() {
             anyhow::ensure!(Instant::now() < until, "jobs do not end");
             self.read()?;
-            if self.step != 0 && self.is_idle() {
+            if self.is_in_the_middle() && self.is_idle() {
                 self.send()?;
             }
             std::thread::sleep(LOOK);
         }
         Ok(self.answered)
+    }
+
+    /// Whether something has to be taken back.
+    fn is_in_the_middle(&self) -> bool {
+        self.kind != Kind::Snapshots && self.step != 0
+    }
+
+    /// Whether there are no more images to put on top.
+    fn is_used_up(&self) -> bool {
+        self.kind == Kind::Snapshots && self.step == crate::overlays::MOST
     }
 
     fn is_idle(&self) -> bool {
@@ -101,7 +115,13 @@ impl<'a> Script<'a> {
             let [job, disk, target] = ["j", "d", "t"].map(|letter| format!("{letter}{index}"));
             json!({ "job-id": job, "device": disk, "target": target, "sync": "none" })
         };
+        let step = self.step;
+        let snapshot = |index: usize| {
+            let node = if step == 0 { format!("d{index}") } else { overlays::name(step - 1, index) };
+            json!({ "node": node, "overlay": overlays::name(step, index) })
+        };
         match (self.kind, self.step) {
+            (Kind::Snapshots, step) => self.transaction(step + 1, "blockdev-snapshot", snapshot),
             (Kind::Bitmaps, 0) => self.transaction(1, "block-dirty-bitmap-add", bitmap),
             (Kind::Bitmaps, 1) => self.transaction(2, "block-dirty-bitmap-clear", bitmap),
             (Kind::Bitmaps, _) => self.transaction(0, "block-dirty-bitmap-remove", bitmap),

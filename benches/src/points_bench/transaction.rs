@@ -2,7 +2,9 @@
 //!
 //! The disks are `null-co` with a latency of 100 ms, four queues each, half reads and half writes. Beside the requests
 //! of rounds with transactions stand those of rounds without, and how late threads are woken that only sleep. A write
-//! that has to copy first takes the latency twice: for the read of what was there, and for itself.
+//! that has to copy first takes the latency twice: for the read of what was there, and for itself. Snapshots are images
+//! whose clusters are a guest's block, so that nothing has to be copied, on a `null-co` of that latency, too; every round
+//! has daemons of its own, since images stay on top of each other.
 
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use tidemark_benches::turns::order;
 
 use crate::cli::Options;
 use crate::lateness::Sleepers;
+use crate::overlays::Overlays;
 use crate::peer::Peer;
 use crate::script::{Kind, Script};
 
@@ -52,12 +55,27 @@ struct Contender {
     daemon: Daemon,
     monitor: Monitor,
     guest: Clocked,
+    /// Of earlier daemons.
+    held: Vec<f64>,
     quiet: Series,
     busy: Series,
 }
 
 impl Contender {
     fn start(peer: Peer, options: &Options, machine: &Machine) -> Result<Contender> {
+        let (daemon, monitor, guest) = Self::launch(peer, options, machine)?;
+        let (quiet, busy) = Default::default();
+        Ok(Contender { peer, daemon, monitor, guest, held: Vec::new(), quiet, busy })
+    }
+
+    /// Another daemon.
+    fn begin_anew(&mut self, options: &Options, machine: &Machine) -> Result<()> {
+        self.held = self.holds();
+        (self.daemon, self.monitor, self.guest) = Self::launch(self.peer, options, machine)?;
+        Ok(())
+    }
+
+    fn launch(peer: Peer, options: &Options, machine: &Machine) -> Result<(Daemon, Monitor, Clocked)> {
         let latency = LATENCY.as_nanos();
         let exports = NODES.map(|node| Export { node, queues: QUEUES });
         let disks = NODES.map(|node| format!("driver=null-co,node-name={node},size={DISK},latency-ns={latency}"));
@@ -67,7 +85,7 @@ impl Contender {
         let guests = exports.iter().map(|export| daemon.connect(*export)).collect::<Result<Vec<_>>>()?;
         let guest = Clocked::new(guests, DEPTH, u32::try_from(BLOCK)?)?;
         let monitor = daemon.monitor()?;
-        Ok(Contender { peer, daemon, monitor, guest, quiet: Series::default(), busy: Series::default() })
+        Ok((daemon, monitor, guest))
     }
 
     fn round(&mut self, kind: Kind, is_busy: bool, duration: Duration, core: usize) -> Result<()> {
@@ -76,11 +94,15 @@ impl Contender {
             let operation = Operation { offset: rng.u64(..DISK / BLOCK) * BLOCK, is_write: rng.bool() };
             (now < duration).then_some(operation)
         };
+        let overlays = (kind == Kind::Snapshots && is_busy)
+            .then(|| Overlays::open(&mut self.monitor, &NODES, DISK, LATENCY))
+            .transpose()?;
         let sleepers = Sleepers::start(core);
         let mut script = Script::new(kind, NODES.len(), &mut self.monitor);
         let timed = self.guest.run(LATENCY, plan, |now| if is_busy { script.tick(now) } else { Ok(()) })?;
         let late = sleepers.latest()?;
         let answered = script.finish()?;
+        drop(overlays);
         let series = if is_busy { &mut self.busy } else { &mut self.quiet };
         series.push(kind, &timed, late, &answered);
         Ok(())
@@ -91,7 +113,7 @@ impl Contender {
         let log = self.daemon.log();
         let cuts = log.lines().filter(|line| line.contains("nodes=4") && line.contains("held=true"));
         let micros = cuts.filter_map(|line| line.split("micros=").nth(1)?.split(' ').next()?.parse().ok());
-        micros.collect()
+        self.held.iter().copied().chain(micros).collect()
     }
 }
 
@@ -99,7 +121,7 @@ impl Series {
     fn push(&mut self, kind: Kind, timed: &Timed, late: Duration, answered: &[Duration]) {
         let ms = |ns: u64| as_f64(ns) / 1e6;
         let mut judged = timed.reads_ns.clone();
-        if kind == Kind::Bitmaps {
+        if kind != Kind::Backups {
             judged.extend(&timed.writes_ns);
         }
         let max = ms(percentile(&judged, 1.0));
@@ -115,7 +137,7 @@ impl Series {
     }
 
     fn show(&self, peer: Peer, state: &str, kind: Kind, report: &mut Report) {
-        let requests = if kind == Kind::Bitmaps { "requests" } else { "reads" };
+        let requests = if kind == Kind::Backups { "reads" } else { "requests" };
         let mut row = |what: &str, values: &[f64]| {
             if !values.is_empty() {
                 report.samples(peer.name(), state, what, values);
@@ -139,7 +161,11 @@ fn worst(values: &[f64]) -> Option<Median> {
 
 /// Runs a case.
 pub fn run(name: &str, options: &Options, machine: &Machine, report: &mut Report) -> Result<()> {
-    let kind = if name.ends_with("backups") { Kind::Backups } else { Kind::Bitmaps };
+    let kind = match name {
+        name if name.ends_with("backups") => Kind::Backups,
+        name if name.ends_with("snapshots") => Kind::Snapshots,
+        _ => Kind::Bitmaps,
+    };
     let duration = options.duration() * LONGER;
     let mut contenders =
         Peer::BOTH.into_iter().map(|peer| Contender::start(peer, options, machine)).collect::<Result<Vec<_>>>()?;
@@ -147,6 +173,9 @@ pub fn run(name: &str, options: &Options, machine: &Machine, report: &mut Report
         for turn in order(contenders.len() * 2, round) {
             let Some(contender) = contenders.get_mut(turn / 2) else { continue };
             print_progress(round, options.pairs(), &format!("{name} {}", contender.peer.name()));
+            if kind == Kind::Snapshots {
+                contender.begin_anew(options, machine)?;
+            }
             contender.round(kind, turn % 2 == 1, duration, machine.peer_core)?;
         }
     }

@@ -167,7 +167,7 @@ fn cycle(program: &'static str, script: &'static str) {
     let dirty = operator.dirty;
     let images: Vec<Vec<u8>> =
         (0..POINTS).map(|point| std::fs::read(site.file(&format!("full{point}"))).unwrap()).collect();
-    judge(load.record(), &images, &dirty);
+    judge(&load.record(), &images, &dirty);
     assert!(site.daemon.image() == load.expected(DISK), "the disk is not what the guest wrote");
     let marked: Vec<u64> = dirty.iter().map(|dirty| dirty.iter().map(|range| range.end - range.start).sum()).collect();
     println!("{program}: {} requests; bytes marked at each point: {marked:?}", load.completed());

@@ -4,7 +4,9 @@
 //! notice a request that completes twice. Of a disk that may lose what was not flushed when its daemon is killed, the
 //! model knows all that a block may have then.
 
+use std::cell::{Ref, RefCell};
 use std::ops::Range;
+use std::rc::Rc;
 
 use fastrand::Rng;
 use tidemark_frontend::{Completion, Device, GuestBuf, GuestMemory, Queue, Request, Status};
@@ -45,8 +47,8 @@ pub struct Load {
     stride: u64,
     /// The blocks that new requests go to.
     window: Range<usize>,
-    /// All writes, if they are to be known later.
-    record: Option<Record>,
+    /// All writes, if they are to be known later, with those of other disks before them.
+    record: Option<(Rc<RefCell<Record>>, usize)>,
     rng: Rng,
     completed: u64,
     overtaken: u64,
@@ -94,12 +96,17 @@ impl Load {
 
     /// Keeps a record from now on, when nothing is under way.
     pub fn keep_record(&mut self) {
-        self.record = Some(Record::default());
+        self.share_record(&Rc::default(), 0);
+    }
+
+    /// Keeps a record together with other disks from now on, when nothing is under way: block 0 is number `first` there.
+    pub fn share_record(&mut self, record: &Rc<RefCell<Record>>, first: usize) {
+        self.record = Some((record.clone(), first));
     }
 
     /// The record.
-    pub fn record(&self) -> &Record {
-        self.record.as_ref().expect("a record is kept")
+    pub fn record(&self) -> Ref<'_, Record> {
+        self.record.as_ref().expect("a record is kept").0.borrow()
     }
 
     /// Takes buffers from other memory from now on.
@@ -235,8 +242,8 @@ impl Load {
         let request = if write {
             self.model[block] = self.rng.u64(1..);
             self.possible[block].push(self.model[block]);
-            if let Some(record) = &mut self.record {
-                record.submit(block, self.model[block]);
+            if let Some((record, first)) = &self.record {
+                record.borrow_mut().submit(first + block, self.model[block]);
             }
             self.memory.write(buf.addr, &contents(self.model[block])).unwrap();
             Request::Write { offset, data: &[buf] }
@@ -262,8 +269,8 @@ impl Load {
             };
             assert!(fits, "queue {queue}: block {block} is not what was written");
         }
-        if let Some(record) = self.record.as_mut().filter(|_| write) {
-            record.complete(block);
+        if let Some((record, first)) = self.record.as_ref().filter(|_| write) {
+            record.borrow_mut().complete(first + block);
         }
         self.taken[block] = false;
         self.bufs[queue].push(buf);
