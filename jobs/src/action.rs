@@ -46,6 +46,17 @@ pub enum Action {
     Fleece(FleeceOptions),
     /// `blockdev-snapshot` and `blockdev-snapshot-sync`
     Snapshot(SnapshotOptions),
+    /// `blockdev-snapshot-internal-sync`
+    InternalSnapshot(InternalSnapshotOptions),
+}
+
+/// Arguments of `blockdev-snapshot-internal-sync`.
+#[derive(Clone, Debug)]
+pub struct InternalSnapshotOptions {
+    /// The node whose disk it is of.
+    pub device: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// Arguments of `blockdev-snapshot` and `blockdev-snapshot-sync`.

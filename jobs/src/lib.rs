@@ -18,6 +18,7 @@ pub mod error;
 pub mod event;
 mod fleece;
 mod group;
+pub mod internal;
 pub mod job;
 mod lifecycle;
 pub mod mirror;

@@ -11,6 +11,7 @@ use crate::engine::EngineHandle;
 use crate::error::{ErrorClass, JobError};
 use crate::fleece::Fleece;
 use crate::group::Group;
+use crate::internal::Internal;
 use crate::job::Job;
 use crate::point::Point;
 use crate::points::{self, NotHeld};
@@ -87,7 +88,7 @@ pub async fn run(
 ) -> Result<(), TransactionError> {
     let _turn = registry.edit().await;
     let group = grouped.then(Group::new);
-    let mut plan = Plan { registry, graph, group, stage: Stage::new(), begun: Vec::new(), snapshots: Vec::new() };
+    let mut plan = Plan { registry, graph, group, stage: Stage::new(), begun: Vec::new(), snapshots: Vec::new(), internal: Vec::new() };
     let result = match plan.prepare_all(actions).await {
         Ok(()) => plan.commit().await,
         Err(error) => Err(error),
@@ -106,6 +107,7 @@ struct Plan<'a> {
     stage: Stage<Node>,
     begun: Vec<(Rc<Job>, Rc<dyn Point>)>,
     snapshots: Vec<Snapshot>,
+    internal: Vec<Internal>,
 }
 
 impl Plan<'_> {
@@ -141,6 +143,10 @@ impl Plan<'_> {
             }
             Action::Snapshot(options) => {
                 self.snapshots.push(Snapshot::prepare(self.registry, self.graph, options).await?);
+            }
+            Action::InternalSnapshot(options) => {
+                let io = self.registry.io();
+                self.internal.push(Internal::prepare(io, self.graph, options, &self.internal).await?);
             }
         }
         Ok(())
@@ -191,16 +197,18 @@ impl Plan<'_> {
         for snapshot in &self.snapshots {
             snapshot.nodes().iter().for_each(|node| points::add(&mut nodes, node));
         }
+        self.internal.iter().for_each(|snapshot| points::add(&mut nodes, snapshot.node()));
         let stage = std::mem::take(&mut self.stage);
         let mut staged = Some(stage);
         let mut committed = None;
-        let (begun, snapshots) = (&self.begun, &mut self.snapshots);
+        let (begun, snapshots, internal) = (&self.begun, &mut self.snapshots, &self.internal);
         let mut edit = || {
             nodes.iter().skip(staged_nodes).for_each(|node| node.points().tracking().begin_point());
             committed = staged.take().map(Stage::commit);
             nodes.iter().for_each(|node| node.keep_changes());
             begun.iter().for_each(|(_, point)| point.install());
             snapshots.iter_mut().for_each(Snapshot::install);
+            internal.iter().for_each(Internal::install);
         };
         let grace = match points::hold(self.registry.io(), &nodes, &mut edit).await {
             Ok(grace) => grace,
@@ -213,6 +221,8 @@ impl Plan<'_> {
         begun.iter().for_each(|(_, point)| point.map_owed());
         snapshots.iter().for_each(Snapshot::settle);
         points::over(self.registry.io(), &grace).await;
+        // Writes wait for them.
+        let taken = self.take_internal().await;
         if let Some(committed) = committed {
             committed.settle();
         }
@@ -224,11 +234,21 @@ impl Plan<'_> {
         for snapshot in std::mem::take(&mut self.snapshots) {
             snapshot.conclude(self.registry, self.graph).await;
         }
+        taken?;
         for (job, point) in self.begun.iter().rev() {
             point.open();
             self.registry.start(job);
         }
         Ok(())
+    }
+
+    /// Takes the internal snapshots; all of them, whatever becomes of one.
+    async fn take_internal(&mut self) -> Result<(), TransactionError> {
+        let mut result = Ok(());
+        for snapshot in std::mem::take(&mut self.internal) {
+            result = result.and(snapshot.take(self.registry.io()).await);
+        }
+        result
     }
 
     /// Begins the change journals of images that get persistent bitmaps.
@@ -272,6 +292,9 @@ impl Plan<'_> {
         }
         while let Some(snapshot) = self.snapshots.pop() {
             snapshot.undo(self.registry.io(), self.graph).await;
+        }
+        while let Some(snapshot) = self.internal.pop() {
+            snapshot.undo(self.registry.io()).await;
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod error;
 pub mod event;
 pub mod export;
 pub mod inherited;
+pub mod internal;
 pub mod job;
 pub mod keyval;
 pub mod monitor;

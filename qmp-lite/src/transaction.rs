@@ -14,6 +14,7 @@ use crate::bitmap::{BlockDirtyBitmap, BlockDirtyBitmapAdd, BlockDirtyBitmapMerge
 use crate::command::declare_commands;
 use crate::context::Context;
 use crate::error::QmpError;
+use crate::internal::BlockdevSnapshotInternal;
 use crate::job::backup::BlockdevBackup;
 use crate::schema::{Empty, qapi_enum, qapi_struct, qapi_union};
 use crate::snapshot::{BlockdevSnapshot, BlockdevSnapshotSync};
@@ -80,6 +81,8 @@ qapi_union! {
         BlockdevSnapshot(BlockdevSnapshotWrapper),
         /// `blockdev-snapshot-sync`
         BlockdevSnapshotSync(BlockdevSnapshotSyncWrapper),
+        /// `blockdev-snapshot-internal-sync`
+        BlockdevSnapshotInternalSync(BlockdevSnapshotInternalWrapper),
         /// `x-fleece`
         XFleece(XFleeceWrapper),
     }
@@ -108,11 +111,13 @@ qapi_enum! {
         BlockdevSnapshot = "blockdev-snapshot",
         /// What the command of this name does.
         BlockdevSnapshotSync = "blockdev-snapshot-sync",
+        /// What the command of this name does.
+        BlockdevSnapshotInternalSync = "blockdev-snapshot-internal-sync",
         /// Keep a point in time for readers, and export it. Not in QEMU.
         XFleece = "x-fleece",
     }
     unsupported "Transaction action" [
-        "blockdev-snapshot-internal-sync", "drive-backup",
+        "drive-backup",
     ]
 }
 
@@ -174,6 +179,14 @@ qapi_struct! {
 
 qapi_struct! {
     /// Arguments of an action.
+    pub struct BlockdevSnapshotInternalWrapper "BlockdevSnapshotInternalWrapper" {
+        /// Those of the command.
+        "data" data: BlockdevSnapshotInternal,
+    }
+}
+
+qapi_struct! {
+    /// Arguments of an action.
     pub struct XFleeceWrapper "XFleeceWrapper" {
         /// A point in time.
         "data" data: XFleece,
@@ -193,6 +206,7 @@ impl TransactionAction {
             TransactionActionData::BlockdevBackup(backup) => Action::Backup(backup.data.into_options(context)),
             TransactionActionData::BlockdevSnapshot(snapshot) => snapshot.data.into(),
             TransactionActionData::BlockdevSnapshotSync(snapshot) => snapshot.data.into_action(context),
+            TransactionActionData::BlockdevSnapshotInternalSync(snapshot) => snapshot.data.into(),
             TransactionActionData::XFleece(fleece) => Action::Fleece(fleece.data.options(context)),
         }
     }

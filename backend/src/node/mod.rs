@@ -11,6 +11,7 @@ mod claims;
 pub mod copy_before_write;
 mod door;
 pub mod file;
+pub mod gate;
 mod length;
 pub mod link;
 mod map;

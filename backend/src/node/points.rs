@@ -5,6 +5,7 @@
 //! reach, also to those below images, where nothing hangs that it minds.
 
 use super::copy_before_write::CopyBeforeWrite;
+use super::gate::Gate;
 use super::mirroring::Mirroring;
 use super::qcow2::image::Image;
 use super::recording::Recording;
@@ -26,6 +27,8 @@ pub struct Hooks {
     pub(super) recording: Arc<Recording>,
     /// Copies that a write must not overtake.
     pub(super) copies: Vec<Arc<CopyBeforeWrite>>,
+    /// Gates that it has to pass.
+    pub(super) gates: Vec<Arc<Gate>>,
     /// Mirrors that get what changes.
     pub(super) mirrors: Vec<Arc<Mirroring>>,
     /// Nodes that are flushed whenever this one is.
@@ -37,6 +40,7 @@ pub struct Hooks {
 pub struct Points {
     tracking: Tracking,
     copies: Mutex<Vec<Arc<CopyBeforeWrite>>>,
+    gates: Mutex<Vec<Arc<Gate>>>,
     mirrors: Mutex<Vec<Arc<Mirroring>>>,
     flushed_along: Mutex<Vec<Arc<Node>>>,
     areas: Mutex<Option<Arc<Areas>>>,
@@ -67,6 +71,16 @@ impl Points {
     /// Takes it out of the way; inside [`hold`].
     pub(super) fn remove_copy(&self, copy: &Arc<CopyBeforeWrite>) {
         locked(&self.copies).retain(|other| !Arc::ptr_eq(other, copy));
+    }
+
+    /// Puts a gate in the way of whatever changes something; inside [`hold`].
+    pub fn add_gate(&self, gate: Arc<Gate>) {
+        locked(&self.gates).push(gate);
+    }
+
+    /// Takes it away; inside [`hold`].
+    pub fn remove_gate(&self, gate: &Arc<Gate>) {
+        locked(&self.gates).retain(|other| !Arc::ptr_eq(other, gate));
     }
 
     /// Has a mirror get what changes; inside [`hold`].
@@ -122,8 +136,9 @@ impl Points {
     pub(super) fn refresh(&self) {
         let (copies, areas) = (locked(&self.copies).clone(), locked(&self.areas).clone());
         let recording = Recording::new(self.tracking.recording(), areas, &self.hooks().recording);
+        let gates = locked(&self.gates).clone();
         let (mirrors, flushed_along) = (locked(&self.mirrors).clone(), locked(&self.flushed_along).clone());
-        let hooks = Hooks { recording, copies, mirrors, flushed_along };
+        let hooks = Hooks { recording, copies, gates, mirrors, flushed_along };
         *locked(&self.hooks) = Arc::new(hooks);
     }
 

@@ -2,6 +2,7 @@
 //! then only read.
 
 use super::copy_before_write::CopyBeforeWrite;
+use super::gate::Gate;
 use super::mirroring::{Active, Mirroring};
 use super::options::Discard;
 use super::points::{chain, shift};
@@ -56,6 +57,19 @@ impl Recorded {
     }
 }
 
+/// A gate, and where it stands.
+struct Gated {
+    gate: Arc<Gate>,
+    place: Place,
+}
+
+impl Gated {
+    #[inline]
+    fn stops(&self, request: &Request) -> bool {
+        self.place.minds(request.kind) && !self.gate.lets_pass(request.offset + self.place.shift, request.len)
+    }
+}
+
 /// A mirror, and this thread's way to its target.
 struct Mirrored {
     mirror: Arc<Mirroring>,
@@ -76,6 +90,7 @@ pub(super) struct View {
     node: Arc<Node>,
     recorded: Vec<Recorded>,
     copies: Vec<Copying>,
+    gates: Vec<Gated>,
     mirrors: Vec<Mirrored>,
     flushed_along: Vec<FlushedAlong>,
 }
@@ -83,7 +98,8 @@ pub(super) struct View {
 impl View {
     /// A node with nothing hanging there.
     pub(super) fn bare(node: Arc<Node>) -> Self {
-        Self { node, recorded: Vec::new(), copies: Vec::new(), mirrors: Vec::new(), flushed_along: Vec::new() }
+        let (copies, gates, mirrors) = (Vec::new(), Vec::new(), Vec::new());
+        Self { node, recorded: Vec::new(), copies, gates, mirrors, flushed_along: Vec::new() }
     }
 
     /// `node`, and what hangs there and below. Ways to other nodes are taken over from `last`.
@@ -98,6 +114,7 @@ impl View {
                 let target = known.map_or_else(|| Root::new(copy.target()), |known| known.target.clone());
                 view.copies.push(Copying { copy: copy.clone(), target, place });
             }
+            view.gates.extend(hooks.gates.iter().map(|gate| Gated { gate: gate.clone(), place }));
             for mirror in &hooks.mirrors {
                 let known = last.mirrors.iter().find(|known| Arc::ptr_eq(&known.mirror, mirror));
                 let target = known.map_or_else(|| Root::new(mirror.target()), |known| known.target.clone());
@@ -206,15 +223,16 @@ impl View {
         }
     }
 
-    /// Whether something has to be copied before this request.
+    /// Whether something has to be copied or waited for before this request.
     #[inline]
     pub(super) fn owes(&self, request: &Request) -> bool {
-        self.copies.iter().any(|copying| copying.owes(request))
+        self.copies.iter().any(|copying| copying.owes(request)) || self.gates.iter().any(|gated| gated.stops(request))
     }
 
     /// Whether something has to be copied before this request, not counting one copy.
     pub(super) fn is_owed_to_others(&self, request: &Request, copy: &Arc<CopyBeforeWrite>) -> bool {
         self.copies.iter().any(|copying| !Arc::ptr_eq(&copying.copy, copy) && copying.owes(request))
+            || self.gates.iter().any(|gated| gated.stops(request))
     }
 
     /// Whether this request stays within what the change journals have.
@@ -236,13 +254,16 @@ impl View {
         Ok(())
     }
 
-    /// Has everything copied that has to be before this request.
+    /// Has everything copied that has to be before this request, and waits at gates.
     ///
     /// # Errors
     /// What the guest is told if a copy fails, by the copy's `on-cbw-error`.
     pub(super) async fn copy_before(&self, io: &Handle, request: &Request, root: &Root) -> Result<(), IoError> {
         for Copying { copy, target, place } in self.copies.iter().filter(|copying| copying.place.minds(request.kind)) {
             copy.before(io, target, request.offset + place.shift, request.len, root).await?;
+        }
+        for Gated { gate, place } in self.gates.iter().filter(|gated| gated.place.minds(request.kind)) {
+            gate.passage(request.offset + place.shift, request.len).await;
         }
         Ok(())
     }

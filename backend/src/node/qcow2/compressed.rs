@@ -1,9 +1,13 @@
-//! Compressed clusters: read, inflated and kept for a moment, because readers come back for the next bytes of one.
+//! Compressed clusters: read, inflated and kept for a moment, because readers come back for the next bytes of one; and
+//! written, packed.
 //!
 //! The image says how much to read and a broken one says anything: nothing here takes more memory than a few clusters,
 //! and what does not inflate to a whole cluster is an error.
 
+mod deflate;
 mod inflate;
+pub mod pack;
+mod write;
 
 use crate::error::IoError;
 use crate::io::{Buf, Memory, byte_count};
@@ -39,6 +43,21 @@ impl Inflater {
     /// For clusters compressed like this.
     pub fn new(method: Method) -> Self {
         Self { method, turns: RangeLock::default(), kept: Default::default() }
+    }
+
+    /// How they are compressed.
+    pub(super) fn method(&self) -> Method {
+        self.method
+    }
+
+    /// Something else is written to `host`, which nobody is reading.
+    pub(super) fn forget(&self, host: u64) {
+        for kept in &self.kept {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.as_ref().is_some_and(|(at, _)| *at == host) {
+                *kept = None;
+            }
+        }
     }
 
     /// The `cluster` bytes whose compressed form is at `host` of `file` and takes at most `len` bytes.

@@ -56,6 +56,11 @@ impl Soundness {
         self.broken.load(Ordering::Relaxed)
     }
 
+    /// Nothing is written any more, for a reason that is nobody's fault.
+    pub(super) fn end_writing(&self) {
+        self.broken.store(true, Ordering::SeqCst);
+    }
+
     fn report(&self, corruption: &Corruption) {
         if let Some((name, listener)) = self.listener.get()
             && let Some(listener) = listener.get()

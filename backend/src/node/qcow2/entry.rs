@@ -23,6 +23,8 @@ pub struct Geometry {
     pub refcount_order: u32,
     /// Guest clusters are in an external data file.
     pub external_data: bool,
+    /// Entries of L2 tables have a second word, which tells of the parts of their clusters.
+    pub extended: bool,
 }
 
 impl Geometry {
@@ -33,7 +35,22 @@ impl Geometry {
 
     /// Log2 of entries per L2 table.
     pub fn l2_bits(self) -> u32 {
-        self.cluster_bits - 3
+        self.cluster_bits - 3 - u32::from(self.extended)
+    }
+
+    /// Words of an entry of an L2 table; the first one leads somewhere.
+    pub fn entry_words(self) -> usize {
+        1 + usize::from(self.extended)
+    }
+
+    /// Words per L2 table.
+    pub fn l2_words(self) -> usize {
+        1 << (self.cluster_bits - 3)
+    }
+
+    /// The first words of the entries of an L2 table.
+    pub fn entries(self, words: &[u64]) -> impl Iterator<Item = u64> {
+        words.iter().step_by(self.entry_words()).copied()
     }
 
     /// Entries per L2 table.
@@ -116,6 +133,14 @@ impl Geometry {
         Entry::Compressed { host, len }
     }
 
+    /// The entry for a compressed cluster; `None` where an entry cannot say that.
+    pub fn compressed_entry(self, host: u64, len: u64) -> Option<u64> {
+        let offset_bits = 62 - (self.cluster_bits - 8);
+        let sectors = (host.checked_add(len)?.checked_sub(1)? >> 9) - (host >> 9);
+        let fits = host >> offset_bits.min(56) == 0 && sectors < 1 << (self.cluster_bits - 8);
+        fits.then_some(COMPRESSED | sectors << offset_bits | host)
+    }
+
     /// The entry for a cluster with data of its own: reference count 1.
     pub fn data_entry(self, host: u64) -> u64 {
         COPIED | host
@@ -183,7 +208,7 @@ mod tests {
     use super::*;
 
     fn geometry(cluster_bits: u32) -> Geometry {
-        Geometry { version: 3, cluster_bits, refcount_order: 4, external_data: false }
+        Geometry { version: 3, cluster_bits, refcount_order: 4, external_data: false, extended: false }
     }
 
     #[test]

@@ -130,6 +130,7 @@ impl Header {
             cluster_bits: self.cluster_bits,
             refcount_order: self.refcount_order,
             external_data: self.incompatible & bits::INCOMPATIBLE_DATA_FILE != 0,
+            extended: self.incompatible & bits::INCOMPATIBLE_EXTENDED_L2 != 0,
         }
     }
 

@@ -3,6 +3,7 @@
 use super::bitmaps::Bitmaps;
 use super::changes::Changes;
 use super::compressed::Inflater;
+use super::compressed::pack::Packer;
 use super::corruption::{Listener, Soundness};
 use super::entry::Geometry;
 use super::freed::Quarantine;
@@ -12,8 +13,8 @@ use super::map::{Extent, Found, View};
 use super::own_header::OwnHeader;
 use super::refcount::Refcounts;
 use super::reserve::Reserve;
+use super::snapshot::SnapshotTable;
 use super::settling::Settling;
-use super::snapshot::{Snapshot, SnapshotTable};
 use super::store::Store;
 use super::writeback::WriteBack;
 use crate::bitmaps::Persistent;
@@ -23,7 +24,7 @@ use crate::node::points::Points;
 use crate::node::{Hold, Kind, Map, Node, Outcome, Request};
 use crate::range_lock::RangeLock;
 use crate::reactor::Handle;
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -42,6 +43,7 @@ pub struct Image {
     pub(super) l1_offset: AtomicU64,
     pub(super) tables: Tables,
     pub(super) inflater: Inflater,
+    pub(super) packer: Packer,
     pub(super) refcounts: Refcounts,
     pub(super) reserve: Reserve,
     /// Guest clusters whose entries somebody is changing, in bytes.
@@ -58,7 +60,9 @@ pub struct Image {
     pub(super) soundness: Soundness,
     pub(super) size: AtomicU64,
     pub(super) header: OwnHeader,
-    pub(super) snapshot_table: SnapshotTable,
+    pub(super) snapshot_table: ArcSwap<SnapshotTable>,
+    /// Something has failed that leaves counts or flags wrong until the image is opened again.
+    pub(super) unsettled: AtomicBool,
     pub(super) bitmaps: Bitmaps,
     pub(super) changes: Changes,
     /// Its files, kept from others.
@@ -102,8 +106,8 @@ impl Image {
     }
 
     /// Its internal snapshots.
-    pub fn snapshots(&self) -> &[Snapshot] {
-        &self.snapshot_table.snapshots
+    pub fn snapshots(&self) -> Arc<SnapshotTable> {
+        self.snapshot_table.load_full()
     }
 
     /// Keeps others from its files as long as the image is there.

@@ -44,8 +44,9 @@ impl Image {
     /// Where the L1 tables of snapshots are, no byte twice.
     fn inactive_l1(&self) -> Vec<Range<u64>> {
         let length = self.file().length();
-        let mut ranges: Vec<Range<u64>> =
-            self.snapshots().iter().filter_map(|snapshot| snapshot.l1_range(self.geometry, length)).collect();
+        let table = self.snapshots();
+        let ranges = table.snapshots.iter().filter_map(|snapshot| snapshot.l1_range(self.geometry, length));
+        let mut ranges: Vec<Range<u64>> = ranges.collect();
         ranges.sort_by_key(|range| range.start);
         ranges.dedup_by(|next, last| {
             let touches = next.start <= last.end;

@@ -16,7 +16,7 @@ use super::entry::{Entry, Geometry, InvalidEntry};
 use super::shortcut::Shortcut;
 use super::store::Store;
 use crate::error::IoError;
-use crate::range_lock::RangeLock;
+use crate::range_lock::{Guard, RangeLock};
 use crate::reactor::Handle;
 use metadata::{Metadata, Structure};
 use std::sync::Arc;
@@ -216,6 +216,11 @@ impl Tables {
             }
         }
         Ok(Some(words))
+    }
+
+    /// Nobody brings this table into memory as long as the guard lives.
+    pub async fn keep_out(&self, index: usize) -> Guard<'_> {
+        self.loads.lock(index as u64..index as u64 + 1).await
     }
 
     /// Gives an L1 entry another table, which is in memory and to be written then. `None`, and nothing changed, if there

@@ -5,6 +5,7 @@
 
 use super::bitmaps::{self, LoadError};
 use super::changes::{self, Changes, ChangesOptions};
+use super::compressed::pack::Packer;
 use super::compressed::{Inflater, Method};
 use super::corruption::Soundness;
 use super::freed::Quarantine;
@@ -27,7 +28,7 @@ use crate::node::link::{Link, MaybeLink};
 use crate::node::points::Points;
 use crate::range_lock::RangeLock;
 use crate::reactor::Handle;
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
@@ -194,6 +195,7 @@ impl Image {
                 Compression::Zlib => Method::Zlib,
                 Compression::Zstd => Method::Zstd,
             }),
+            packer: Packer::default(),
             refcounts,
             reserve: Reserve::default(),
             clusters: RangeLock::default(),
@@ -206,7 +208,8 @@ impl Image {
             soundness: Soundness::default(),
             size: AtomicU64::new(header.size),
             header: OwnHeader::new(header.clone()),
-            snapshot_table,
+            snapshot_table: ArcSwap::from_pointee(snapshot_table),
+            unsettled: AtomicBool::new(false),
             bitmaps,
             changes,
             holds: Mutex::default(),
@@ -266,6 +269,7 @@ impl Image {
         if self.is_read_only() || self.is_broken() {
             return Ok(());
         }
+        self.stop_packing(io).await?;
         for run in self.reserve.drain() {
             self.refcounts.release(io, run.host, run.clusters).await?;
         }

@@ -8,6 +8,7 @@
 mod blocks;
 pub mod check;
 mod claim;
+mod raise;
 mod repair;
 mod reserved;
 mod search;

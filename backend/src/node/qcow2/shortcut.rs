@@ -61,7 +61,7 @@ mod tests {
     const GEOMETRIES: [(u32, bool); 4] = [(9, false), (16, false), (16, true), (21, false)];
 
     fn geometry((cluster_bits, external_data): (u32, bool)) -> Geometry {
-        Geometry { version: 3, cluster_bits, refcount_order: 4, external_data }
+        Geometry { version: 3, cluster_bits, refcount_order: 4, external_data, extended: false }
     }
 
     #[test]

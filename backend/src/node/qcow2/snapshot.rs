@@ -1,8 +1,20 @@
 //! The table of an image's internal snapshots.
 //!
-//! It is read, kept, and never changed. An image is untrusted: no more memory is taken than the file has bytes for, and
-//! what an entry says of an L1 table is for [`Snapshot::l1_range`] to check. Sources: the qcow2 specification,
-//! "Snapshots"; limits and words are QEMU's.
+//! It is read and kept; what changes is written elsewhere, as a whole. An image is untrusted: no more memory is taken
+//! than the file has bytes for, and what an entry says of an L1 table is for [`Snapshot::l1_range`] to check. Sources:
+//! the qcow2 specification, "Snapshots"; limits and words are QEMU's.
+
+pub mod apply;
+mod encode;
+mod flags;
+mod place;
+pub mod remove;
+mod share;
+mod table;
+pub mod take;
+mod tree;
+
+pub use encode::Description;
 
 use super::entry::Geometry;
 use super::header::{Fields, Header, MAX_L1_BYTES};
@@ -50,6 +62,8 @@ pub struct Snapshot {
     pub icount: Option<u64>,
     /// Bytes of extra data.
     pub extra_bytes: u32,
+    /// The entry as it stands in the table, not padded: whatever else it says is kept.
+    entry: Vec<u8>,
 }
 
 /// All snapshots of an image.
@@ -186,6 +200,7 @@ impl Window<'_> {
         let (id_len, name_len) = (u64::from(fields.u16(12)), u64::from(fields.u16(14)));
         let names = self.get(names_at, id_len + name_len).await?;
         let (id, name) = names.split_at(byte_count(id_len).min(names.len()));
+        let entry = [&fixed, &extra, names].concat();
         let snapshot = Snapshot {
             l1_offset: fields.u64(0),
             l1_entries: fields.u32(8),
@@ -198,6 +213,7 @@ impl Window<'_> {
             vm_state_bytes: known(0).unwrap_or(fields.u32(32).into()),
             icount: known(16).filter(|count| *count != u64::MAX),
             extra_bytes,
+            entry,
         };
         Ok((snapshot, names_at + id_len + name_len))
     }

@@ -79,6 +79,14 @@ impl Image {
                 self.write_data(io, request, part, host, [None, None]).await?;
                 Ok(part.len)
             }
+            _ if self.compresses(part.offset, part.len) => {
+                let part = Part { len: part.len.min(self.geometry.cluster()), ..part };
+                request.memory.narrow(part.at, part.len);
+                match self.write_compressed(io, part.offset, (&request.memory, part.len), points).await? {
+                    true => Ok(part.len),
+                    false => self.write_allocating(io, request, part, points).await,
+                }
+            }
             _ => self.write_allocating(io, request, part, points).await,
         }
     }

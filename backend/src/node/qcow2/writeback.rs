@@ -188,6 +188,14 @@ impl Image {
         self.writeback.l1_unsure().extend(0..sectors);
     }
 
+    /// The file lacks an L1 entry that says something else of the same table.
+    pub(super) fn doubt_l1_entry(&self, index: usize, word: u64) {
+        if let Some(entry) = self.writeback.l1_in_file().get_mut(index) {
+            *entry = word;
+            self.writeback.l1_unsure().insert(index / ENTRIES_PER_SECTOR);
+        }
+    }
+
     /// Writes an L1 entry that says something else of the same table.
     pub(super) async fn correct_l1(&self, io: &Handle, index: usize) -> Result<(), IoError> {
         if let Some(word) = self.writeback.l1_in_file().get_mut(index) {

@@ -53,6 +53,11 @@ impl<'a> Pin<'a> {
         self.cache.states[self.slot].fetch_or(DIRTY, Ordering::Release);
     }
 
+    /// Whether words have changed since they were copied last.
+    pub fn is_dirty(&self) -> bool {
+        self.cache.states[self.slot].load(Ordering::Acquire) & DIRTY != 0
+    }
+
     /// All words.
     pub fn copy(&self) -> Vec<u64> {
         self.cache.slot(self.slot).iter().map(|word| word.load(Ordering::Acquire)).collect()

@@ -111,7 +111,7 @@ fn only_the_journal_of_this_user_and_this_number_is_believed() {
 #[test]
 fn runs_in_a_row_become_one_change() {
     use crate::node::qcow2::entry::Geometry;
-    let geometry = Geometry { version: 3, cluster_bits: 16, refcount_order: 4, external_data: false };
+    let geometry = Geometry { version: 3, cluster_bits: 16, refcount_order: 4, external_data: false, extended: false };
     let one = Change { first: 7, count: 1, word: 1 << 63 | 0x5_0000, step: 0 };
     let two = one.with(8, 1 << 63 | 0x6_0000, geometry).unwrap();
     assert_eq!((two.count, two.word_of(8)), (2, 1 << 63 | 0x6_0000));

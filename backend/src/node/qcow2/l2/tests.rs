@@ -40,7 +40,7 @@ fn own(cluster: usize) -> u64 {
 }
 
 fn geometry() -> Geometry {
-    Geometry { version: 3, cluster_bits: 9, refcount_order: 4, external_data: false }
+    Geometry { version: 3, cluster_bits: 9, refcount_order: 4, external_data: false, extended: false }
 }
 
 impl Disk {

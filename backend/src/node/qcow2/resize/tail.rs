@@ -39,6 +39,7 @@ impl Image {
             io.sleep_until(io.read_clock().saturating_add(LOOK_NS)).await;
         }
         self.give_back(io).await;
+        self.stop_packing(io).await?;
         for run in self.reserve.drain() {
             self.refcounts.release(io, run.host, run.clusters).await?;
         }

@@ -6,7 +6,7 @@ use crate::io::sim::{Faults, PortId, World};
 use crate::io::{FileId, Wait};
 use crate::node::options::{Discard, DriverOptions, FileOptions, Locking};
 use crate::node::qcow2::image::Image;
-use crate::node::qcow2::open::{Files, OpenError, Options, read_header};
+use crate::node::qcow2::open::{Files, OpenError, Options, header_at, read_header};
 use crate::node::{Driver, Node, NodeOptions, Outcome, Request, Root};
 use crate::reactor::{Handle, Reactor};
 use std::cell::RefCell;
@@ -86,6 +86,26 @@ impl Machine {
     /// The file of this number.
     pub fn file(&self, number: usize) -> Arc<Node> {
         self.graph.find(&format!("file{number}")).unwrap()
+    }
+
+    /// The disk as it was at a snapshot of the first file, as whoever reads it finds it.
+    pub fn content_at(&mut self, snapshot: &str) -> Vec<u8> {
+        let (file, snapshot) = (self.file(0), snapshot.to_owned());
+        self.run(move |io| async move {
+            let header = read_header(&io, &file).await.unwrap();
+            let header = header_at(&io, &file, &header, &snapshot).await.unwrap();
+            let options = Options {
+                read_only: true,
+                l2_cache_bytes: 0,
+                refcount_cache_bytes: 0,
+                pass_discard: false,
+                journal: None,
+                changes: None,
+            };
+            let files = Files { file, data: None, backing: None };
+            let image = Image::open(&io, &header, files, &options).await.unwrap();
+            image.view().read_bytes(&io, 0, header.size).await.unwrap().as_slice().to_vec()
+        })
     }
 
     /// Closes the image in order.

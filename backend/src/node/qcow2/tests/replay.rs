@@ -8,6 +8,7 @@ mod guest;
 mod image;
 mod past;
 mod phases;
+mod snapshots;
 mod stream;
 mod verdict;
 

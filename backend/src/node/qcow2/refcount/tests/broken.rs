@@ -29,7 +29,7 @@ fn a_table_that_cannot_be_is_refused() {
     let length = content.len() as u64;
     let mut machine = Machine::new(1, content);
     let store = machine.store();
-    let geometry = Geometry { version: 3, cluster_bits: 16, refcount_order: 4, external_data: false };
+    let geometry = Geometry { version: 3, cluster_bits: 16, refcount_order: 4, external_data: false, extended: false };
     let mut open = |offset, clusters| {
         let store = store.clone();
         let open = async move |io| Refcounts::open(&io, store, geometry, offset, clusters).await.err();

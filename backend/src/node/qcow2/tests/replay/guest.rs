@@ -2,6 +2,7 @@
 
 use super::image::{Kind as ImageKind, Made};
 use super::past::Past;
+use super::snapshots::Points;
 use crate::io::sim::Faults;
 use crate::io::{Buf, Memory};
 use crate::node::qcow2::open::Options;
@@ -25,11 +26,12 @@ pub struct Guest {
     pub random: fastrand::Rng,
     pub machine: Machine,
     pub past: Past,
+    pub points: Points,
     flights: Vec<Flight>,
     written: u64,
     kind: ImageKind,
     /// Requests may fail.
-    faulty: bool,
+    pub faulty: bool,
     pass_discard: bool,
 }
 
@@ -40,7 +42,8 @@ impl Guest {
         let machine = Machine::new(seed, &made.files, 1);
         let past = Past::new(&made.content);
         let pass_discard = kind == ImageKind::Discards || random.bool();
-        let mut guest = Self { random, machine, past, flights: Vec::new(), written, kind, faulty: false, pass_discard };
+        let (points, flights) = (Points::default(), Vec::new());
+        let mut guest = Self { random, machine, past, points, flights, written, kind, faulty: false, pass_discard };
         guest.open(made.backing, made.data);
         guest
     }
@@ -64,8 +67,11 @@ impl Guest {
         let rate = |random: &mut fastrand::Rng, most: u16| random.u16(1..=most);
         let random = &mut self.random;
         // Of other kinds, some have errors too.
-        let errors = self.kind == ImageKind::WriteErrors || random.u8(0..4) == 0;
-        let reliable = matches!(self.kind, ImageKind::Slow | ImageKind::Resized | ImageKind::TableErrors);
+        let errors = matches!(self.kind, ImageKind::WriteErrors | ImageKind::SnapshotErrors) || random.u8(0..4) == 0;
+        let reliable = matches!(
+            self.kind,
+            ImageKind::Slow | ImageKind::Resized | ImageKind::TableErrors | ImageKind::Snapshots
+        );
         let quiet = Faults { short: rate(random, 100), no_zero: random.bool(), ..Faults::default() };
         let faults = match self.kind {
             ImageKind::FlushErrors => Faults { flush_error: random.u16(150..400), ..quiet },
@@ -85,7 +91,7 @@ impl Guest {
         (faults, Faults { write_error: of_table, ..faults })
     }
 
-    fn event(&self) -> usize {
+    pub fn event(&self) -> usize {
         self.machine.world.recorded()
     }
 
@@ -103,7 +109,7 @@ impl Guest {
         }
     }
 
-    fn request(&mut self) {
+    pub fn request(&mut self) {
         let all = self.past.len();
         let start = self.random.usize(0..all);
         // Where the L1 table cannot be written the guest takes new clusters all along.
@@ -146,7 +152,7 @@ impl Guest {
     }
 
     /// Looks at what has ended.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         for index in (0..self.flights.len()).rev() {
             let Some((memory, result)) = self.flights[index].slot.take() else { continue };
             let Flight { kind, fua, sectors, covered, .. } = self.flights.swap_remove(index);
@@ -198,6 +204,11 @@ impl Guest {
         }
         slot.take().unwrap().unwrap();
         self.past.end_growth(self.event());
+    }
+
+    /// How many requests are under way.
+    pub fn under_way(&self) -> usize {
+        self.flights.len()
     }
 
     /// Waits for all that is under way.

@@ -36,10 +36,14 @@ pub enum Kind {
     FlushErrors,
     /// Most writes of the L1 table fail, and may have been done.
     TableErrors,
+    /// Snapshots of it are taken and deleted meanwhile.
+    Snapshots,
+    /// The same with writes that fail at times.
+    SnapshotErrors,
 }
 
 /// All of them.
-pub const KINDS: [Kind; 14] = [
+pub const KINDS: [Kind; 16] = [
     Kind::Plain,
     Kind::Growing,
     Kind::Snapshot,
@@ -54,6 +58,8 @@ pub const KINDS: [Kind; 14] = [
     Kind::WriteErrors,
     Kind::FlushErrors,
     Kind::TableErrors,
+    Kind::Snapshots,
+    Kind::SnapshotErrors,
 ];
 
 /// An image and what its guest finds.
@@ -93,7 +99,12 @@ fn shape(kind: Kind, random: &mut fastrand::Rng) -> Shape {
         _ => random.usize(2..800),
     };
     let refcount_bits = if kind == Kind::Growing { 64 } else { 1 << random.u32(0..7) };
-    let refcount_bits = if kind == Kind::Snapshot { refcount_bits.max(2) } else { refcount_bits };
+    let refcount_bits = match kind {
+        Kind::Snapshot => refcount_bits.max(2),
+        // Two snapshots and the disk.
+        Kind::Snapshots | Kind::SnapshotErrors => refcount_bits.max(4),
+        _ => refcount_bits,
+    };
     let mut options = format!("cluster_size={}", 1 << cluster_bits);
     match kind {
         Kind::Old => options += ",compat=0.10",

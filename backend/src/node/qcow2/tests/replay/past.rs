@@ -86,6 +86,12 @@ impl Past {
         self.sectors[sectors].iter().map(|sector| sector.sure).collect()
     }
 
+    /// What each sector may hold now.
+    pub fn now(&self) -> Vec<Vec<u64>> {
+        let values = |sector: &Sector| sector.sent[sector.sure..].iter().map(|(_, value)| *value).collect();
+        self.sectors.iter().map(values).collect()
+    }
+
     /// A flush that covers this has ended well.
     pub fn flushed(&mut self, first: usize, covered: &[usize], event: usize) {
         for (sector, covered) in self.sectors[first..].iter_mut().zip(covered) {

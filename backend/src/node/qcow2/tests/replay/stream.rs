@@ -4,6 +4,7 @@ use super::guest::Guest;
 use super::image::{KINDS, Kind, Made, make};
 use super::past::Past;
 use super::phases::{OUTSIDE, Phases, listen};
+use super::snapshots::Points;
 use crate::io::FileId;
 use crate::io::sim::recorded::Event;
 
@@ -15,6 +16,8 @@ pub struct Stream {
     pub events: Vec<Event>,
     pub phases: Phases,
     pub past: Past,
+    /// What its snapshots may show, and when they are there.
+    pub points: Points,
     pub midway: Midway,
 }
 
@@ -65,12 +68,15 @@ impl Stream {
             if kind == Kind::Resized {
                 guest.grow();
             }
+            if matches!(kind, Kind::Snapshots | Kind::SnapshotErrors) {
+                guest.change_snapshots();
+            }
             guest.load(count / 2);
             guest.verify();
             guest.close();
         });
         let events = world.end_record();
-        Self { seed, kind, made, events, phases, past: guest.past, midway }
+        Self { seed, kind, made, events, phases, past: guest.past, points: guest.points, midway }
     }
 
     /// Whether flushes of the first so many events have failed.
