@@ -3,6 +3,7 @@
 //! Everything compared takes turns within one run; what is reported is the median over the rounds of the ratios of
 //! neighbouring measurements, with its 95 % interval, beside the target it has.
 
+mod chain_jobs;
 mod cli;
 mod fleecing;
 mod full_backup;
@@ -23,7 +24,7 @@ use crate::cli::Options;
 /// A case: its name and what runs it.
 type Case = (&'static str, fn(&str, &Options, &Machine, &mut Report) -> Result<()>);
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 13] = [
     ("recording/null-co", recording::run),
     ("recording/null-co-1t", recording::run),
     ("recording/cached", recording::run),
@@ -32,6 +33,9 @@ const CASES: [Case; 10] = [
     ("transaction/bitmaps", transaction::run),
     ("transaction/backups", transaction::run),
     ("transaction/snapshots", transaction::run),
+    ("jobs/stream", chain_jobs::run),
+    ("jobs/commit", chain_jobs::run),
+    ("jobs/mirror", chain_jobs::run),
     ("full-backup/tmpfs", full_backup::run),
     ("full-backup/disk", full_backup::run),
 ];
