@@ -139,12 +139,24 @@ impl Root {
     fn look(&self) {
         // Before it looks: what changes after that moves the epoch on once more.
         let epoch = self.seat.epoch();
-        let node = self.way.node();
-        // What is below may be other nodes than the last time. Before it looks what hangs there.
-        reached(&node).iter().for_each(|node| node.points.take_seat(&self.seat));
+        let node = self.sit_down();
         let view = View::new(&node, &self.view.borrow());
         *self.view.borrow_mut() = Rc::new(view);
         self.epoch.set(epoch);
+    }
+
+    /// Takes a seat at every node that it reaches; the first one of them. A seat that is taken is held by whoever leads the
+    /// way elsewhere after that, so that another look tells whether somebody did before.
+    fn sit_down(&self) -> Arc<Node> {
+        loop {
+            let way = reached(&self.way.node());
+            way.iter().for_each(|node| node.points.take_seat(&self.seat));
+            let now = reached(&self.way.node());
+            let same = way.len() == now.len() && way.iter().zip(&now).all(|(one, other)| Arc::ptr_eq(one, other));
+            if let (true, Some(node)) = (same, now.first()) {
+                return node.clone();
+            }
+        }
     }
 
     /// Enters the stamp section; waits while the node is held.
