@@ -69,6 +69,9 @@ qapi_struct! {
         "description" description: Option<String>,
         /// Whether clients may trim; they cannot write in any case. On if absent.
         "writable" writable: Option<bool>,
+        /// Whether the export ends, and the job with it, when its last client has left: not for tools that connect several
+        /// times, one after the other. Off if absent.
+        "until-unused" until_unused: Option<bool>,
     }
 }
 
@@ -113,6 +116,7 @@ fn is_at_work(status: Status) -> bool {
 pub(super) struct Pending {
     job: String,
     options: NbdOptions,
+    until_unused: bool,
 }
 
 impl XFleece {
@@ -164,7 +168,8 @@ impl XFleece {
         if others.iter().any(|other| other.options.name == options.name) {
             return Err(ExportError::NameTaken(options.name).into());
         }
-        Ok(Some(Pending { job: self.job().to_owned(), options }))
+        let until_unused = export.until_unused == Some(true);
+        Ok(Some(Pending { job: self.job().to_owned(), options, until_unused }))
     }
 }
 
@@ -180,12 +185,27 @@ pub(super) fn export(context: &Context, pending: Vec<Pending>) -> Result<(), Qmp
     })
 }
 
-fn add(context: &Context, Pending { job, options }: Pending) -> Result<(), QmpError> {
+fn add(context: &Context, Pending { job, options, until_unused }: Pending) -> Result<(), QmpError> {
     let id = options.id.clone();
     // Before it is there, so that it cannot end unseen.
     context.fleeces.lock().insert(id.clone(), job);
     context.exports.add_nbd(options).inspect_err(|_| drop(context.fleeces.lock().remove(&id)))?;
+    if until_unused {
+        end_when_unused(context, id)?;
+    }
     Ok(())
+}
+
+/// Has an export end when it has had clients and they have left.
+fn end_when_unused(context: &Context, id: String) -> Result<(), QmpError> {
+    let exports = context.exports.clone();
+    let wait = move || {
+        exports.wait_used(&id);
+        // Somebody may have ended it meanwhile.
+        let _ = exports.remove(&id, RemoveMode::Hard);
+    };
+    let thread = std::thread::Builder::new().name("x-fleece-unused".into()).spawn(wait);
+    thread.map(drop).map_err(|error| QmpError::generic(format!("Nobody can wait for the clients: {error}")))
 }
 
 /// Has the exports of a node end, whoever made them.

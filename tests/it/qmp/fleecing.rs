@@ -195,6 +195,17 @@ fn what_was_fetched_is_marked_no_more_and_what_was_not_is_marked_again() {
 }
 
 #[test]
+fn a_point_in_time_ends_with_its_last_client_if_that_is_asked_for() {
+    let mut site = Site::new();
+    let fleece = fleece("").replace("'id': 'f'", "'id': 'f', 'until-unused': true");
+    site.do_("transaction", &format!("'actions': [{fleece}]"));
+    site.write("d", 8 * BLOCK, BLOCK, NEW);
+    site.holds("f", 2 * BLOCK, 2 * BLOCK, CHANGED);
+    site.is_over();
+    assert_eq!(site.marked(), 3 * BLOCK, "a client that has left has not said that it has anything");
+}
+
+#[test]
 fn with_sync_bitmap_only_what_is_marked_is_kept() {
     let mut site = Site::new();
     site.fleece(", 'sync': 'bitmap'");
