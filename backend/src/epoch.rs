@@ -128,7 +128,7 @@ impl Hold {
         for seat in &self.0 {
             seat.epoch.fetch_add(1, Ordering::Release);
         }
-        Grace(self.let_go())
+        Grace::of(self.let_go())
     }
 
     fn let_go(&mut self) -> Vec<Arc<Seat>> {
@@ -147,19 +147,24 @@ impl Drop for Hold {
     }
 }
 
-/// The time in which requests from before a hold may still be under way.
+/// The time in which requests from before a hold may still be under way: seats, and the epoch that each had after it.
 #[derive(Default)]
-pub struct Grace(Vec<Arc<Seat>>);
+pub struct Grace(Vec<(Arc<Seat>, u64)>);
 
 impl Grace {
     /// Of seats whose last hold may not be settled yet.
     pub fn of(seats: Vec<Arc<Seat>>) -> Self {
-        Self(seats)
+        let with_epoch = |seat: Arc<Seat>| {
+            let epoch = seat.epoch();
+            (seat, epoch)
+        };
+        Self(seats.into_iter().map(with_epoch).collect())
     }
 
     /// Whether they have all ended; what they marked is then visible.
     pub fn is_over(&self) -> bool {
-        self.0.iter().all(|seat| seat.is_settled())
+        // Where another hold has come since, it was over by then: whoever waits for it may be under way to that one.
+        self.0.iter().all(|(seat, epoch)| seat.epoch() != *epoch || seat.is_settled())
     }
 }
 

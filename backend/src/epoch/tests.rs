@@ -109,6 +109,20 @@ mod steps {
     }
 
     #[test]
+    fn a_grace_that_was_over_when_the_next_hold_came_is_over_for_whoever_looks_late() {
+        let seat = Seat::new(None);
+        seat.set_changes(0, 1);
+        let first = begin(&seat).unwrap().release();
+        // It begins after the hold, and looks only now and then whether those from before have ended.
+        seat.set_changes(1, 1);
+        assert!(!first.is_over());
+        seat.set_changes(0, 0);
+        let second = begin(&seat).unwrap().release();
+        assert!(first.is_over(), "or who waits for the first would wait for itself");
+        assert!(!second.is_over());
+    }
+
+    #[test]
     fn threads_that_stamp_are_never_inside_a_hold() {
         let seat = Seat::new(None);
         let (stop, shared, entered) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));

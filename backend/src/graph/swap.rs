@@ -78,7 +78,9 @@ impl Parent {
     fn prepare(parent: &Arc<Node>, from: &Arc<Node>, to: &Arc<Node>) -> Result<Vec<Self>, GraphError> {
         let is = |node: Option<Arc<Node>>| node.is_some_and(|node| Arc::ptr_eq(&node, from));
         let mut ways = Vec::new();
-        if is(parent.child()) {
+        // What is listed for a job shows what the job copies, and leads nobody there.
+        let is_listed = matches!(parent.driver(), Driver::CopyBeforeWrite(filter) if !filter.is_own());
+        if is(parent.child()) && !is_listed {
             if !parent.has_movable_child() {
                 return Err(GraphError::InUse(from.name().to_owned()));
             }
