@@ -1,10 +1,11 @@
 //! Seeded runs of the real queues, nodes and jobs on a simulated kernel, judged by what the guest was told: one machine
-//! crashes and loses power, the other ([`points`]) makes points in time.
+//! crashes and loses power, one ([`points`]) makes points in time, one ([`chains`]) has images put on top of each other.
 //!
 //! `SEEDS=n` runs that many seeds instead of 20 seconds' worth, `START=s` begins with seed s. A failing seed is printed
 //! with the command that replays it.
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is a failed test")]
 
+mod chains;
 mod guest;
 mod machine;
 mod oracle;
@@ -12,6 +13,7 @@ mod points;
 mod process;
 mod request;
 mod scenario;
+mod served;
 mod trouble;
 
 use machine::{Machine, Report};

@@ -50,7 +50,13 @@ pub enum End {
 impl Oracle {
     /// A disk of zeroes.
     pub fn new(sectors: usize) -> Self {
-        Self { sectors: vec![vec![Version::initial(0)]; sectors], now: 1, reads: Vec::new() }
+        Self::of(&vec![0; sectors])
+    }
+
+    /// A disk that holds these tags, sector by sector.
+    pub fn of(tags: &[Tag]) -> Self {
+        let sectors = tags.iter().map(|tag| vec![Version::initial(*tag)]).collect();
+        Self { sectors, now: 1, reads: Vec::new() }
     }
 
     /// The next moment.
@@ -122,9 +128,14 @@ impl Oracle {
         all.for_each(|version| version.flushable &= version.end.is_none());
     }
 
+    /// Judges what a power cut leaves.
+    pub fn check_stable(&self, content: &[u8]) -> Result<(), String> {
+        self.check(0, content, |replacing| replacing.stable)
+    }
+
     /// Judges what a power cut has left and takes it as what the disk holds from now on.
     pub fn check_power_cut(&mut self, content: &[u8]) -> Result<(), String> {
-        self.check(0, content, |replacing| replacing.stable)?;
+        self.check_stable(content)?;
         self.reads.clear();
         for (versions, data) in self.sectors.iter_mut().zip(content.chunks(SECTOR)) {
             *versions = vec![Version::initial(number(data, 0))];

@@ -1,13 +1,13 @@
 //! Seeded runs with points in time: two disks, four queues each, transactions, backups, filters; judged by what guests
 //! and operator were told.
 
-mod history;
-mod holds;
-mod ledger;
+pub mod history;
+pub mod holds;
+pub mod ledger;
 mod machine;
 mod operator;
-mod setting;
-mod site;
+pub mod setting;
+pub mod site;
 
 use crate::number;
 use machine::{Machine, Report};

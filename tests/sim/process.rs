@@ -56,6 +56,7 @@ pub struct Process {
     pub queues: Vec<Served>,
     /// The image file's number.
     pub file: FileId,
+    export: Arc<ExportShared>,
     fault: Arc<MemoryFault>,
     area: Option<Arc<InflightArea>>,
 }
@@ -102,7 +103,12 @@ impl Process {
         let (queues, size) = (scenario.queues, scenario.queue_size);
         let len = InflightArea::len_for(queues, size);
         let area = area.map(|file| InflightArea::map(file, 0, len, queues, size, &fault).unwrap());
-        Self { queues: (0..queues).map(serve).collect(), file: file_of(node), fault, area }
+        Self { queues: (0..queues).map(serve).collect(), file: file_of(node), export, fault, area }
+    }
+
+    /// The node that the export's guests come to now.
+    pub fn node(&self) -> Arc<Node> {
+        self.export.door.node()
     }
 
     /// The guest's memory, mapped anew.

@@ -179,6 +179,14 @@ impl World {
         self.0.borrow().disks.get(&file).map(|disk| disk.durable().to_vec()).unwrap_or_default()
     }
 
+    /// The content that a power cut now might leave of a disk, by `random`; nothing happens to the disk.
+    pub fn content_after_cut(&self, file: FileId, random: &mut fastrand::Rng) -> Vec<u8> {
+        let Some(mut disk) = self.0.borrow().disks.get(&file).cloned() else { return Vec::new() };
+        let survival = random.u32(0..=4);
+        disk.crash(random, survival);
+        disk.live().to_vec()
+    }
+
     /// Records from now on what happens to disks. They count as stable as they are now.
     pub fn record(&self) {
         self.0.borrow_mut().record.begin();

@@ -11,8 +11,9 @@ use super::holds::{Holds, Witness};
 use super::ledger::Ledger;
 use super::operator::Operator;
 use super::setting::{DISKS, Setting};
-use super::site::{Served, Site};
+use super::site::Site;
 use crate::oracle::Tag;
+use crate::served::Served;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemark_backend::export::vhost::queue::Queue;
@@ -181,7 +182,7 @@ impl Machine {
     }
 
     fn in_flight(&self) -> usize {
-        self.served().flat_map(|served| &served.guests).map(|guest| guest.in_flight()).sum()
+        self.served().map(Served::in_flight).sum()
     }
 
     /// Lets one of those who are awake take a step; false if all sleep.

@@ -2,10 +2,10 @@
 //! engine, all on reactors of one simulated machine.
 
 use super::setting::{DISKS, DiskSetting, Setting, Stack};
-use crate::guest::{DATA, GuestQueue};
 use crate::oracle::{Tag, content};
-use crate::process::{Process, file_of};
+use crate::process::file_of;
 use crate::scenario::Scenario;
+use crate::served::Served;
 use std::sync::{Arc, Mutex};
 use tempfile::NamedTempFile;
 use tidemark_backend::graph::Graph;
@@ -18,7 +18,6 @@ use tidemark_backend::node::options::{
 };
 use tidemark_backend::node::{Node, NodeOptions};
 use tidemark_backend::reactor::Reactor;
-use tidemark_frontend::{Arena, GuestMemory, RegionSpec};
 use tidemark_jobs::{Engine, EngineHandle, JobEvent};
 
 /// What stands in a target before a backup: nobody ever writes that.
@@ -43,16 +42,6 @@ pub struct Target {
     pub file: FileId,
     /// A backup uses it.
     pub taken: bool,
-}
-
-/// An export with its guest.
-pub struct Served {
-    /// The device.
-    pub process: Process,
-    /// Its drivers, by queue.
-    pub guests: Vec<GuestQueue>,
-    /// Their memory.
-    pub memory: GuestMemory,
 }
 
 /// One disk.
@@ -129,7 +118,7 @@ impl Builder<'_> {
         let len = self.graph.find(&source.node).unwrap().length();
         let targets = (0..TARGETS).map(|at| self.target(&format!("target{index}-{at}"), len)).collect();
         Disk {
-            served: self.serve(&top, &self.setting.queues),
+            served: Served::new(self.world, &self.setting.queues, &self.graph, &top),
             initial,
             source,
             watched: place(setting.watches_top),
@@ -150,7 +139,8 @@ impl Builder<'_> {
         let Stack::Filter { .. } = setting.stack else { return None };
         let driver = DriverOptions::SnapshotAccess(ChildRef::Name(format!("top{index}")));
         let node = self.graph.open(&self.options(&format!("past{index}"), driver)).unwrap();
-        Some(self.serve(&node, &Scenario { queues: 1, ..self.setting.queues.clone() }))
+        let queues = Scenario { queues: 1, ..self.setting.queues.clone() };
+        Some(Served::new(self.world, &queues, &self.graph, &node))
     }
 
     fn file(&mut self, name: &str, len: u64) -> Arc<Node> {
@@ -201,27 +191,10 @@ impl Builder<'_> {
             ..NodeOptions::new(driver)
         }
     }
-
-    fn serve(&self, node: &Arc<Node>, queues: &Scenario) -> Served {
-        let size = queues.queue_size;
-        let low = RegionSpec { addr: 0x10_0000, len: 1 << 20 };
-        let high_len = (u64::from(queues.queues) * u64::from(size) * u64::from(DATA)).next_multiple_of(4096);
-        let high = RegionSpec { addr: 1 << 32, len: high_len };
-        let memory = GuestMemory::new(&[high, low]).unwrap();
-        let (mut low, mut high) = (Arena::new(low), Arena::new(high));
-        let flags = [queues.event_idx, queues.indirect, queues.waits_for_calls];
-        let guest = |_| GuestQueue::new(&memory, [&mut low, &mut high], size, flags);
-        let guests: Vec<GuestQueue> = (0..queues.queues).map(guest).collect();
-        let mut process = Process::serve(self.world, queues, self.graph.clone(), node, None);
-        for (index, guest) in guests.iter().enumerate() {
-            process.start_ring(index, queues, guest, &memory, 0);
-        }
-        Served { process, guests, memory }
-    }
 }
 
 /// What a disk holds at the beginning: some of it zeroes.
-fn initial(sectors: usize, random: &mut fastrand::Rng) -> Vec<Tag> {
+pub fn initial(sectors: usize, random: &mut fastrand::Rng) -> Vec<Tag> {
     let mut tags = vec![0; sectors];
     for _ in 0..3 {
         let start = random.usize(0..sectors);

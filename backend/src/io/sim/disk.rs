@@ -16,6 +16,7 @@ const SECTOR: usize = 512;
 /// A state of a sector that is not stable: the number of the change that made it, and the bytes.
 type Version = (u64, Box<[u8]>);
 
+#[derive(Clone)]
 pub(super) struct Disk {
     live: Vec<u8>,
     durable: Vec<u8>,
