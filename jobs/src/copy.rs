@@ -95,7 +95,7 @@ impl Copier<'_> {
                 from = 0;
             }
             if self.ctx.wants_pause() {
-                self.crew.all_done().await;
+                self.ctx.unless_cancelled(self.crew.all_done()).await?;
             }
             self.ctx.pause_point().await?;
             check_whole(self.copy)?;
@@ -103,7 +103,7 @@ impl Copier<'_> {
                 Some(offset) => self.copy_at(offset).await?,
                 None if self.crew.is_idle() && self.copy.map().owed_bytes() == 0 => return Ok(()),
                 None => {
-                    self.wait().await;
+                    self.wait().await?;
                     0
                 }
             };
@@ -111,17 +111,18 @@ impl Copier<'_> {
     }
 
     /// Waits for a worker of ours, or for a write that copies a chunk itself.
-    async fn wait(&self) {
+    async fn wait(&self) -> Result<(), JobFailure> {
         if self.crew.is_idle() {
             self.ctx.sleep(LOOK_NS).await;
+            Ok(())
         } else {
-            self.crew.one_done().await;
+            self.ctx.unless_cancelled(self.crew.one_done()).await
         }
     }
 
     /// Starts a copy at an owed chunk; returns where to go on.
     async fn copy_at(&self, offset: u64) -> Result<u64, JobFailure> {
-        self.crew.room().await;
+        self.ctx.unless_cancelled(self.crew.room()).await?;
         if self.crew.has_failed() {
             return Ok(offset);
         }
@@ -170,7 +171,7 @@ impl Copier<'_> {
         if !self.crew.has_failed() {
             return Ok(false);
         }
-        self.crew.all_done().await;
+        self.ctx.unless_cancelled(self.crew.all_done()).await?;
         let Some((operation, error)) = self.crew.take_failures().first().copied() else { return Ok(false) };
         let policy = match operation {
             Operation::Read => self.options.on_source_error,

@@ -8,6 +8,7 @@ mod commands;
 mod corruption;
 mod creation;
 pub mod daemon;
+mod drives;
 mod errors;
 mod fleecing;
 mod images;

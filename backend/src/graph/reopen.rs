@@ -22,6 +22,11 @@ use access::Step;
 use children::reaches;
 use std::sync::Arc;
 
+/// How long copies of a filter that was taken away are waited for, in nanoseconds.
+const COPIES_NS: u64 = 2_000_000_000;
+/// Between two looks at them.
+const LOOK_NS: u64 = 500_000;
+
 /// A node with the options it is to have.
 struct Change {
     node: Arc<Node>,
@@ -120,8 +125,10 @@ impl Graph {
             if length.is_some() {
                 self.tell(&node);
             }
-            let last = file_below.into_iter().chain(backing).filter_map(|moved| moved.leave(&node));
-            last.for_each(|last| self.remove_unused(last));
+            for last in file_below.into_iter().chain(backing).filter_map(|moved| moved.leave(&node)) {
+                copied(io, &last).await;
+                self.remove_unused(last);
+            }
         }
         reopen.above.iter().for_each(|node| self.follow_length(node));
     }
@@ -211,6 +218,19 @@ impl Reopen {
     pub fn commit(&mut self) {
         self.changes.iter_mut().for_each(Change::commit);
         self.steps.clear();
+    }
+}
+
+/// Waits until a filter that nobody comes through any more has made the copies that it was making. If that takes long it is
+/// in use all the while, and the caller goes on.
+async fn copied(io: &Handle, node: &Arc<Node>) {
+    let Driver::CopyBeforeWrite(filter) = node.driver() else { return };
+    let deadline = io.read_clock().saturating_add(COPIES_NS);
+    let mut quiet = 0;
+    // Who was about to begin one when the others had ended has begun it by the second look.
+    while quiet < 2 && io.read_clock() < deadline {
+        quiet = if filter.copy().is_quiet() { quiet + 1 } else { 0 };
+        io.sleep_until(io.read_clock().saturating_add(LOOK_NS)).await;
     }
 }
 

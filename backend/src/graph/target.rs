@@ -13,6 +13,7 @@ use crate::node::options::{
 };
 use crate::node::qcow2::create::CreateOptions;
 use crate::node::{Driver, Node, NodeOptions};
+use rustix::fs::{fstat, stat};
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -74,7 +75,14 @@ impl Graph {
             detect_zeroes: if new.unmap { DetectZeroes::Unmap } else { DetectZeroes::Off },
             ..NodeOptions::new(driver(&path, format, new.backing.as_ref()))
         };
-        self.open_as(&options, false, &self.ring())
+        let node = self.open_as(&options, false, &self.ring())?;
+        match check_other(source, &path) {
+            Ok(()) => Ok(node),
+            Err(error) => {
+                self.close_target(node);
+                Err(error)
+            }
+        }
     }
 
     /// Closes what [`Graph::open_target`] has opened, unless somebody uses it now.
@@ -109,6 +117,7 @@ impl Graph {
                 return Err(GraphError::Options(format!("Backing file not supported for file format '{name}'")));
             }
         };
+        check_other(source, path)?;
         if !is_device(path) {
             let size = if format == Format::Qcow2 { 0 } else { source.length() };
             let size = i64::try_from(size).unwrap_or(i64::MAX);
@@ -138,6 +147,23 @@ fn path(name: &str) -> Result<PathBuf, GraphError> {
         )),
         Some((protocol, _)) => refuse(format!("Unknown protocol '{protocol}'")),
     }
+}
+
+/// Refuses a file that the source reads, which whoever makes it anew would empty.
+fn check_other(source: &Arc<Node>, path: &Path) -> Result<(), GraphError> {
+    let Ok(wanted) = stat(path) else { return Ok(()) };
+    let mut nodes = vec![source.clone()];
+    while let Some(node) = nodes.pop() {
+        let opened = match node.driver() {
+            Driver::File(file) => file.fd().ok().and_then(|fd| fstat(fd).ok()),
+            _ => None,
+        };
+        if opened.is_some_and(|opened| (opened.st_dev, opened.st_ino) == (wanted.st_dev, wanted.st_ino)) {
+            return Err(GraphError::Options("Could not replace node: Failed to get shared \"write\" lock".into()));
+        }
+        nodes.extend(node.adopted());
+    }
+    Ok(())
 }
 
 fn known(name: &str, existing: bool) -> Result<Format, GraphError> {

@@ -24,11 +24,23 @@ pub(super) enum User {
     },
 }
 
+/// The way on which a user comes to a node from one above.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Edge {
+    /// The name of the node above.
+    pub(super) parent: String,
+    /// What it calls the one below.
+    pub(super) role: &'static str,
+}
+
+/// A user, and how it comes.
+type Coming = (User, Option<Edge>);
+
 /// The users of a node that matter to others.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    roots: Vec<Access>,
-    formats: Vec<User>,
+    roots: Vec<Coming>,
+    formats: Vec<Coming>,
 }
 
 impl User {
@@ -46,11 +58,13 @@ impl User {
         }
     }
 
-    fn text(&self, node: &str) -> String {
-        match self {
-            Self::Root(_) => format!("an unnamed block device (uses node '{node}' as 'root' child)"),
-            Self::Format { parent, role, .. } => format!("node '{parent}' (uses node '{node}' as '{role}' child)"),
-        }
+    fn text(&self, edge: Option<&Edge>, node: &str) -> String {
+        let (parent, role) = match (edge, self) {
+            (Some(Edge { parent, role }), _) => (parent, role),
+            (None, Self::Format { parent, role, .. }) => (parent, role),
+            (None, Self::Root(_)) => return format!("an unnamed block device (uses node '{node}' as 'root' child)"),
+        };
+        format!("node '{parent}' (uses node '{node}' as '{role}' child)")
     }
 }
 
@@ -59,28 +73,25 @@ impl Claims {
     ///
     /// # Errors
     /// A permission conflict.
-    pub(super) fn enter(&mut self, node: &str, user: &User) -> Result<(), GraphError> {
-        let writes = user.access().writes();
+    pub(super) fn enter(&mut self, node: &str, user: &User, edge: Option<&Edge>) -> Result<(), GraphError> {
+        let (writes, coming) = (user.access().writes(), (user.clone(), edge.cloned()));
         match user {
             User::Root(_) => {
                 if let Some(format) = self.formats.first().filter(|_| writes) {
-                    return Err(conflict(node, "write", user, format));
+                    return Err(conflict(node, "write", &coming, format));
                 }
-                self.roots.push(user.access());
+                self.roots.push(coming);
             }
             User::Format { .. } => {
-                if self.roots.iter().any(|access| access.writes()) {
-                    return Err(conflict(node, "write", &User::Root(Access::Write), user));
+                if let Some(writer) = self.roots.iter().find(|(root, _)| root.access().writes()) {
+                    return Err(conflict(node, "write", writer, &coming));
                 }
-                let other = self
-                    .formats
-                    .iter()
-                    .find(|format| (writes || format.access().writes()) && format.place() != user.place());
-                if let Some(other) = other {
-                    let (writer, reader) = if other.access().writes() { (other, user) } else { (user, other) };
+                let clashes = |format: &User| (writes || format.access().writes()) && format.place() != user.place();
+                if let Some(other) = self.formats.iter().find(|(format, _)| clashes(format)) {
+                    let (writer, reader) = if other.0.access().writes() { (other, &coming) } else { (&coming, other) };
                     return Err(conflict(node, "write, resize", writer, reader));
                 }
-                self.formats.push(user.clone());
+                self.formats.push(coming);
             }
         }
         Ok(())
@@ -90,38 +101,46 @@ impl Claims {
     ///
     /// # Errors
     /// A permission conflict; the other one stays.
-    pub(super) fn exchange(&mut self, node: &str, last: &User, user: &User) -> Result<(), GraphError> {
-        self.leave(last);
-        let entered = self.enter(node, user);
+    pub(super) fn exchange(
+        &mut self,
+        node: &str,
+        (last, user): (&User, &User),
+        edge: Option<&Edge>,
+    ) -> Result<(), GraphError> {
+        self.leave(last, edge);
+        let entered = self.enter(node, user, edge);
         if entered.is_err() {
             // It was in before.
-            self.enter(node, last)?;
+            self.enter(node, last, edge)?;
         }
         entered
     }
 
-    pub(super) fn leave(&mut self, user: &User) {
-        match user {
-            User::Root(access) => {
-                let position = self.roots.iter().position(|root| root == access);
-                if let Some(position) = position {
-                    self.roots.swap_remove(position);
-                }
-            }
-            User::Format { .. } => {
-                let position = self.formats.iter().position(|format| format == user);
-                position.into_iter().for_each(|position| drop(self.formats.swap_remove(position)));
-            }
-        }
+    pub(super) fn leave(&mut self, user: &User, edge: Option<&Edge>) {
+        let users = match user {
+            User::Root(_) => &mut self.roots,
+            User::Format { .. } => &mut self.formats,
+        };
+        let same = |exactly: bool| {
+            move |(other, way): &Coming| other == user && (way.as_ref() == edge || !exactly)
+        };
+        // Two that differ only in their way are as good as each other.
+        let position = users.iter().position(same(true)).or_else(|| users.iter().position(same(false)));
+        position.into_iter().for_each(|position| drop(users.swap_remove(position)));
     }
 }
 
-fn conflict(node: &str, what: &str, required: &User, unshared: &User) -> GraphError {
+fn conflict(node: &str, what: &str, (required, by): &Coming, (unshared, with): &Coming) -> GraphError {
     GraphError::Options(format!(
         "Permission conflict on node '{node}': permissions '{what}' are both required by {} and unshared by {}.",
-        required.text(node),
-        unshared.text(node)
+        required.text(by.as_ref(), node),
+        unshared.text(with.as_ref(), node)
     ))
+}
+
+/// Somebody who would write, and comes from nowhere in particular.
+fn writer() -> Coming {
+    (User::Root(Access::Write), None)
 }
 
 /// A node in use by a format above it, with the locks that this takes, as long as this lives.
@@ -184,6 +203,8 @@ pub(crate) struct Lead {
     users: Vec<User>,
     /// The one they leave.
     left: Arc<Node>,
+    /// How they come to either.
+    edge: Edge,
 }
 
 impl Lead {
@@ -194,11 +215,11 @@ impl Lead {
     pub(crate) fn begin(parent: &Node, to: &Arc<Node>) -> Result<Self, GraphError> {
         let users: Vec<User> = {
             let claims = parent.claims();
-            claims.roots.iter().copied().map(User::Root).chain(claims.formats.iter().cloned()).collect()
+            claims.roots.iter().chain(&claims.formats).map(|(user, _)| user.clone()).collect()
         };
-        let mut lead = Self { users: Vec::new(), left: to.clone() };
+        let mut lead = Self { users: Vec::new(), left: to.clone(), edge: parent.edge() };
         for user in users {
-            to.lock(&user)?;
+            to.lock_through(&user, Some(&lead.edge))?;
             lead.users.push(user);
         }
         Ok(lead)
@@ -212,7 +233,7 @@ impl Lead {
 
 impl Drop for Lead {
     fn drop(&mut self) {
-        self.users.iter().for_each(|user| self.left.unlock(user));
+        self.users.iter().for_each(|user| self.left.unlock_through(user, Some(&self.edge)));
     }
 }
 
@@ -233,7 +254,7 @@ impl Node {
     /// A permission conflict.
     pub(crate) fn check_replaceable(&self) -> Result<(), GraphError> {
         match self.claims().formats.first() {
-            Some(format) => Err(conflict(&self.name, "write, resize", &User::Root(Access::Write), format)),
+            Some(format) => Err(conflict(&self.name, "write, resize", &writer(), format)),
             None => Ok(()),
         }
     }
@@ -245,7 +266,8 @@ impl Node {
             User::Format { parent, access, .. } => access.writes() && !leaving(parent),
             User::Root(_) => false,
         };
-        claims.roots.iter().any(|access| access.writes()) || claims.formats.iter().any(format)
+        claims.roots.iter().any(|(root, _)| root.access().writes())
+            || claims.formats.iter().any(|(user, _)| format(user))
     }
 
     /// Refuses to give the node another length while a format relies on it.
@@ -254,7 +276,7 @@ impl Node {
     /// A permission conflict.
     pub fn check_resizable(&self) -> Result<(), GraphError> {
         match self.claims().formats.first() {
-            Some(format) => Err(conflict(&self.name, "resize", &User::Root(Access::Write), format)),
+            Some(format) => Err(conflict(&self.name, "resize", &writer(), format)),
             None => Ok(()),
         }
     }

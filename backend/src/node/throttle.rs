@@ -20,14 +20,15 @@ use super::options::ThrottleOptions;
 use super::{Driver, Map, Node, Outcome, Request};
 use crate::error::GraphError;
 use crate::reactor::Handle;
+use arc_swap::ArcSwap;
 use group::Member;
 use limits::Way;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// A node of a group.
 pub struct Throttle {
     child: Link,
-    member: Mutex<Arc<Member>>,
+    member: ArcSwap<Member>,
 }
 
 impl Throttle {
@@ -36,7 +37,7 @@ impl Throttle {
     /// # Errors
     /// There is no such group.
     pub fn new(child: Arc<Node>, options: &ThrottleOptions) -> Result<Self, GraphError> {
-        let member = Mutex::new(Arc::new(Member::new(group_of(options)?)));
+        let member = ArcSwap::from_pointee(Member::new(group_of(options)?));
         Ok(Self { child: Link::new(child), member })
     }
 
@@ -57,20 +58,24 @@ impl Throttle {
 
     /// In the group of these options from now on. Requests that wait in the one before have their time from there.
     pub(crate) fn change(&self, options: &ThrottleOptions) {
-        let mut member = self.member.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(group) = options.group.as_ref().filter(|group| !Arc::ptr_eq(member.group(), group)) {
-            *member = Arc::new(Member::new(group.clone()));
+        if let Some(group) = options.group.as_ref().filter(|group| !Arc::ptr_eq(&self.group(), group)) {
+            self.member.swap(Arc::new(Member::new(group.clone()))).leave();
         }
     }
 
+    /// In no group any more: the node is closed, though somebody may still look at it.
+    pub(super) fn leave(&self) {
+        self.member.load().leave();
+    }
+
     fn member(&self) -> Arc<Member> {
-        self.member.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.member.load_full()
     }
 
     #[inline(never)]
     pub(super) fn map(&self, request: &Request, offset: u64) -> Map {
         match Way::of(request.kind) {
-            Some(way) if self.member().limits_any(way) => Map::Task,
+            Some(way) if self.member.load().limits_any(way) => Map::Task,
             _ => self.child.with(|child| child.map_at(request, offset)),
         }
     }

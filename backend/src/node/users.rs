@@ -1,6 +1,6 @@
 //! Who uses a node: parents, exports and jobs, with the image locks that they need together.
 
-use super::claims::User;
+use super::claims::{Edge, User};
 use super::{Driver, Node};
 use crate::error::GraphError;
 use crate::io::lock::Access;
@@ -94,53 +94,75 @@ impl Node {
         self.child().into_iter().chain(data).chain(backing)
     }
 
+    /// The way to the node below.
+    pub(super) fn edge(&self) -> Edge {
+        let role = if matches!(&self.driver, Driver::BlkDebug(_)) { "image" } else { "file" };
+        Edge { parent: self.name.clone(), role }
+    }
+
     /// Refuses a user whom others do not let in; takes the locks that it needs.
     pub(super) fn lock(&self, user: &User) -> Result<(), GraphError> {
-        self.claims().enter(&self.name, user)?;
+        self.lock_through(user, None)
+    }
+
+    /// As [`Node::lock`], for one that comes from a node above.
+    pub(super) fn lock_through(&self, user: &User, edge: Option<&Edge>) -> Result<(), GraphError> {
+        self.claims().enter(&self.name, user, edge)?;
         let below = match &self.driver {
             Driver::File(file) => file.lock(user.access()),
             // An image holds what it needs from when it is opened.
             Driver::Qcow2(_) => Ok(()),
-            _ => self.child().map_or(Ok(()), |child| child.lock(user)),
+            _ => self.child().map_or(Ok(()), |child| child.lock_through(user, Some(&self.edge()))),
         };
         if below.is_err() {
-            self.claims().leave(user);
+            self.claims().leave(user, edge);
         }
         below
     }
 
     /// Takes the locks of one user instead of those of another, without a gap.
     pub(super) fn exchange(&self, last: &User, user: &User) -> Result<(), GraphError> {
-        if last == user {
-            return Ok(());
-        }
-        self.claims().exchange(&self.name, last, user)?;
+        if last == user { Ok(()) } else { self.exchange_through(last, user, None) }
+    }
+
+    fn exchange_through(&self, last: &User, user: &User, edge: Option<&Edge>) -> Result<(), GraphError> {
+        self.claims().exchange(&self.name, (last, user), edge)?;
         let below = match &self.driver {
             Driver::File(file) => file.lock(user.access()).map(|()| file.unlock(last.access())),
             Driver::Qcow2(_) => Ok(()),
-            _ => self.child().map_or(Ok(()), |child| child.exchange(last, user)),
+            _ => self.child().map_or(Ok(()), |child| child.exchange_through(last, user, Some(&self.edge()))),
         };
         if below.is_err() {
-            self.claims().exchange(&self.name, user, last)?;
+            self.claims().exchange(&self.name, (user, last), edge)?;
         }
         below
     }
 
     pub(super) fn unlock(&self, user: &User) {
-        self.claims().leave(user);
+        self.unlock_through(user, None);
+    }
+
+    /// As [`Node::unlock`], for one that comes from a node above.
+    pub(super) fn unlock_through(&self, user: &User, edge: Option<&Edge>) {
+        self.claims().leave(user, edge);
         match &self.driver {
             Driver::File(file) => file.unlock(user.access()),
             Driver::Qcow2(_) => {}
-            _ => self.child().into_iter().for_each(|child| child.unlock(user)),
+            _ => self.child().into_iter().for_each(|child| child.unlock_through(user, Some(&self.edge()))),
         }
     }
 }
 
 impl Node {
-    /// Nobody uses the nodes below through this one any more; the second time nothing.
+    /// Nobody uses the nodes below through this one any more, nor limits or a target for it; the second time nothing.
     pub(crate) fn abandon_children(&self) {
         if !self.abandoned.swap(true, Ordering::AcqRel) {
             self.adopted().for_each(|child| child.abandon());
+            match &self.driver {
+                Driver::Throttle(throttle) => throttle.leave(),
+                Driver::CopyBeforeWrite(filter) => filter.let_go(),
+                _ => {}
+            }
         }
     }
 }

@@ -135,7 +135,7 @@ fn place<'a>(limits: &'a mut Limits, name: &str) -> Option<&'a mut u64> {
 /// The limits of a group in QEMU's form.
 fn encoded(mut limits: Limits) -> Map<String, Value> {
     let members = ThrottleLimits::members_of(&mut Schema::default()).members;
-    let value = |name: &str| place(&mut limits, name).map(|value| (name.to_owned(), Value::from(*value)));
+    let value = |name: &str| place(&mut limits, name).map(|value| (name.to_owned(), Value::from(value.cast_signed())));
     members.iter().map(|member| member.name).filter_map(value).collect()
 }
 
@@ -145,14 +145,13 @@ fn apply(limits: &mut Limits, said: &ThrottleLimits) -> Result<(), QmpError> {
     said.put(&mut members);
     for (name, value) in &members {
         let value = value.as_i64().unwrap_or(0);
-        let is_length = name.ends_with("-length");
-        if is_length && value > LENGTH_MAX {
+        if name.ends_with("-length") && value > LENGTH_MAX {
             let text = format!("{name} value must be in the range [0, {LENGTH_MAX}]");
             return Err(QmpError::generic(text));
         }
         if let Some(place) = place(limits, name) {
             // As in QEMU a negative one is a large one, which is refused as such.
-            *place = value.cast_unsigned() & if is_length { LENGTH_MAX.cast_unsigned() } else { u64::MAX };
+            *place = value.cast_unsigned();
         }
     }
     Ok(())
@@ -213,7 +212,7 @@ qapi_struct! {
 pub(super) fn get(group: &ThrottleGroup, property: &str) -> Option<Value> {
     let mut limits = group.limits();
     match property.strip_prefix("x-") {
-        Some(name) => place(&mut limits, name).map(|value| Value::from(*value)),
+        Some(name) => place(&mut limits, name).map(|value| Value::from(value.cast_signed())),
         None if property == LIMITS => Some(Value::Object(encoded(limits))),
         None => None,
     }

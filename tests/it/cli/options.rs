@@ -68,7 +68,6 @@ fn what_is_not_supported_says_so() {
     for arguments in [
         &["--trace", "enable=*"][..],
         &["-T", "x"],
-        &["--object", "throttle-group,id=t"],
         &["--object", "secret,id=s,data=x"],
         &["--blockdev", "vmdk,node-name=n,file=x"],
         &["--object", "tls-creds-psk,id=t,dir=x,endpoint=server"],

@@ -7,6 +7,7 @@ use crate::io::lock::Access;
 use crate::node::{Map, Node, Outcome, Request};
 use crate::reactor::Handle;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tidemark_cbt::{Bitmap, OutOfMemory};
 
 /// The filter.
@@ -14,6 +15,8 @@ pub struct Filter {
     copy: Arc<CopyBeforeWrite>,
     /// Whether the point in time is the filter's own, and not that of a job it stands for.
     own: bool,
+    /// Whether it has the target in use.
+    holds: AtomicBool,
 }
 
 impl Filter {
@@ -39,7 +42,7 @@ impl Filter {
         copy.access.iter().for_each(|access| copy.map.owe(access));
         // Nothing has gone through the filter yet.
         copy.enter_phase(Phase::Ready);
-        Ok(Self { copy, own: true })
+        Ok(Self { copy, own: true, holds: AtomicBool::new(true) })
     }
 
     /// A point in time of which `access`, or all, may be read until its reader discards it.
@@ -61,7 +64,15 @@ impl Filter {
     /// What stands for the point in time of a job in lists of nodes. Writes through it wait as all writes to the
     /// source do.
     pub(crate) fn listed(copy: &Arc<CopyBeforeWrite>) -> Self {
-        Self { copy: copy.clone(), own: false }
+        Self { copy: copy.clone(), own: false, holds: AtomicBool::new(false) }
+    }
+
+    /// Copies nothing any more and needs its target no more: the node is closed, though somebody may still look at it.
+    pub(in crate::node) fn let_go(&self) {
+        if self.holds.swap(false, Ordering::AcqRel) {
+            self.copy.enter_phase(Phase::Ended);
+            self.copy.target().release_for(Access::Target);
+        }
     }
 
     /// Whether writes wait here.
@@ -116,9 +127,6 @@ pub fn check(source: &Arc<Node>, target: &Arc<Node>, options: CbwOptions) -> Res
 
 impl Drop for Filter {
     fn drop(&mut self) {
-        if self.own {
-            self.copy.enter_phase(Phase::Ended);
-            self.copy.target().release_for(Access::Target);
-        }
+        self.let_go();
     }
 }

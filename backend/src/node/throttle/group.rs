@@ -8,7 +8,7 @@ use super::limits::{LimitsError, Meter, ThrottleLimits, Way};
 use super::line::{Line, Ticket};
 use crate::reactor::Handle;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -119,13 +119,14 @@ pub(super) struct Member {
     number: u64,
     /// For how many its requests do not wait.
     released: AtomicUsize,
+    left: AtomicBool,
 }
 
 impl Member {
     pub(super) fn new(group: Arc<ThrottleGroup>) -> Self {
         group.members.fetch_add(1, Ordering::AcqRel);
         let number = group.numbers.fetch_add(1, Ordering::Relaxed);
-        Self { group, number, released: AtomicUsize::new(0) }
+        Self { group, number, released: AtomicUsize::new(0), left: AtomicBool::new(false) }
     }
 
     pub(super) fn group(&self) -> &Arc<ThrottleGroup> {
@@ -164,6 +165,13 @@ impl Member {
         self.released.fetch_sub(1, Ordering::AcqRel);
     }
 
+    /// Is in the group no more, though requests may still wait there.
+    pub(super) fn leave(&self) {
+        if !self.left.swap(true, Ordering::AcqRel) {
+            self.group.members.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
     fn is_released(&self) -> bool {
         self.released.load(Ordering::Acquire) > 0
     }
@@ -182,7 +190,7 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.group.members.fetch_sub(1, Ordering::AcqRel);
+        self.leave();
     }
 }
 

@@ -55,7 +55,8 @@ pub fn reply(reply: &Value) -> String {
             anonymous(&format!("{class}: {}", error["desc"].as_str().unwrap_or_default()))
         }
         None if reply["return"].as_object().is_some_and(|members| members.is_empty()) => "ok".to_owned(),
-        None => anonymous(&reply["return"].to_string()),
+        // In the order of their names, if it has members.
+        None => members(&reply["return"], &[], &[]),
     }
 }
 
