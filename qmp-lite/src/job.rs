@@ -4,6 +4,7 @@
 //! states. Starting a job is a transaction of one action.
 
 pub mod backup;
+mod drive_backup;
 pub mod info;
 
 use tidemark_jobs::action::Action;
@@ -15,11 +16,14 @@ use crate::error::{ErrorClass, QmpError};
 use crate::schema::{Empty, qapi_enum, qapi_struct, qapi_union};
 use crate::transaction;
 use backup::BlockdevBackup;
+pub(crate) use drive_backup::DriveBackup;
 use info::{BlockJobInfo, JobInfo, JobType};
 
 declare_commands! {
     /// Copies a node as it is now to another node, while guests go on writing.
     "blockdev-backup" => blockdev_backup: (BlockdevBackup) -> Empty;
+    /// Copies a node as it is now to a file, while guests go on writing.
+    "drive-backup" => drive_backup: (DriveBackup) -> Empty;
     /// Lists the jobs, newest first.
     "query-jobs" => query_jobs: (Empty) -> Vec<JobInfo>;
     /// Lists the block jobs, newest first.
@@ -158,6 +162,10 @@ impl From<tidemark_jobs::ErrorClass> for ErrorClass {
 
 fn blockdev_backup(context: &Context, arguments: BlockdevBackup) -> Result<Empty, QmpError> {
     transaction::single(context, Action::Backup(arguments.into_options(context)))
+}
+
+fn drive_backup(context: &Context, arguments: DriveBackup) -> Result<Empty, QmpError> {
+    transaction::single(context, Action::DriveBackup(arguments.into_options(context)))
 }
 
 fn query_jobs(context: &Context, _: Empty) -> Result<Vec<JobInfo>, QmpError> {

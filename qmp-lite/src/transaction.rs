@@ -15,6 +15,7 @@ use crate::command::declare_commands;
 use crate::context::Context;
 use crate::error::QmpError;
 use crate::internal::BlockdevSnapshotInternal;
+use crate::job::DriveBackup;
 use crate::job::backup::BlockdevBackup;
 use crate::schema::{Empty, qapi_enum, qapi_struct, qapi_union};
 use crate::snapshot::{BlockdevSnapshot, BlockdevSnapshotSync};
@@ -83,6 +84,8 @@ qapi_union! {
         BlockdevSnapshotSync(BlockdevSnapshotSyncWrapper),
         /// `blockdev-snapshot-internal-sync`
         BlockdevSnapshotInternalSync(BlockdevSnapshotInternalWrapper),
+        /// `drive-backup`
+        DriveBackup(DriveBackupWrapper),
         /// `x-fleece`
         XFleece(XFleeceWrapper),
     }
@@ -113,12 +116,11 @@ qapi_enum! {
         BlockdevSnapshotSync = "blockdev-snapshot-sync",
         /// What the command of this name does.
         BlockdevSnapshotInternalSync = "blockdev-snapshot-internal-sync",
+        /// What the command of this name does.
+        DriveBackup = "drive-backup",
         /// Keep a point in time for readers, and export it. Not in QEMU.
         XFleece = "x-fleece",
     }
-    unsupported "Transaction action" [
-        "drive-backup",
-    ]
 }
 
 qapi_struct! {
@@ -187,6 +189,14 @@ qapi_struct! {
 
 qapi_struct! {
     /// Arguments of an action.
+    pub struct DriveBackupWrapper "DriveBackupWrapper" {
+        /// Those of the command.
+        "data" data: DriveBackup,
+    }
+}
+
+qapi_struct! {
+    /// Arguments of an action.
     pub struct XFleeceWrapper "XFleeceWrapper" {
         /// A point in time.
         "data" data: XFleece,
@@ -207,6 +217,7 @@ impl TransactionAction {
             TransactionActionData::BlockdevSnapshot(snapshot) => snapshot.data.into(),
             TransactionActionData::BlockdevSnapshotSync(snapshot) => snapshot.data.into_action(context),
             TransactionActionData::BlockdevSnapshotInternalSync(snapshot) => snapshot.data.into(),
+            TransactionActionData::DriveBackup(backup) => Action::DriveBackup(backup.data.into_options(context)),
             TransactionActionData::XFleece(fleece) => Action::Fleece(fleece.data.options(context)),
         }
     }
@@ -248,7 +259,7 @@ fn transaction(context: &Context, arguments: Transaction) -> Result<Empty, QmpEr
 /// Only jobs that end by themselves can wait for each other.
 fn check_groupable(action: &TransactionAction) -> Result<(), QmpError> {
     match action.kind {
-        TransactionActionKind::BlockdevBackup => Ok(()),
+        TransactionActionKind::BlockdevBackup | TransactionActionKind::DriveBackup => Ok(()),
         kind => {
             let text = "does not support transaction property completion-mode = grouped";
             Err(QmpError::generic(format!("Action '{}' {text}", kind.text())))

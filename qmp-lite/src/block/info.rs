@@ -10,6 +10,7 @@ use tidemark_backend::node::{Driver, Node};
 
 use super::image::{ImageInfo, below, image};
 use super::options::BlockdevDetectZeroesOptions;
+use super::throttle;
 use crate::bitmap::BlockDirtyInfo;
 use crate::schema::qapi_struct;
 
@@ -153,10 +154,10 @@ pub(super) fn filename(node: &Node) -> String {
         Driver::Null(_) => "null-co://".to_owned(),
         Driver::Nbd(disk) => disk.options().uri(),
         Driver::Raw(_)
-        | Driver::Throttle(_)
         | Driver::CopyBeforeWrite(_)
         | Driver::SnapshotAccess(_)
         | Driver::Qcow2(_) => child(),
         Driver::BlkDebug(_) => format!("blkdebug::{}", child()),
+        Driver::Throttle(_) => throttle::filename(node),
     }
 }
