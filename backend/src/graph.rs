@@ -14,6 +14,7 @@ mod listed;
 mod moved;
 pub mod new_overlay;
 pub mod overlay;
+pub mod rebase;
 pub mod reopen;
 mod resize;
 pub mod swap;
@@ -29,7 +30,7 @@ use crate::io::{FileTable, Workers};
 use crate::node::copy_before_write::{Filter, SnapshotAccess};
 use crate::node::options::{ChildRef, Discard, DriverOptions, NullOptions};
 use crate::node::qcow2::{changes, corruption};
-use crate::node::{BlkDebug, Driver, File, Nbd, Node, NodeOptions, Null, Raw, Released, Throttle};
+use crate::node::{BlkDebug, Driver, File, Nbd, Node, NodeOptions, Null, Passing, Raw, Released, Throttle};
 use chain::Chain;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -211,6 +212,15 @@ impl Graph {
                 let child = self.child(&throttle.file, options, opening)?;
                 let length = child.length();
                 (Driver::Throttle(Throttle::new(child, throttle)?), length)
+            }
+            DriverOptions::CopyOnRead(filter) => {
+                let child = self.child(&filter.file, options, opening)?;
+                let find = |name: &String| {
+                    let missing = || GraphError::Options(format!("Bottom node '{name}' not found"));
+                    opening.names.get(name).cloned().ok_or_else(missing)
+                };
+                let bottom = filter.bottom.as_ref().map(find).transpose()?;
+                (Driver::Passing(Passing::copy_on_read(&child, bottom)?), child.length())
             }
             DriverOptions::CopyBeforeWrite(copy) => {
                 let source = self.child(&copy.file, options, opening)?;

@@ -7,9 +7,12 @@
 
 pub mod action;
 mod backup;
+mod chain;
+pub mod change_backing;
 pub mod changed;
 pub mod checkpoint;
 mod command;
+pub mod commit;
 pub mod context;
 mod copy;
 pub mod create;
@@ -32,6 +35,8 @@ pub mod resize;
 mod signal;
 mod snapshot;
 pub mod state;
+pub mod stream;
+mod sweep;
 #[cfg(test)]
 mod tests;
 pub mod transaction;

@@ -28,8 +28,29 @@ pub(crate) async fn set_read_only(
     node: &Arc<Node>,
     read_only: bool,
 ) -> Result<(), TransactionError> {
-    let options = NodeOptions { node_name: Some(node.name().to_owned()), read_only, ..(*node.options()).clone() };
-    change(io, graph, &[options]).await
+    change(io, graph, &[node.as_open(read_only)]).await
+}
+
+/// Says in the header of an image what is below it, as [`Node::name_backing`] does; the image may be read-only, and is so
+/// again then. The caller has the registry's turn.
+///
+/// # Errors
+/// With QEMU's texts.
+pub(crate) async fn write_header(
+    io: &Handle,
+    graph: &Graph,
+    image: &Arc<Node>,
+    backing: Option<(String, Option<String>)>,
+) -> Result<(), TransactionError> {
+    let was_read_only = image.is_read_only();
+    if was_read_only {
+        set_read_only(io, graph, image, false).await?;
+    }
+    let written = image.name_backing(io, backing).await;
+    if was_read_only {
+        set_read_only(io, graph, image, true).await?;
+    }
+    Ok(written?)
 }
 
 async fn run(registry: &Registry, graph: &Graph, options: &[NodeOptions]) -> Result<(), TransactionError> {

@@ -5,8 +5,8 @@
 use super::Graph;
 use crate::error::GraphError;
 use crate::node::copy_before_write::{CopyBeforeWrite, Filter, SnapshotAccess};
-use crate::node::options::{ChildRef, CopyBeforeWriteOptions, Discard, DriverOptions};
-use crate::node::{Driver, Node, NodeOptions};
+use crate::node::options::{ChildRef, CopyBeforeWriteOptions, CopyOnReadOptions, Discard, DriverOptions};
+use crate::node::{Driver, Node, NodeOptions, Passing};
 use std::sync::Arc;
 
 impl Graph {
@@ -32,6 +32,40 @@ impl Graph {
         self.list(&options, Driver::SnapshotAccess(SnapshotAccess::new(filter)?), filter)
     }
 
+    /// Lists what stands for a stream over `image`: a `copy-on-read` filter down to `bottom`, though nobody comes through
+    /// it. Until [`Graph::remove_filter`].
+    ///
+    /// # Errors
+    /// The name is no identifier or taken.
+    pub fn add_stream(
+        &self,
+        name: Option<&str>,
+        image: &Arc<Node>,
+        bottom: &Arc<Node>,
+    ) -> Result<Arc<Node>, GraphError> {
+        let filter = Passing::copy_on_read(image, Some(bottom.clone()))?;
+        self.list(&over(name, image, Some(bottom), false), Driver::Passing(filter), image)
+    }
+
+    /// Lists what stands for a job over `node`, under the name that QEMU's driver has. Until [`Graph::remove_filter`].
+    ///
+    /// # Errors
+    /// The name is no identifier or taken.
+    pub fn add_job(&self, name: Option<&str>, node: &Arc<Node>, driver: &'static str) -> Result<Arc<Node>, GraphError> {
+        self.list(&over(name, node, None, true), Driver::Passing(Passing::of_job(node, driver)), node)
+    }
+
+    /// What stands for a job over `node`, if one has it for itself.
+    pub fn job_over(&self, node: &Arc<Node>) -> Option<Arc<Node>> {
+        let over = |filter: &Arc<Node>| {
+            filter.is_filter()
+                && filter.busy().is_some()
+                && !filter.is_root()
+                && filter.child().is_some_and(|child| Arc::ptr_eq(&child, node))
+        };
+        self.nodes().into_iter().find(over)
+    }
+
     /// Lists a node over `child` that no command has opened.
     fn list(&self, options: &NodeOptions, driver: Driver, child: &Arc<Node>) -> Result<Arc<Node>, GraphError> {
         let mut names = self.lock();
@@ -48,6 +82,14 @@ impl Graph {
         self.lock().remove(node.name());
         self.order().retain(|name| name != node.name());
     }
+}
+
+/// The options that what stands for a job would have as a node.
+fn over(name: Option<&str>, node: &Arc<Node>, bottom: Option<&Arc<Node>>, read_only: bool) -> NodeOptions {
+    let file = ChildRef::Name(node.name().to_owned());
+    let bottom = bottom.map(|bottom| bottom.name().to_owned());
+    let driver = DriverOptions::CopyOnRead(CopyOnReadOptions { file, bottom });
+    NodeOptions { node_name: name.map(str::to_owned), read_only, ..NodeOptions::new(driver) }
 }
 
 /// The options that a point in time of a job would have as a node.

@@ -77,16 +77,16 @@ fn file_options(path: &Path) -> NodeOptions {
 }
 
 /// The format of what shows there.
-fn backing_format(node: &Arc<Node>) -> &'static str {
+pub(super) fn backing_format(node: &Arc<Node>) -> &'static str {
     match (node.driver(), node.child()) {
         (Driver::Qcow2(_), _) => "qcow2",
-        (Driver::BlkDebug(_) | Driver::Throttle(_) | Driver::CopyBeforeWrite(_), Some(child)) => backing_format(&child),
+        (_, Some(child)) if node.is_filter() => backing_format(&child),
         _ => "raw",
     }
 }
 
 /// How the header of an image at `path` names the file of `node`: as it was opened, if that leads there from the image.
-fn backing_name(node: &Arc<Node>, path: &Path) -> Result<String, GraphError> {
+pub(super) fn backing_name(node: &Arc<Node>, path: &Path) -> Result<String, GraphError> {
     let name = file_name(node).ok_or_else(|| {
         let name = node.name();
         GraphError::Options(format!("Node '{name}' is in no file that the header of an image could name"))

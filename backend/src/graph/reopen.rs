@@ -139,6 +139,7 @@ impl Graph {
             Driver::Raw(raw) if !raw.has_fixed_size() => raw.child().length().saturating_sub(raw.offset()),
             Driver::BlkDebug(filter) => filter.child().length(),
             Driver::Throttle(filter) => filter.child().length(),
+            Driver::Passing(filter) => filter.child().length(),
             _ => return,
         };
         if length != node.length() {
@@ -147,7 +148,8 @@ impl Graph {
         }
     }
 
-    fn remove_unused(&self, node: Arc<Node>) {
+    /// Closes a node that nobody uses, unless somebody else has to.
+    pub(super) fn remove_unused(&self, node: Arc<Node>) {
         if !node.is_root() && node.users() == 0 {
             self.remove(node, &self.ring());
         }

@@ -50,6 +50,10 @@ impl Graph {
                     self.resize(io, &filter.child(), size).await?;
                     size
                 }
+                Driver::Passing(filter) => {
+                    self.resize(io, &filter.child(), size).await?;
+                    size
+                }
                 Driver::Qcow2(image) if size < node.length() => {
                     self.shrink_image(io, node, image, size).await?;
                     size
@@ -118,6 +122,7 @@ impl Graph {
                 Driver::Raw(raw) if !raw.has_fixed_size() => (raw.child(), size.saturating_add(raw.offset())),
                 Driver::BlkDebug(filter) => (filter.child(), *size),
                 Driver::Throttle(filter) => (filter.child(), *size),
+                Driver::Passing(filter) => (filter.child(), *size),
                 Driver::Qcow2(image) => match image.data_file() {
                     Some(data) => (data, *size),
                     None => break,
@@ -142,6 +147,10 @@ impl Graph {
                 Some(filter.child().length())
             }
             Driver::Throttle(filter) => {
+                self.refresh_length(&filter.child());
+                Some(filter.child().length())
+            }
+            Driver::Passing(filter) => {
                 self.refresh_length(&filter.child());
                 Some(filter.child().length())
             }

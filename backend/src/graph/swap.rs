@@ -157,7 +157,9 @@ impl Drop for Swap {
 impl Node {
     /// Whether what is below it can be another node.
     fn has_movable_child(&self) -> bool {
-        matches!(self.driver(), Driver::Raw(_) | Driver::BlkDebug(_) | Driver::Throttle(_) | Driver::Qcow2(_))
+        let own = |driver: &Driver| matches!(driver, Driver::Raw(_) | Driver::Qcow2(_));
+        own(self.driver())
+            || matches!(self.driver(), Driver::BlkDebug(_) | Driver::Throttle(_) | Driver::Passing(_))
     }
 
     /// Has `to` below it, as backing or as file, also as far as its options tell; inside
@@ -167,6 +169,7 @@ impl Node {
             Driver::Raw(raw) => raw.lead(to),
             Driver::BlkDebug(filter) => filter.lead(to),
             Driver::Throttle(filter) => filter.lead(to),
+            Driver::Passing(filter) => filter.lead(to),
             Driver::Qcow2(image) if backing => image.change_backing(Some(to.clone())),
             Driver::Qcow2(image) => image.change_file(to.clone()),
             _ => return,
@@ -181,6 +184,7 @@ fn relink(options: &mut NodeOptions, backing: bool, child: ChildRef) {
         DriverOptions::Raw(raw) => raw.file = child,
         DriverOptions::BlkDebug(debug) => debug.image = child,
         DriverOptions::Throttle(throttle) => throttle.file = child,
+        DriverOptions::CopyOnRead(filter) => filter.file = child,
         DriverOptions::Qcow2(qcow2) if backing => qcow2.backing = Backing::Node(child),
         DriverOptions::Qcow2(qcow2) => qcow2.file = child,
         _ => {}

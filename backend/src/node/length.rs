@@ -31,7 +31,7 @@ impl Node {
                     self.length.fetch_max(end, Ordering::AcqRel);
                     Ok(())
                 }
-                Driver::BlkDebug(_) | Driver::Throttle(_) => {
+                Driver::BlkDebug(_) | Driver::Throttle(_) | Driver::Passing(_) => {
                     let child = self.child().ok_or(IoError::NoSpace)?;
                     child.grow(io, end).await?;
                     self.length.fetch_max(end, Ordering::AcqRel);
@@ -55,7 +55,7 @@ impl Node {
                     raw.child().cut(io, end.saturating_add(raw.offset())).await?;
                     self.length.store(raw.child().length().saturating_sub(raw.offset()), Ordering::Release);
                 }
-                Driver::BlkDebug(_) | Driver::Throttle(_) => {
+                Driver::BlkDebug(_) | Driver::Throttle(_) | Driver::Passing(_) => {
                     let Some(child) = self.child() else { return Ok(()) };
                     child.cut(io, end).await?;
                     self.length.store(child.length(), Ordering::Release);

@@ -19,6 +19,7 @@ pub mod mirroring;
 pub mod nbd;
 mod null;
 pub mod options;
+mod passing;
 pub mod points;
 mod populate;
 pub mod qcow2;
@@ -52,6 +53,7 @@ pub use file::File;
 pub use map::Map;
 pub use nbd::Nbd;
 pub use null::Null;
+pub use passing::Passing;
 pub use raw::Raw;
 pub use root::{Root, Section, Stamp, Visit};
 pub use status::{Looking, Status};
@@ -137,6 +139,8 @@ pub enum Driver {
     BlkDebug(BlkDebug),
     /// Another node, within limits.
     Throttle(Throttle),
+    /// A filter that passes on what comes.
+    Passing(Passing),
     /// A filter that keeps a point in time.
     CopyBeforeWrite(Filter),
     /// What such a filter keeps.
@@ -283,6 +287,7 @@ impl Node {
             Driver::Nbd(_) => "nbd",
             Driver::BlkDebug(_) => "blkdebug",
             Driver::Throttle(_) => "throttle",
+            Driver::Passing(filter) => filter.name(),
             Driver::CopyBeforeWrite(_) => "copy-before-write",
             Driver::SnapshotAccess(_) => "snapshot-access",
             Driver::Qcow2(_) => "qcow2",
@@ -295,6 +300,7 @@ impl Node {
             Driver::Raw(raw) => Some(raw.child()),
             Driver::BlkDebug(filter) => Some(filter.child()),
             Driver::Throttle(filter) => Some(filter.child()),
+            Driver::Passing(filter) => Some(filter.child()),
             Driver::CopyBeforeWrite(filter) => Some(filter.child().clone()),
             Driver::SnapshotAccess(reader) => Some(reader.child().clone()),
             Driver::Qcow2(image) => Some(image.file()),
@@ -304,7 +310,10 @@ impl Node {
 
     /// Whether it shows what is below it, and has nothing itself.
     pub fn is_filter(&self) -> bool {
-        matches!(&self.driver, Driver::BlkDebug(_) | Driver::Throttle(_) | Driver::CopyBeforeWrite(_))
+        matches!(
+            &self.driver,
+            Driver::BlkDebug(_) | Driver::Throttle(_) | Driver::Passing(_) | Driver::CopyBeforeWrite(_)
+        )
     }
 
     /// What hangs on its requests.
@@ -381,6 +390,7 @@ impl Node {
                     Ok((status.len, !status.zero))
                 }
                 Driver::Throttle(filter) => filter.child().extent(io, offset, len).await,
+                Driver::Passing(filter) => filter.child().extent(io, offset, len).await,
                 Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => Ok((len, true)),
             }
         })
@@ -401,6 +411,7 @@ impl Node {
             Driver::Nbd(disk) => disk.handle(request).await,
             Driver::BlkDebug(filter) => filter.handle(io, request).await,
             Driver::Throttle(filter) => filter.handle(io, request).await,
+            Driver::Passing(filter) => filter.handle(io, request).await,
             Driver::CopyBeforeWrite(filter) => filter.handle(io, request).await,
             Driver::SnapshotAccess(reader) => reader.handle(io, request).await,
             Driver::Qcow2(image) => image.handle(io, request, &self.points).await,

@@ -66,6 +66,8 @@ pub enum DriverOptions {
     BlkDebug(BlkDebugOptions),
     /// `throttle`: a filter that keeps to limits.
     Throttle(ThrottleOptions),
+    /// `copy-on-read`: a filter; what is read through it becomes the image's own.
+    CopyOnRead(CopyOnReadOptions),
     /// `copy-before-write`: a filter that keeps a point in time.
     CopyBeforeWrite(CopyBeforeWriteOptions),
     /// `snapshot-access`: reads what such a filter keeps; its child.
@@ -83,6 +85,15 @@ pub struct ThrottleOptions {
     pub group_name: String,
     /// The group, once it is looked up.
     pub group: Option<Arc<ThrottleGroup>>,
+}
+
+/// Members of driver `copy-on-read`.
+#[derive(Clone, Debug)]
+pub struct CopyOnReadOptions {
+    /// `file`: the child.
+    pub file: ChildRef,
+    /// `bottom`: the lowest image that is copied from; all are if there is none.
+    pub bottom: Option<String>,
 }
 
 /// Members of driver `copy-before-write`.

@@ -66,6 +66,7 @@ impl Node {
                 Driver::Qcow2(image) => image.status(io, offset, len).await,
                 Driver::BlkDebug(filter) => filter.child().status(io, offset, len).await,
                 Driver::Throttle(filter) => filter.child().status(io, offset, len).await,
+                Driver::Passing(filter) => filter.child().status(io, offset, len).await,
                 Driver::CopyBeforeWrite(filter) => filter.child().status(io, offset, len).await,
                 Driver::SnapshotAccess(reader) => reader.status(io, offset, len).await,
             }
@@ -84,7 +85,7 @@ impl Node {
             }
             Driver::SnapshotAccess(_) => false,
             Driver::Raw(raw) => raw.child().zeroes_fast(offset + raw.offset(), len),
-            Driver::BlkDebug(_) | Driver::Throttle(_) | Driver::CopyBeforeWrite(_) => {
+            Driver::BlkDebug(_) | Driver::Throttle(_) | Driver::Passing(_) | Driver::CopyBeforeWrite(_) => {
                 self.child().is_some_and(|child| child.zeroes_fast(offset, len))
             }
         }

@@ -45,6 +45,9 @@ pub(super) fn check(node: &Arc<Node>, new: &NodeOptions) -> Result<Option<Option
             ("x-delay-ns", same(&old.delay, &new.delay)),
         ]),
         (DriverOptions::Throttle(_), DriverOptions::Throttle(new)) => drop(group_of(new)?),
+        (DriverOptions::CopyOnRead(old), DriverOptions::CopyOnRead(new)) => {
+            rules.push(("bottom", old.bottom == new.bottom));
+        }
         (DriverOptions::Qcow2(old), DriverOptions::Qcow2(qcow2)) => {
             if let Driver::Qcow2(image) = node.driver() {
                 let unmap = new.discard == Discard::Unmap;
@@ -80,6 +83,7 @@ pub(super) fn children<'a>(node: &Arc<Node>, options: &'a NodeOptions) -> Vec<De
         DriverOptions::Raw(raw) => Some(("file", &raw.file)),
         DriverOptions::BlkDebug(debug) => Some(("image", &debug.image)),
         DriverOptions::Throttle(throttle) => Some(("file", &throttle.file)),
+        DriverOptions::CopyOnRead(filter) => Some(("file", &filter.file)),
         DriverOptions::Qcow2(qcow2) => Some(("file", &qcow2.file)),
         _ => None,
     };

@@ -11,7 +11,7 @@ use super::zero::Fate;
 use crate::error::IoError;
 use crate::io::Memory;
 use crate::node::points::Points;
-use crate::node::{Kind, Request};
+use crate::node::{Kind, Map, Request};
 use crate::reactor::Handle;
 
 /// Bytes that are read from below at once, or one cluster.
@@ -41,6 +41,14 @@ impl Image {
             };
         }
         Ok(())
+    }
+
+    /// Where a request leads without waiting, if all of it is in one cluster of the image's own.
+    pub(in crate::node) fn map_own(&self, request: &Request, offset: u64) -> Map {
+        match self.tables.in_place(offset, request.len) {
+            Some(host) => self.data.with(|data| data.map_below(request, host)),
+            None => Map::Task,
+        }
     }
 
     /// Copies the beginning of a run that the image has nothing of; returns how many bytes that was.

@@ -1,0 +1,322 @@
+//! Job `commit`: an image gets what those above it have, and whoever was over the uppermost of these comes to it.
+//!
+//! Of the topmost image of a chain, which guests write to, that is [`crate::mirror::active_commit`]; here it is of one
+//! below. What is seen from above the committed images is the same all the time; of the base alone it is not, from the
+//! beginning on. Invariant: the header of an image names the base only when all that was copied is stable there, and the
+//! image comes to it only when its header says so.
+
+mod check;
+
+use crate::context::{JobContext, OnError};
+use crate::copy::crew::{Crew, Failed};
+use crate::engine::EngineHandle;
+use crate::error::JobFailure;
+use crate::event::Operation;
+use crate::job::{JobDriver, JobKind, JobOptions, LocalFuture};
+use crate::mirror::active_commit::{self, ActiveCommit};
+use crate::registry::Registry;
+use crate::sweep::{Pass, Sweep, Todo, sweep};
+use crate::transaction::TransactionError;
+use crate::{points, reopen, resize};
+use check::{Checked, Found};
+use std::cell::RefCell;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use tidemark_backend::graph::Graph;
+use tidemark_backend::io::Memory;
+use tidemark_backend::io::lock::Access;
+use tidemark_backend::node::{Kind, Node, Request, Root};
+use tidemark_backend::reactor::Handle;
+
+/// What is said of nodes that it has for itself.
+const BUSY: &str = "block device is in use by block job: commit";
+
+/// Arguments of `block-commit`.
+#[derive(Clone, Debug)]
+pub struct CommitOptions {
+    /// The job's id, unchecked.
+    pub job_id: String,
+    /// The topmost node of the chain.
+    pub device: String,
+    /// The image that gets what others have.
+    pub base_node: Option<String>,
+    /// The same, by its file's name.
+    pub base: Option<String>,
+    /// The uppermost image that is committed; the topmost one if `None`.
+    pub top_node: Option<String>,
+    /// The same, by its file's name.
+    pub top: Option<String>,
+    /// What the header above is to name then, rather than the file of the base.
+    pub backing_file: Option<String>,
+    /// Bytes per second, 0 for no limit.
+    pub speed: i64,
+    /// About reads and writes.
+    pub on_error: OnError,
+    /// A name for what stands for the job among the nodes.
+    pub filter_node_name: Option<String>,
+    /// Whether the result takes effect by itself.
+    pub auto_finalize: bool,
+    /// Whether the job is forgotten by itself.
+    pub auto_dismiss: bool,
+}
+
+/// One commit.
+struct Commit {
+    registry: Registry,
+    graph: Arc<Graph>,
+    checked: Checked,
+    root: RefCell<Option<Rc<Root>>>,
+    backing_file: Option<String>,
+    on_error: OnError,
+    /// What is listed for it among the nodes.
+    filter: RefCell<Option<Arc<Node>>>,
+    /// Nodes that nobody else may use meanwhile.
+    busy: RefCell<Vec<Arc<Node>>>,
+    held: RefCell<Vec<(Arc<Node>, Access)>>,
+    was_read_only: bool,
+}
+
+/// Starts a commit.
+///
+/// # Errors
+/// With QEMU's texts; then nothing has happened.
+pub fn start(jobs: &EngineHandle, graph: &Arc<Graph>, options: CommitOptions) -> Result<(), TransactionError> {
+    let graph = graph.clone();
+    jobs.ask_async(async move |registry: Registry| {
+        let _turn = registry.edit().await;
+        let checked = match check::check(&graph, &options)? {
+            Found::Active { top, base, between } => {
+                return active_commit::start(&registry, &graph, active(options, top, base, between)).await;
+            }
+            Found::Intermediate(checked) => checked,
+        };
+        registry.check_id(&options.job_id)?;
+        let (base, was_read_only) = (checked.base.clone(), checked.base.is_read_only());
+        if was_read_only {
+            reopen::set_read_only(registry.io(), &graph, &base, false).await?;
+        }
+        let begun = Commit::begin(&registry, &graph, checked, options, was_read_only);
+        if begun.is_err() && was_read_only {
+            reopen::set_read_only(registry.io(), &graph, &base, true).await?;
+        }
+        begun
+    })?
+}
+
+fn active(options: CommitOptions, top: Arc<Node>, base: Arc<Node>, between: Vec<Arc<Node>>) -> ActiveCommit {
+    let CommitOptions { job_id, speed, on_error, auto_finalize, auto_dismiss, .. } = options;
+    ActiveCommit { job_id, top, base, between, speed, on_error, auto_finalize, auto_dismiss }
+}
+
+fn text(error: &dyn std::fmt::Display) -> JobFailure {
+    JobFailure::Text(error.to_string())
+}
+
+impl Commit {
+    fn begin(
+        registry: &Registry,
+        graph: &Arc<Graph>,
+        checked: Checked,
+        options: CommitOptions,
+        was_read_only: bool,
+    ) -> Result<(), TransactionError> {
+        let job = JobOptions {
+            speed: options.speed,
+            auto_finalize: options.auto_finalize,
+            auto_dismiss: options.auto_dismiss,
+            ..JobOptions::new(options.job_id, JobKind::Commit)
+        };
+        let commit = Rc::new(Self {
+            registry: registry.clone(),
+            graph: graph.clone(),
+            root: RefCell::default(),
+            backing_file: options.backing_file,
+            on_error: options.on_error,
+            filter: RefCell::default(),
+            busy: RefCell::default(),
+            held: RefCell::default(),
+            was_read_only,
+            checked,
+        });
+        let job = registry.create(job, commit.clone())?;
+        commit.take_nodes(options.filter_node_name.as_deref()).inspect_err(|_| {
+            registry.fail_early(&job);
+            commit.let_go();
+        })?;
+        registry.start(&job);
+        Ok(())
+    }
+
+    fn take_nodes(&self, filter: Option<&str>) -> Result<(), TransactionError> {
+        let Checked { device, top, base, .. } = &self.checked;
+        let filter = self.graph.add_job(filter, top, "commit_top")?;
+        *self.filter.borrow_mut() = Some(filter);
+        for (node, access) in [(base, Access::Write), (top, Access::Read)] {
+            node.acquire_for(access)?;
+            self.held.borrow_mut().push((node.clone(), access));
+        }
+        *self.root.borrow_mut() = Some(Root::new(base));
+        let ends = base.below();
+        let is_end = |node: &Arc<Node>| ends.as_ref().is_some_and(|end| Arc::ptr_eq(end, node));
+        let busy: Vec<_> = top.chain().take_while(|node| !is_end(node)).chain([device.clone()]).collect();
+        busy.iter().for_each(|node| node.set_busy(Some(BUSY)));
+        *self.busy.borrow_mut() = busy;
+        Ok(())
+    }
+
+    fn io(&self) -> &Handle {
+        self.registry.io()
+    }
+
+    /// One request to the base.
+    async fn to_base(&self, io: &Handle, request: Request) -> Result<(), Failed> {
+        let root = self.root.borrow().clone();
+        let Some(root) = root else { return Ok(()) };
+        root.handle(io, request).await.1.map_err(|error| (Operation::Write, error))
+    }
+
+    async fn run(self: Rc<Self>, ctx: JobContext) -> Result<(), JobFailure> {
+        let Checked { top, base, .. } = &self.checked;
+        if base.length() < top.length() {
+            let _turn = self.registry.edit().await;
+            let grown = resize::change(&self.registry, &self.graph, base, top.length()).await;
+            grown.map_err(|error| text(&error))?;
+        }
+        sweep(&ctx, &self, Pass { len: top.length(), on_error: self.on_error, leaves_out: false }).await?;
+        self.hide_tail(ctx.io()).await?;
+        Ok(self.to_base(ctx.io(), Request::flush()).await.map_err(|(_, error)| error)?)
+    }
+
+    /// What the base has past the end of the uppermost committed image shows nowhere above: there it is zeroes, and so it
+    /// is to stay.
+    async fn hide_tail(&self, io: &Handle) -> Result<(), JobFailure> {
+        let Checked { top, base, .. } = &self.checked;
+        let above = self.graph.images_over(top).iter().map(|above| above.length()).max().unwrap_or(0);
+        let (offset, end) = (top.length(), above.min(base.length()));
+        if offset >= end {
+            return Ok(());
+        }
+        let kind = Kind::Zero { unmap: true };
+        let zero = Request { kind, fua: false, offset, len: end - offset, memory: Memory::empty() };
+        Ok(self.to_base(io, zero).await.map_err(|(_, error)| error)?)
+    }
+
+    /// All is copied and stable: whoever is over the uppermost image comes to the base, and its header says so.
+    async fn lead_to_base(&self) -> Result<(), JobFailure> {
+        let _turn = self.registry.edit().await;
+        self.unlist();
+        let Checked { top, base, .. } = &self.checked;
+        // Nobody else has a turn.
+        self.free();
+        for above in self.graph.images_over(top) {
+            self.name_base(&above).await?;
+        }
+        self.release();
+        let mut swap = self.graph.prepare_swap(top, base, &[]).map_err(|error| text(&error))?;
+        let nodes = swap.nodes().to_vec();
+        let grace = points::hold_in_the_end(self.io(), &nodes, &mut || swap.commit()).await;
+        points::over(self.io(), &grace).await;
+        swap.conclude(&self.graph, self.io()).await;
+        self.graph.let_go(top.clone());
+        Ok(())
+    }
+
+    /// The header of an image names the base.
+    async fn name_base(&self, above: &Arc<Node>) -> Result<(), JobFailure> {
+        let base = &self.checked.base;
+        let (file, format) = match &self.backing_file {
+            Some(file) => (file.clone(), base.format()),
+            None => above.name_of_base(base).map_err(|error| text(&error))?,
+        };
+        let named = Some((file, Some(format.to_owned())));
+        reopen::write_header(self.io(), &self.graph, above, named).await.map_err(|error| text(&error))
+    }
+
+    fn unlist(&self) {
+        self.filter.take().iter().for_each(|filter| self.graph.remove_filter(filter));
+    }
+
+    /// Others may use the nodes again.
+    fn free(&self) {
+        self.busy.take().iter().for_each(|node| node.set_busy(None));
+    }
+
+    fn release(&self) {
+        self.root.take();
+        self.held.take().into_iter().for_each(|(node, access)| node.release_for(access));
+    }
+
+    /// Lets go of the nodes.
+    fn let_go(&self) {
+        self.unlist();
+        self.free();
+        self.release();
+    }
+}
+
+impl Sweep for Commit {
+    fn look<'a>(&'a self, io: &'a Handle, offset: u64, len: u64) -> LocalFuture<'a, Result<(u64, Todo), Failed>> {
+        Box::pin(async move {
+            let Checked { top, last, .. } = &self.checked;
+            let status = top.status_above(io, offset, len, last).await.map_err(|error| (Operation::Read, error))?;
+            let todo = match status {
+                status if status.depth == 0 => Todo::Nothing,
+                status if status.zero => Todo::Zero,
+                _ => Todo::Copy,
+            };
+            Ok((status.len, todo))
+        })
+    }
+
+    fn work<'a>(
+        &'a self,
+        io: &'a Handle,
+        crew: &'a Crew,
+        run: Range<u64>,
+        todo: Todo,
+    ) -> LocalFuture<'a, Result<(), Failed>> {
+        Box::pin(async move {
+            let (offset, len) = (run.start, run.end - run.start);
+            if todo == Todo::Zero {
+                let kind = Kind::Zero { unmap: true };
+                return self.to_base(io, Request { kind, fua: false, offset, len, memory: Memory::empty() }).await;
+            }
+            let memory = Memory::from(crew.buffer(len));
+            let read = Request { kind: Kind::Read, fua: false, offset, len, memory };
+            let (memory, result) = self.checked.top.handle(io, read).await;
+            result.map_err(|error| (Operation::Read, error))?;
+            // The memory that comes back of a short transfer is what was left of it.
+            let memory = memory.into_buf().map(Memory::from).ok_or((Operation::Read, tidemark_backend::error::IoError::Io))?;
+            let root = self.root.borrow().clone();
+            let Some(root) = root else { return Ok(()) };
+            let write = Request { kind: Kind::Write, fua: false, offset, len, memory };
+            let (memory, result) = root.handle(io, write).await;
+            crew.keep(memory.into_buf());
+            result.map_err(|error| (Operation::Write, error))
+        })
+    }
+}
+
+impl JobDriver for Commit {
+    fn run(self: Rc<Self>, ctx: JobContext) -> LocalFuture<'static, Result<(), JobFailure>> {
+        Box::pin(Self::run(self, ctx))
+    }
+
+    fn prepare(&self) -> LocalFuture<'_, Result<(), JobFailure>> {
+        Box::pin(self.lead_to_base())
+    }
+
+    fn clean(&self) -> LocalFuture<'_, ()> {
+        Box::pin(async {
+            self.let_go();
+            if self.was_read_only {
+                let _turn = self.registry.edit().await;
+                let base = &self.checked.base;
+                if let Err(error) = reopen::set_read_only(self.io(), &self.graph, base, true).await {
+                    tracing::warn!(node = base.name(), "an image stays writable after a commit: {error}");
+                }
+            }
+        })
+    }
+}
