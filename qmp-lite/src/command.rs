@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::context::Context;
 use crate::error::QmpError;
 use crate::schema::{Doc, Input, Schema, TypeId};
-use crate::{bitmap, block, changed, export, internal, job, object, qmp, snapshot, transaction};
+use crate::{bitmap, block, chain, changed, export, internal, job, object, qmp, snapshot, transaction};
 
 /// One command.
 #[derive(Clone, Copy)]
@@ -43,6 +43,7 @@ pub fn commands() -> impl Iterator<Item = &'static Command> {
         object::qom::COMMANDS,
         bitmap::COMMANDS,
         changed::COMMANDS,
+        chain::COMMANDS,
         snapshot::COMMANDS,
         internal::COMMANDS,
         transaction::COMMANDS,

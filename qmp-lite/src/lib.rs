@@ -6,6 +6,7 @@
 
 pub mod bitmap;
 pub mod block;
+pub mod chain;
 pub mod changed;
 pub mod chardev;
 pub mod client;

@@ -33,6 +33,8 @@ qapi_union! {
         Blkdebug(Empty),
         /// `copy-before-write`
         CopyBeforeWrite(Empty),
+        /// `copy-on-read`
+        CopyOnRead(Empty),
         /// `file`
         File(BlockdevCreateOptionsFile),
         /// `host_device`

@@ -134,7 +134,7 @@ pub(super) fn below(node: &Node) -> Option<Arc<Node>> {
 fn snapshots(node: &Node) -> Option<Vec<SnapshotInfo>> {
     match node.driver() {
         Driver::Qcow2(image) => SnapshotInfo::list(&image.snapshots().snapshots),
-        Driver::Raw(_) | Driver::BlkDebug(_) | Driver::Throttle(_) => snapshots(&*node.child()?),
+        Driver::Raw(_) | Driver::BlkDebug(_) | Driver::Throttle(_) | Driver::Passing(_) => snapshots(&*node.child()?),
         _ => None,
     }
 }
@@ -172,7 +172,11 @@ fn actual_size(node: &Node) -> Option<u64> {
             let data = image.data_file().map_or(Some(0), |data| actual_size(&data));
             Some(actual_size(&image.file())?.saturating_add(data?))
         }
-        Driver::Raw(_) | Driver::Throttle(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => {
+        Driver::Raw(_)
+        | Driver::Throttle(_)
+        | Driver::Passing(_)
+        | Driver::CopyBeforeWrite(_)
+        | Driver::SnapshotAccess(_) => {
             actual_size(&*node.child()?)
         }
         Driver::Null(_) => Some(0),

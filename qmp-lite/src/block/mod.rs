@@ -5,6 +5,7 @@
 mod blkdebug;
 mod blkdebug_event;
 pub(crate) mod copy_before_write;
+mod copy_on_read;
 mod create;
 pub mod image;
 pub mod info;
@@ -150,6 +151,7 @@ fn check_force_share(options: &NodeOptions, read_only: bool) -> Result<(), QmpEr
         DriverOptions::Raw(raw) => vec![&raw.file],
         DriverOptions::BlkDebug(debug) => vec![&debug.image],
         DriverOptions::Throttle(throttle) => vec![&throttle.file],
+        DriverOptions::CopyOnRead(filter) => vec![&filter.file],
         DriverOptions::CopyBeforeWrite(copy) => vec![&copy.file, &copy.target],
         DriverOptions::SnapshotAccess(file) => vec![file],
         DriverOptions::Qcow2(qcow2) => std::iter::once(&qcow2.file).chain(&qcow2.data_file).collect(),

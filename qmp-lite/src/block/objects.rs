@@ -32,6 +32,7 @@ fn children(driver: &mut DriverOptions) -> Vec<&mut ChildRef> {
         DriverOptions::Raw(raw) => vec![&mut raw.file],
         DriverOptions::BlkDebug(debug) => vec![&mut debug.image],
         DriverOptions::Throttle(throttle) => vec![&mut throttle.file],
+        DriverOptions::CopyOnRead(filter) => vec![&mut filter.file],
         DriverOptions::CopyBeforeWrite(copy) => vec![&mut copy.file, &mut copy.target],
         DriverOptions::SnapshotAccess(file) => vec![file],
         DriverOptions::Qcow2(qcow2) => {

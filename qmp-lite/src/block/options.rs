@@ -11,6 +11,7 @@ use tidemark_backend::node::options::{
 
 use super::blkdebug::BlockdevOptionsBlkdebug;
 use super::copy_before_write::BlockdevOptionsCbw;
+use super::copy_on_read::BlockdevOptionsCor;
 use super::nbd::BlockdevOptionsNbd;
 use super::qcow2::BlockdevOptionsQcow2;
 use super::throttle::BlockdevOptionsThrottle;
@@ -48,6 +49,8 @@ qapi_union! {
         Blkdebug(BlockdevOptionsBlkdebug),
         /// `copy-before-write`
         CopyBeforeWrite(BlockdevOptionsCbw),
+        /// `copy-on-read`
+        CopyOnRead(BlockdevOptionsCor),
         /// `file`
         File(BlockdevOptionsFile),
         /// `host_device`
@@ -74,6 +77,8 @@ qapi_enum! {
         Blkdebug = "blkdebug",
         /// Keeps what its child had when it was opened, while writes go on.
         CopyBeforeWrite = "copy-before-write",
+        /// Copies what is read through it into its child.
+        CopyOnRead = "copy-on-read",
         /// A regular file or a block device.
         File = "file",
         /// A block device.
@@ -93,7 +98,7 @@ qapi_enum! {
     }
     unsupported "Block driver" [
         "blklogwrites", "blkreplay", "blkverify", "bochs", "cloop", "compress",
-        "copy-on-read", "dmg", "ftp", "ftps", "gluster",
+        "dmg", "ftp", "ftps", "gluster",
         "host_cdrom", "http", "https", "iscsi", "luks", "nfs", "null-aio", "nvme",
         "parallels", "preallocate", "qcow", "qed", "quorum", "rbd", "replication", "ssh",
         "vdi", "vhdx", "vmdk", "vpc", "vvfat",
@@ -256,6 +261,7 @@ impl TryFrom<BlockdevDriverOptions> for DriverOptions {
             BlockdevDriverOptions::NullCo(null) => Self::Null(null.try_into()?),
             BlockdevDriverOptions::Blkdebug(debug) => Self::BlkDebug(debug.try_into()?),
             BlockdevDriverOptions::CopyBeforeWrite(copy) => Self::CopyBeforeWrite(copy.try_into()?),
+            BlockdevDriverOptions::CopyOnRead(filter) => Self::CopyOnRead(filter.try_into()?),
             BlockdevDriverOptions::Qcow2(qcow2) => Self::Qcow2(Box::new(qcow2.try_into()?)),
             BlockdevDriverOptions::Throttle(throttle) => Self::Throttle(throttle.try_into()?),
             BlockdevDriverOptions::SnapshotAccess(access) => Self::SnapshotAccess(access.file.try_into()?),

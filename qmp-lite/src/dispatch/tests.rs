@@ -28,7 +28,7 @@ fn refused(dispatcher: &Dispatcher, command: &str, arguments: Value, text: &str)
 fn features_of_qemu_that_are_not_built_are_refused_by_name() {
     let dispatcher = dispatcher();
     let node = |driver: &str| json!({"driver": driver, "node-name": "n", "file": "x"});
-    for driver in ["vmdk", "copy-on-read", "luks"] {
+    for driver in ["vmdk", "vdi", "luks"] {
         let text = format!("Block driver '{driver}' is not supported");
         refused(&dispatcher, "blockdev-add", node(driver), &text);
     }

@@ -6,7 +6,7 @@
 mod backing;
 mod steps;
 
-use super::header::{Backing, Header, HeaderError};
+use super::header::{Header, HeaderError};
 use super::image::Image;
 use crate::error::IoError;
 use crate::io::Buf;
@@ -85,14 +85,6 @@ impl Image {
         *self.header.header.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(header);
         self.header.unsure.store(false, Ordering::Release);
         Ok(())
-    }
-
-    /// Names another file below the image, or none; stable when this returns.
-    ///
-    /// # Errors
-    /// As [`Image::change_header`].
-    pub(crate) async fn name_backing(&self, io: &Handle, backing: Option<Backing>) -> Result<(), ChangeError> {
-        self.change_header(io, |header| header.backing = backing).await
     }
 
     /// Writes the header once more if it cannot be known which one the file has: nothing that is written elsewhere
