@@ -2,6 +2,7 @@
 
 mod bitmaps;
 mod changed_extents;
+mod chains;
 mod changes;
 mod crash;
 pub mod daemon;

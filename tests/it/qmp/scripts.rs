@@ -8,6 +8,7 @@
 //! value, and `SCRIPT_SHOW=1` prints what they showed. What ours does otherwise on purpose is in `scripts/ours.txt`: those
 //! run on ours alone and say themselves what is expected.
 
+mod chain;
 mod content;
 mod peer;
 mod request;
@@ -143,6 +144,11 @@ fn throttled_disks_and_filters_that_come_and_go_are_those_of_qemu_storage_daemon
 #[test]
 fn filters_that_copy_before_writes_are_those_of_qemu_storage_daemon() {
     compare("filters");
+}
+
+#[test]
+fn chains_are_streamed_and_committed_as_by_qemu_storage_daemon() {
+    compare("chains");
 }
 
 #[test]

@@ -158,9 +158,17 @@ pub const BASES: [Base; 50] = [
     Base { command: "query-commands", members: &[], setup: &[] },
 ];
 
-/// Commands whose result is the daemon's end or is compared elsewhere: all of `blockdev-create` and `blockdev-reopen` in
-/// scripts of their own.
-pub const ELSEWHERE: [&str; 4] = ["quit", "query-qmp-schema", "blockdev-create", "blockdev-reopen"];
+/// Commands whose result is the daemon's end or is compared elsewhere: all of `blockdev-create`, `blockdev-reopen` and what
+/// changes chains in scripts of their own.
+pub const ELSEWHERE: [&str; 7] = [
+    "quit",
+    "query-qmp-schema",
+    "blockdev-create",
+    "blockdev-reopen",
+    "block-stream",
+    "block-commit",
+    "change-backing-file",
+];
 
 /// What undoes any of the requests; what there is nothing of is an error.
 pub const CLEANUP: &str = "{'execute': 'nbd-server-stop'}\

@@ -14,6 +14,7 @@ use rustix::net::{RecvFlags, recv};
 use rustix::process::Signal;
 use tidemark_frontend::{DeviceOptions, Request, Status};
 
+use super::chain;
 use super::content;
 use super::request::json;
 use super::script::Step;
@@ -92,6 +93,13 @@ impl Peer {
         self.current.clone_from(&step.text);
         match step.verb.as_str() {
             "disk" | "empty" => self.create(step),
+            "chain" => self.create_chain(step),
+            "header" => self.transcript.note(&step.text, &chain::header(&self.image(step.word(0)))),
+            "shows" => {
+                let shown = chain::shown(&self.image(step.word(0)));
+                self.transcript.note(&step.text, &shown);
+            }
+            "nodes" => self.nodes(step),
             "guest" => self.connect_guest(step.word(0), true),
             "reader" => self.connect_guest(step.word(0), false),
             "hang-up" => drop(self.guests.remove(step.word(0)).expect("a guest")),
@@ -165,6 +173,25 @@ impl Peer {
         }
         let node = format!("{{driver: file, node-name: {name}, filename: {name}.img, discard: unmap}}");
         self.succeed(&format!("{{'execute': 'blockdev-add', 'arguments': {}}}", json(&node)));
+    }
+
+    fn create_chain(&mut self, step: &Step) {
+        let images = step.word(0).parse().expect("a number");
+        chain::create(self.place.path(), images, step.size(1));
+        for number in 0..images {
+            let node = json(&chain::node(number, images));
+            self.succeed(&format!("{{'execute': 'blockdev-add', 'arguments': {node}}}"));
+        }
+    }
+
+    fn nodes(&mut self, step: &Step) {
+        let nodes = self.succeed("{'execute': 'query-named-block-nodes', 'arguments': {'flat': true}}");
+        let shown = nodes.as_array().expect("a list").iter().map(|node| {
+            let backing = &node["image"]["backing-filename"];
+            format!("{}({} ro={} over {backing})", node["node-name"], node["drv"], node["ro"])
+        });
+        let shown = shown.collect::<Vec<_>>().join(" ");
+        self.transcript.note(&step.text, &transcript::anonymous(&shown));
     }
 
     fn connect_guest(&mut self, node: &str, writable: bool) {

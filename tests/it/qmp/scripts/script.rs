@@ -9,6 +9,10 @@
 //! |---|---|
 //! | `disk D SIZE` | makes a file `D.img` in which no byte is zero, and a node `D` on it |
 //! | `empty D SIZE` | the same with a file that is one hole |
+//! | `chain N SIZE` | makes images `n0.img` up to N, each over the one before, and nodes `n0` and so on on them |
+//! | `header FILE` | what the header of an image says is below it is compared |
+//! | `shows FILE` | what an image shows, checked by QEMU; only after the daemon's end |
+//! | `nodes` | a query whose answer is compared: names, drivers, what is read-only and what is below |
 //! | `guest D` | exports node `D` and connects a guest to it |
 //! | `reader D` | the same without the right to write |
 //! | `hang-up D` | takes that guest away |
@@ -51,7 +55,7 @@ pub struct Script {
 
 /// First words that are not commands.
 const VERBS: [&str; 2] = [
-    "disk empty guest reader hang-up write zero unmap discard flush read until rest again",
+    "disk empty chain header shows nodes guest reader hang-up write zero unmap discard flush read until rest again",
     "progress jobs bitmaps exports content keep same answer lock in-order unless-refused reconnect quit terminate",
 ];
 

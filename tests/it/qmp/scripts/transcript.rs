@@ -21,7 +21,7 @@ pub struct Transcript {
 }
 
 /// A text without the numbers of generated node names.
-fn anonymous(text: &str) -> String {
+pub fn anonymous(text: &str) -> String {
     let mut parts = text.split("#block");
     let mut out = parts.next().unwrap_or_default().to_owned();
     for part in parts {
