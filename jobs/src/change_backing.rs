@@ -30,6 +30,7 @@ pub fn change(
             return refuse("not allowing backing file change on an image without a backing file");
         }
         check_free(&device)?;
+        check_free(&image)?;
         if !contains(&device, &image) {
             return refuse(format!("'{}' and image file are not in the same chain", device.name()));
         }

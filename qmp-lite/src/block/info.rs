@@ -154,6 +154,7 @@ pub(super) fn filename(node: &Node) -> String {
         Driver::Null(_) => "null-co://".to_owned(),
         Driver::Nbd(disk) => disk.options().uri(),
         Driver::Raw(_)
+        | Driver::Passing(_)
         | Driver::CopyBeforeWrite(_)
         | Driver::SnapshotAccess(_)
         | Driver::Qcow2(_) => child(),
