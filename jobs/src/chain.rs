@@ -77,8 +77,8 @@ pub(crate) fn images(node: &Arc<Node>) -> Vec<Arc<Node>> {
 pub(crate) fn check_chain(graph: &Graph, node: &Arc<Node>, end: Option<&Arc<Node>>) -> Result<(), TransactionError> {
     let is_end = |node: &Arc<Node>| end.is_some_and(|end| Arc::ptr_eq(end, node));
     for (number, node) in node.chain().take_while(|node| !is_end(node)).enumerate() {
-        if let Some(filter) = graph.job_over(&node).filter(|_| number > 0) {
-            check_free(&filter)?;
+        if number > 0 {
+            graph.filters_over(&node).iter().try_for_each(|filter| check_free(filter))?;
         }
         check_free(&node)?;
     }

@@ -55,15 +55,14 @@ impl Graph {
         self.list(&over(name, node, None, true), Driver::Passing(Passing::of_job(node, driver)), node)
     }
 
-    /// What stands for a job over `node`, if one has it for itself.
-    pub fn job_over(&self, node: &Arc<Node>) -> Option<Arc<Node>> {
+    /// The filters that nobody has opened by themselves over `node`: what stands for jobs is among them.
+    pub fn filters_over(&self, node: &Arc<Node>) -> Vec<Arc<Node>> {
         let over = |filter: &Arc<Node>| {
             filter.is_filter()
-                && filter.busy().is_some()
                 && !filter.is_root()
                 && filter.child().is_some_and(|child| Arc::ptr_eq(&child, node))
         };
-        self.nodes().into_iter().find(over)
+        self.nodes().into_iter().filter(over).collect()
     }
 
     /// Lists a node over `child` that no command has opened.

@@ -77,7 +77,7 @@ fn check_links(graph: &Graph, image: &Arc<Node>, last: &Arc<Node>) -> Result<(),
     let mut all = images(image).into_iter();
     let part = all.by_ref().take_while(|node| !Arc::ptr_eq(node, last)).count();
     let below = images(image).into_iter().skip(1).take(part + 1);
-    for filter in below.filter_map(|node| graph.job_over(&node)) {
+    for filter in below.flat_map(|node| graph.filters_over(&node)) {
         if filter.driver_name() == "commit_top" {
             return refuse(format!("Cannot freeze 'backing' link to '{}'", filter.name()));
         }

@@ -170,6 +170,9 @@ fn blockdev_del(context: &Context, arguments: BlockdevDel) -> Result<Empty, QmpE
         return Err(GraphError::InUse(name).into());
     }
     if let Some(node) = context.graph.find(&name) {
+        if let Some(reason) = node.busy() {
+            return Err(GraphError::Busy { name, reason }.into());
+        }
         resize::check_backing(context, &node)?;
     }
     match context.graph.close(&name) {

@@ -13,11 +13,11 @@ use super::load::Load;
 use crate::cli::process::TIMEOUT;
 use crate::qmp::daemon::Client;
 
-const NODE: &str = "driver=qcow2,node-name=s0,file.driver=file,file.filename=s0,discard=unmap";
+const NODE: &str = "driver=qcow2,node-name=n,file.driver=file,file.filename=disk,discard=unmap";
 
 /// Runs a line of a shell in the daemon's directory.
 fn shell(daemon: &Daemon, script: &str) -> String {
-    let directory = daemon.file("s0").parent().map(Path::to_owned).unwrap();
+    let directory = daemon.file("disk").parent().map(Path::to_owned).unwrap();
     let output = Command::new("bash").args(["-c", script]).current_dir(directory).output().unwrap();
     assert!(output.status.success(), "{script}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
@@ -25,16 +25,16 @@ fn shell(daemon: &Daemon, script: &str) -> String {
 
 fn serve() -> Daemon {
     Daemon::with_image(NODE, |place| {
-        let make = format!("qemu-img create -q -f qcow2 -o cluster_size=4k s0 {DISK}");
+        let make = format!("qemu-img create -q -f qcow2 -o cluster_size=4k disk {DISK}");
         assert!(Command::new("bash").args(["-c", &make]).current_dir(place.path()).status().unwrap().success());
     })
 }
 
 fn snapshot(qmp: &mut Client, number: u32) {
+    let last = if number == 1 { "n".to_owned() } else { format!("s{}", number - 1) };
     qmp.succeed(&format!(
-        "{{'execute': 'blockdev-snapshot-sync', 'arguments': {{'node-name': 's{}', 'snapshot-file': 's{number}', \
-         'snapshot-node-name': 's{number}'}}}}",
-        number - 1
+        "{{'execute': 'blockdev-snapshot-sync', 'arguments': {{'node-name': '{last}', 'snapshot-file': 's{number}', \
+         'snapshot-node-name': 's{number}'}}}}"
     ));
 }
 
@@ -88,7 +88,7 @@ fn a_guest_sees_its_disk_while_its_chain_is_streamed_and_committed() {
     meanwhile(&mut load, &mut qmp, |qmp| {
         qmp.succeed("{'execute': 'block-stream', 'arguments': {'job-id': 'i', 'device': 's8', 'base-node': 's6'}}");
         job(qmp, "block-stream", "'device': 's5', 'bottom': 's4'");
-        job(qmp, "block-commit", "'device': 's8', 'top-node': 's6', 'base-node': 's0'");
+        job(qmp, "block-commit", "'device': 's8', 'top-node': 's6', 'base-node': 'n'");
         job(qmp, "block-stream", "'device': 's8'");
     });
     load.steps(300);
@@ -99,7 +99,7 @@ fn a_guest_sees_its_disk_while_its_chain_is_streamed_and_committed() {
     drop(device);
     daemon.terminate();
     assert_eq!(shell(&daemon, "qemu-img info s8 | grep -c backing || true").trim(), "0", "it is over none");
-    shell(&daemon, "qemu-img check -q s8 && qemu-img check -q s0 && qemu-img convert -f qcow2 -O raw s8 content");
+    shell(&daemon, "qemu-img check -q s8 && qemu-img check -q disk && qemu-img convert -f qcow2 -O raw s8 content");
     assert!(std::fs::read(daemon.file("content")).unwrap() == expected, "the image is not what the guest saw");
 }
 
@@ -108,7 +108,7 @@ fn a_daemon_that_is_killed_while_it_streams_or_commits_leaves_what_was_flushed()
     let jobs = [
         ("block-stream", "'device': 's4', 'base-node': 's1'"),
         ("block-stream", "'device': 's4'"),
-        ("block-commit", "'device': 's4', 'top-node': 's3', 'base-node': 's0'"),
+        ("block-commit", "'device': 's4', 'top-node': 's3', 'base-node': 'n'"),
     ];
     for (round, (command, arguments)) in jobs.iter().cycle().take(12).enumerate() {
         let mut daemon = serve();

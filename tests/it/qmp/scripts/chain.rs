@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use qmp_lite::wire::Value;
+use qmp_lite::wire::{Value, parse};
 
 use super::content;
 
@@ -54,7 +54,7 @@ pub fn node(number: usize, images: usize) -> String {
 /// What the header of an image says is below it.
 pub fn header(path: &Path) -> String {
     let arguments = ["info", "-U", "--output", "json", path.to_str().expect("a path")];
-    let info: Value = serde_json::from_str(&tool(Path::new("/"), "qemu-img", &arguments)).expect("JSON");
+    let info: Value = parse(&tool(Path::new("/"), "qemu-img", &arguments)).expect("JSON");
     format!("{} {}", info["backing-filename"], info["backing-filename-format"])
 }
 
