@@ -79,19 +79,25 @@ struct Stream {
 /// With QEMU's texts; then nothing has happened.
 pub fn start(jobs: &EngineHandle, graph: &Arc<Graph>, options: StreamOptions) -> Result<(), TransactionError> {
     let graph = graph.clone();
-    jobs.ask_async(async move |registry: Registry| {
-        let _turn = registry.edit().await;
-        let checked = check::check(&graph, &options)?;
-        let (image, was_read_only) = (checked.image.clone(), checked.image.is_read_only());
-        if was_read_only {
-            reopen::set_read_only(registry.io(), &graph, &image, false).await?;
-        }
-        let begun = Stream::begin(&registry, &graph, checked, options, was_read_only);
-        if begun.is_err() && was_read_only {
-            reopen::set_read_only(registry.io(), &graph, &image, true).await?;
-        }
-        begun
-    })?
+    jobs.ask_async(async move |registry: Registry| run(&registry, &graph, options).await)?
+}
+
+/// As [`start`], on the job thread.
+///
+/// # Errors
+/// As there.
+pub async fn run(registry: &Registry, graph: &Arc<Graph>, options: StreamOptions) -> Result<(), TransactionError> {
+    let _turn = registry.edit().await;
+    let checked = check::check(graph, &options)?;
+    let (image, was_read_only) = (checked.image.clone(), checked.image.is_read_only());
+    if was_read_only {
+        reopen::set_read_only(registry.io(), graph, &image, false).await?;
+    }
+    let begun = Stream::begin(registry, graph, checked, options, was_read_only);
+    if begun.is_err() && was_read_only {
+        reopen::set_read_only(registry.io(), graph, &image, true).await?;
+    }
+    begun
 }
 
 impl Stream {
