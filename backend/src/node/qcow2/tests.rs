@@ -10,6 +10,7 @@ mod machine;
 mod model;
 mod parts;
 mod random;
+mod rebased;
 mod reading;
 mod replay;
 mod resize;
