@@ -192,7 +192,7 @@ impl Commit {
     /// is to stay.
     async fn hide_tail(&self, io: &Handle) -> Result<(), JobFailure> {
         let Checked { top, base, .. } = &self.checked;
-        let above = self.graph.images_over(top).iter().map(|above| above.length()).max().unwrap_or(0);
+        let above = self.graph.images_over(&top.unfiltered()).iter().map(|above| above.length()).max().unwrap_or(0);
         let (offset, end) = (top.length(), above.min(base.length()));
         if offset >= end {
             return Ok(());
@@ -209,7 +209,7 @@ impl Commit {
         let Checked { top, base, .. } = &self.checked;
         // Nobody else has a turn.
         self.free();
-        for above in self.graph.images_over(top) {
+        for above in self.graph.images_over(&top.unfiltered()) {
             self.name_base(&above).await?;
         }
         self.release();

@@ -51,7 +51,7 @@ pub(super) fn check(graph: &Graph, options: &CommitOptions) -> Result<Found, Tra
         check_free(&above)?;
     }
     let last = overlay(&image, &base_image).unwrap_or_else(|| image.clone());
-    Ok(Found::Intermediate(Checked { device, top: image, last, base: base_image }))
+    Ok(Found::Intermediate(Checked { device, top, last, base }))
 }
 
 /// Whether somebody writes to a node.
