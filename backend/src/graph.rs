@@ -17,6 +17,7 @@ pub mod overlay;
 pub mod rebase;
 pub mod reopen;
 mod resize;
+pub mod snapshots;
 pub mod swap;
 pub mod target;
 

@@ -25,6 +25,7 @@ use tidemark_backend::graph::{Graph, check_apart};
 use tidemark_backend::io::Memory;
 use tidemark_backend::io::lock::Access;
 use tidemark_backend::node::copy_before_write::{CopyBeforeWrite, Phase};
+use tidemark_backend::node::qcow2::image::Image;
 use tidemark_backend::node::{Kind, Node, Request, Root};
 use tidemark_backend::reactor::Handle;
 use tidemark_cbt::{Bitmap, ChunkState};
@@ -70,6 +71,8 @@ pub struct Backup {
     /// What is owed once the point in time has come; with the job's clusters for bits.
     owed: Arc<Bitmap>,
     sync: BackupSync,
+    /// Whether the target compresses.
+    compresses: bool,
     options: CopyOptions,
     amount: Cell<Amount>,
     installed: Cell<bool>,
@@ -118,7 +121,12 @@ impl Backup {
         options: &BackupOptions,
     ) -> Result<Rc<Self>, TransactionError> {
         let check::Checked { source, target, mode, copy: copy_options } = checked;
-        let copy = CopyBeforeWrite::new(&source, &target, None, options.copying).map_err(|error| text(&error))?;
+        let mut copying = options.copying;
+        let image = if options.compress { check::compressing(&target) } else { None };
+        // What is compressed is a whole cluster.
+        copying.min_chunk = image.map_or(0, Image::cluster_size).max(copying.min_chunk);
+        let compresses = image.is_some();
+        let copy = CopyBeforeWrite::new(&source, &target, None, copying).map_err(|error| text(&error))?;
         let in_filter = |error: GraphError| TransactionError::Text(format!("Could not create node: {error}"));
         target.acquire_for(Access::Target).map_err(in_filter)?;
         let give_back = || target.release_for(Access::Target);
@@ -149,11 +157,17 @@ impl Backup {
             bitmap,
             owed: Arc::new(owed),
             sync: options.sync,
+            compresses,
             options: copy_options,
             amount: Cell::default(),
             installed: Cell::new(false),
             copy,
         }))
+    }
+
+    /// The image that compresses what is copied.
+    fn compressing(&self) -> Option<&Image> {
+        if self.compresses { check::compressing(self.copy.target()) } else { None }
     }
 
     /// Takes the source and its bitmap into use.
@@ -216,6 +230,7 @@ impl Point for Backup {
     }
 
     fn install(&self) {
+        self.compressing().into_iter().for_each(Image::begin_compressing);
         self.copy.install();
         self.installed.set(true);
     }

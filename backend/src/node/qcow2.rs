@@ -12,6 +12,7 @@ pub mod corruption;
 pub mod create;
 pub mod description;
 pub mod entry;
+mod extended;
 pub mod freed;
 mod guarded;
 pub mod header;

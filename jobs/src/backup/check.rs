@@ -6,6 +6,7 @@ use crate::transaction::TransactionError;
 use std::sync::Arc;
 use tidemark_backend::bitmaps::Stage;
 use tidemark_backend::graph::Graph;
+use tidemark_backend::node::qcow2::image::Image;
 use tidemark_backend::node::{Driver, Node};
 use tidemark_cbt::Granularity;
 
@@ -49,7 +50,7 @@ pub(super) fn check(
     if Arc::ptr_eq(&source, &target) {
         return refuse("Source and target cannot be the same");
     }
-    if options.compress {
+    if options.compress && compressing(&target).is_none() {
         return refuse("Compression is not supported for this drive ");
     }
     check_free(&source)?;
@@ -76,6 +77,14 @@ pub(super) fn check(
         return refuse(format!("min-cluster-size too large: {asked} > {most}"));
     }
     Ok(Checked { source, target, mode, copy })
+}
+
+/// The image that compresses what is written to a node, if one does.
+pub(super) fn compressing(target: &Node) -> Option<&Image> {
+    match target.driver() {
+        Driver::Qcow2(image) => Some(&**image).filter(|image| image.can_compress()),
+        _ => None,
+    }
 }
 
 /// The job's cluster, at least the target's; looked at when there is a filter, as QEMU does.

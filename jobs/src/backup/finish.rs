@@ -27,6 +27,9 @@ impl Backup {
             // Copies that guests' writes have started still write to the target.
             self.io.sleep_until(self.io.read_clock().saturating_add(QUIET_NS)).await;
         }
+        if let Some(image) = self.compressing() {
+            image.end_compressing(&self.io).await;
+        }
         let mut released = None;
         let outcome = self.bitmap.as_ref().map(|tracked| (tracked, self.outcome(tracked.mode, succeeded)));
         let mut edit = || {

@@ -79,7 +79,7 @@ qapi_struct! {
         "data-file" data_file: Option<BlockdevRef>,
         /// Whether that is a raw image by itself. Off if absent.
         "data-file-raw" data_file_raw: Option<bool>,
-        /// Only false is supported. Off if absent.
+        /// Whether entries tell of the 32 parts of each cluster, so that a write copies less. Off if absent.
         "extended-l2" extended_l2: Option<bool>,
         /// The size of the disk in bytes.
         "size" size: Size,
@@ -154,9 +154,6 @@ impl TryFrom<BlockdevCreateOptionsQcow2> for CreateImage {
     type Error = QmpError;
 
     fn try_from(image: BlockdevCreateOptionsQcow2) -> Result<Self, QmpError> {
-        if image.extended_l2 == Some(true) {
-            return Err(QmpError::generic("Images with extended L2 entries are not supported"));
-        }
         let defaults = CreateOptions::default();
         // What is less than nothing is out of range as what is too much.
         let bits = image.refcount_bits.map(|bits| u64::try_from(bits).unwrap_or(u64::MAX));
@@ -169,6 +166,7 @@ impl TryFrom<BlockdevCreateOptionsQcow2> for CreateImage {
             backing: image.backing_file,
             backing_format: image.backing_fmt.map(|format| format.text().to_owned()),
             data_file_raw: image.data_file_raw.unwrap_or(false),
+            extended_l2: image.extended_l2.unwrap_or(false),
             compression: match image.compression_type {
                 Some(Qcow2CompressionType::Zstd) => Compression::Zstd,
                 None | Some(Qcow2CompressionType::Zlib) => Compression::Zlib,

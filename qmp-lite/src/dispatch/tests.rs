@@ -38,10 +38,6 @@ fn features_of_qemu_that_are_not_built_are_refused_by_name() {
     }
     let export = json!({"type": "fuse", "id": "x", "node-name": "n"});
     refused(&dispatcher, "block-export-add", export, "Export type 'fuse' is not supported");
-    for kind in ["blockdev-snapshot-internal-sync"] {
-        let action = json!({"actions": [{"type": kind, "data": {}}]});
-        refused(&dispatcher, "transaction", action, &format!("Transaction action '{kind}' is not supported"));
-    }
     let inactive = json!({"driver": "null-co", "node-name": "n", "active": false});
     refused(&dispatcher, "blockdev-add", inactive, "Inactive nodes are not supported");
     assert_eq!(succeed(&dispatcher, "query-named-block-nodes", json!({})), json!([]));

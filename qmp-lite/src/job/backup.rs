@@ -30,7 +30,7 @@ qapi_struct! {
         "bitmap" bitmap: Option<String>,
         /// What becomes of the bitmap. Required with a bitmap, except for incremental, which means on-success.
         "bitmap-mode" bitmap_mode: Option<BitmapSyncMode>,
-        /// Whether the target compresses. Only false is supported by the targets there are. Off if absent.
+        /// Whether what is copied is compressed; the target has to be a qcow2 image without a data file. Off if absent.
         "compress" compress: Option<bool>,
         /// What to do if the source cannot be read; report if absent.
         "on-source-error" on_source_error: Option<BlockdevOnError>,

@@ -87,6 +87,11 @@ fn named_bitmaps_are_those_of_qemu_storage_daemon() {
 }
 
 #[test]
+fn internal_snapshots_are_those_of_qemu_storage_daemon() {
+    compare("internals");
+}
+
+#[test]
 fn backups_and_their_targets_are_those_of_qemu_storage_daemon() {
     compare("backups");
 }

@@ -52,7 +52,8 @@ fn empty(options: &CreateOptions) -> Header {
         snapshots_offset: 0,
         snapshots: 0,
         incompatible: bit(options.data_file.is_some(), bits::INCOMPATIBLE_DATA_FILE)
-            | bit(zstd, bits::INCOMPATIBLE_COMPRESSION),
+            | bit(zstd, bits::INCOMPATIBLE_COMPRESSION)
+            | bit(options.extended_l2, bits::INCOMPATIBLE_EXTENDED_L2),
         compatible: bit(options.lazy_refcounts, bits::COMPATIBLE_LAZY_REFCOUNTS),
         autoclear: bit(options.data_file_raw, bits::AUTOCLEAR_RAW_DATA),
         compression: options.compression,

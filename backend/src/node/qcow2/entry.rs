@@ -3,12 +3,18 @@
 //! Pure arithmetic on the format's numbers (qcow2 specification, "Cluster mapping"). An entry comes from an untrusted
 //! file: whatever breaks the rules decodes to [`Entry::Invalid`], never to an offset.
 
+use std::ops::Range;
+
 /// Bit 63: the cluster's (or L2 table's) reference count is exactly one, so it may be written in place.
 pub(super) const COPIED: u64 = 1 << 63;
 /// Bit 62 of an L2 entry: the cluster is compressed.
 const COMPRESSED: u64 = 1 << 62;
 /// Bit 0 of an L2 entry (version 3): the cluster reads as zeroes, whatever its offset says.
 const ZERO: u64 = 1;
+/// Of the second word of an extended entry: every part is the guest's own data. In the upper half: reads as zeroes.
+pub(super) const ALL_PARTS: u64 = 0xffff_ffff;
+/// Log2 of the parts of a cluster that an extended entry tells of.
+const PART_BITS: u32 = 5;
 /// Bits 9 to 55: an offset into the file.
 pub(super) const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 
@@ -46,6 +52,33 @@ impl Geometry {
     /// Words per L2 table.
     pub fn l2_words(self) -> usize {
         1 << (self.cluster_bits - 3)
+    }
+
+    /// Bytes of the smallest piece that an entry tells of.
+    pub fn part(self) -> u64 {
+        if self.extended { 1 << (self.cluster_bits - PART_BITS) } else { self.cluster() }
+    }
+
+    /// The parts of a cluster that bytes of it are in, by bits of its entry's second word.
+    pub fn parts(self, bytes: Range<u64>) -> u64 {
+        let start = self.in_cluster(bytes.start) / self.part();
+        let count = (bytes.end - (bytes.start - bytes.start % self.part())).div_ceil(self.part());
+        (ALL_PARTS >> (32 - count.clamp(1, 32))) << start & ALL_PARTS
+    }
+
+    /// What the two words of an extended entry say of the part that a guest offset is in.
+    pub fn decode_part(self, word: u64, bitmap: u64, offset: u64) -> Entry {
+        let (part, cluster) = (self.in_cluster(offset) / self.part(), self.decode(word));
+        let (data, zero) = (bitmap >> part & 1 != 0, bitmap >> part >> 32 & 1 != 0);
+        match cluster {
+            Entry::Invalid | Entry::Compressed { .. } => cluster,
+            _ if data && zero => Entry::Invalid,
+            Entry::Data { .. } if data => cluster,
+            Entry::Data { host, copied } if zero => Entry::Zero { host: Some(host), copied },
+            _ if data => Entry::Invalid,
+            _ if zero => Entry::Zero { host: None, copied: false },
+            _ => Entry::Unallocated,
+        }
     }
 
     /// The first words of the entries of an L2 table.
@@ -106,7 +139,7 @@ impl Geometry {
         }
         let (copied, host, zero) = (word & COPIED != 0, word & OFFSET, word & ZERO != 0);
         let reserved = word & !(COPIED | OFFSET | ZERO);
-        if reserved != 0 || self.in_cluster(host) != 0 || (zero && self.version < 3) {
+        if reserved != 0 || self.in_cluster(host) != 0 || (zero && (self.version < 3 || self.extended)) {
             return Entry::Invalid;
         }
         // In an external data file, and only there, offset 0 is that of a cluster; COPIED says that there is one. Of a

@@ -19,8 +19,8 @@ use crate::error::IoError;
 use crate::range_lock::{Guard, RangeLock};
 use crate::reactor::Handle;
 use metadata::{Metadata, Structure};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// L2 tables that are kept in memory at least: several writers have one pinned each.
 const TABLES_MIN: u64 = 16;
@@ -46,6 +46,8 @@ pub struct Tables {
     metadata: Arc<Metadata>,
     /// L2 tables being read, by number.
     loads: RangeLock,
+    /// Of those who look at both words of an extended entry, or change them.
+    both: Mutex<()>,
 }
 
 fn tables_in(cache_bytes: u64, geometry: Geometry) -> usize {
@@ -78,7 +80,7 @@ impl Tables {
             }
         }
         let max_tables = tables_in(cache_bytes, geometry);
-        let cache = Cache::new(geometry.l2_entries(), max_tables, l1.entries).ok_or(IoError::NoMemory)?;
+        let cache = Cache::new(geometry.l2_words(), max_tables, l1.entries).ok_or(IoError::NoMemory)?;
         let l1: Box<[AtomicU64]> = words.into_iter().map(AtomicU64::new).collect();
         let shortcut = Shortcut::new(geometry);
         Ok(Self {
@@ -90,6 +92,7 @@ impl Tables {
             max_tables: AtomicUsize::new(max_tables),
             metadata,
             loads: RangeLock::default(),
+            both: Mutex::new(()),
         })
     }
 
@@ -134,6 +137,9 @@ impl Tables {
     #[inline]
     pub fn lookup(&self, offset: u64) -> Option<Entry> {
         let index = self.geometry.l1_index(offset);
+        if self.geometry.extended {
+            return self.lookup_part(index, offset);
+        }
         match self.cache.get(index, self.geometry.l2_index(offset)) {
             Some(word) => Some(self.geometry.decode(word)),
             None => self.lookup_l1(index),
@@ -146,6 +152,52 @@ impl Tables {
     pub fn in_place(&self, offset: u64, len: u64) -> Option<u64> {
         let (table, index) = self.shortcut.indices(offset, len)?;
         self.shortcut.host(self.cache.get(table, index)?, offset)
+    }
+
+    #[inline(never)]
+    fn lookup_part(&self, index: usize, offset: u64) -> Option<Entry> {
+        let first = self.geometry.l2_index(offset) * 2;
+        let pair = {
+            let _both = self.both();
+            self.cache.get(index, first).zip(self.cache.get(index, first + 1))
+        };
+        match pair {
+            Some((word, bitmap)) => Some(self.geometry.decode_part(word, bitmap, offset)),
+            None => self.lookup_l1(index),
+        }
+    }
+
+    /// The words of an entry of a table; the second is 0 where there is none.
+    ///
+    /// # Panics
+    /// If a table has no such entry.
+    pub fn pair(&self, table: &Pin<'_>, entry: usize) -> (u64, u64) {
+        if !self.geometry.extended {
+            return (table.word(entry), 0);
+        }
+        let _both = self.both();
+        (table.word(entry * 2), table.word(entry * 2 + 1))
+    }
+
+    /// Changes an entry of a table. Between its two words it says of no part that it is in a cluster that is not there.
+    ///
+    /// # Panics
+    /// As [`Tables::pair`].
+    pub fn set(&self, table: &Pin<'_>, entry: usize, word: u64, bitmap: u64) {
+        if !self.geometry.extended {
+            return table.set(entry, word);
+        }
+        let _both = self.both();
+        let leads = matches!(self.geometry.decode(word), Entry::Data { .. });
+        let second = if leads { entry * 2 + 1 } else { entry * 2 };
+        let values = if leads { [word, bitmap] } else { [bitmap, word] };
+        let first = entry * 4 + 1 - second;
+        table.set(first, values[0]);
+        table.set(second, values[1]);
+    }
+
+    fn both(&self) -> MutexGuard<'_, ()> {
+        self.both.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lookup_l1(&self, index: usize) -> Option<Entry> {
@@ -208,8 +260,8 @@ impl Tables {
     /// The storage's; [`IoError::Io`] if the L1 entry is invalid.
     pub async fn read_table(&self, io: &Handle, index: usize) -> Result<Option<Vec<u64>>, IoError> {
         let Some((host, _)) = self.table(index).map_err(|InvalidEntry| IoError::Io)? else { return Ok(None) };
-        let mut words = self.store.read_words(io, host, self.geometry.l2_entries()).await?;
-        for word in &mut words {
+        let mut words = self.store.read_words(io, host, self.geometry.l2_words()).await?;
+        for word in words.iter_mut().step_by(self.geometry.entry_words()) {
             // What breaks the format decodes to nothing as it is, and stays as it is.
             if self.geometry.decode(*word) != Entry::Invalid && !self.is_sound(*word) {
                 *word = mark::l2(*word);
@@ -251,7 +303,8 @@ impl Tables {
     /// again from where the copy is not yet.
     pub fn take_dirty(&self, index: usize) -> Option<(Pin<'_>, Vec<u64>)> {
         let (pin, mut words) = self.cache.take_dirty(index)?;
-        words.iter_mut().for_each(|word| *word = mark::without_l2(*word));
+        let firsts = words.iter_mut().step_by(self.geometry.entry_words());
+        firsts.for_each(|word| *word = mark::without_l2(*word));
         Some((pin, words))
     }
 }

@@ -96,13 +96,15 @@ impl View<'_> {
         let geometry = self.tables.geometry();
         let skip = geometry.in_cluster(offset);
         let found = Found::of(lookup(offset)?, skip);
-        let mut end = geometry.cluster() - skip;
+        let part = geometry.part();
+        let mut end = part - (skip & (part - 1));
         while end < len {
-            let next = offset.checked_add(end).and_then(&lookup).map(|entry| Found::of(entry, 0));
+            let at = offset.checked_add(end);
+            let next = at.and_then(|at| Some(Found::of(lookup(at)?, geometry.in_cluster(at))));
             if next.is_none() || next != found.after(end) {
                 break;
             }
-            end += geometry.cluster();
+            end += part;
         }
         Some(Extent { found, len: end.min(len) })
     }

@@ -234,7 +234,9 @@ impl Image {
         let known = bits::AUTOCLEAR_BITMAPS | bits::AUTOCLEAR_RAW_DATA;
         let features = self.header().autoclear & known;
         let room = self.changes.room();
-        let place = place.filter(|_| self.header().version >= 3).map(|place| Place { changes: room, ..place.clone() });
+        let place = place
+            .filter(|_| self.header().version >= 3 && !self.geometry.extended)
+            .map(|place| Place { changes: room, ..place.clone() });
         let last = match &place {
             Some(place) => self.take_over(io, place).await?,
             None => None,

@@ -22,7 +22,13 @@ impl Image {
     ///
     /// # Errors
     /// The storage's; what has been copied until then stays.
-    pub(in crate::node) async fn populate(&self, io: &Handle, offset: u64, len: u64, points: &Points) -> Result<(), IoError> {
+    pub(in crate::node) async fn populate(
+        &self,
+        io: &Handle,
+        offset: u64,
+        len: u64,
+        points: &Points,
+    ) -> Result<(), IoError> {
         if self.is_broken() {
             return Err(IoError::Io);
         }
@@ -87,14 +93,14 @@ impl Image {
     }
 
     async fn populate_zeroes(&self, io: &Handle, at: u64, len: u64, points: &Points) -> Result<(), IoError> {
-        if self.geometry.version < 3 {
+        if self.geometry.version < 3 || self.geometry.extended {
             return self.populate_with_zeroes(io, at, len, points).await;
         }
         let end = self.geometry.clusters(at + len) * self.geometry.cluster();
         self.each_table(io, at, end, Fate::Populate, points).await
     }
 
-    /// Version 2 has no zero clusters.
+    /// Version 2 has no zero clusters, and of an extended entry parts may be missing.
     async fn populate_with_zeroes(&self, io: &Handle, at: u64, len: u64, points: &Points) -> Result<(), IoError> {
         let mut done = 0;
         while done < len {

@@ -40,8 +40,13 @@ impl View<'_> {
         // No room in memory: reading waits for nobody to make some.
         let words = self.tables.read_table(io, index).await?.unwrap_or_default();
         let entry = |offset| {
-            let word = words.get(geometry.l2_index(offset)).copied();
-            (geometry.l1_index(offset) == index).then(|| word.map_or(Entry::Unallocated, |word| geometry.decode(word)))
+            let at = geometry.l2_index(offset) * geometry.entry_words();
+            let entry = match words.get(at..).unwrap_or_default() {
+                [word, bitmap, ..] if geometry.extended => geometry.decode_part(*word, *bitmap, offset),
+                [word, ..] => geometry.decode(*word),
+                [] => Entry::Unallocated,
+            };
+            (geometry.l1_index(offset) == index).then_some(entry)
         };
         self.run(offset, len, entry).ok_or(IoError::Io)
     }

@@ -66,7 +66,7 @@ impl Image {
             }
             self.flush(io, &Points::default()).await?;
         };
-        for entry in 0..self.geometry.l2_entries() {
+        for entry in (0..self.geometry.l2_words()).step_by(self.geometry.entry_words()) {
             let word = table.word(entry);
             let Some((host, copied)) = own(self.geometry, word) else { continue };
             let alone = counted.of(self.geometry, host) == 1;

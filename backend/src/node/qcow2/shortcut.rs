@@ -31,7 +31,8 @@ impl Shortcut {
             table_bits: geometry.cluster_bits + geometry.l2_bits(),
             index: geometry.l2_entries() as u64 - 1,
             rest: !OFFSET | inside,
-            lowest: u64::from(!geometry.external_data),
+            // Of parts of clusters a word alone says nothing.
+            lowest: if geometry.extended { u64::MAX } else { u64::from(!geometry.external_data) },
         }
     }
 

@@ -9,7 +9,7 @@ mod encode;
 mod flags;
 mod place;
 pub mod remove;
-mod share;
+pub mod share;
 mod table;
 pub mod take;
 mod tree;

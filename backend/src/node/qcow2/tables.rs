@@ -42,7 +42,7 @@ impl Image {
                 Some(pin) => pin.copy(),
                 None => return Ok(None),
             },
-            None => vec![0; self.geometry.l2_entries()],
+            None => vec![0; self.geometry.l2_words()],
         };
         let host = self.new_table(io).await?;
         let pin = self.tables.put_new(index, &words, self.geometry.l1_entry(host));

@@ -3,11 +3,13 @@
 mod bitmaps;
 mod broken;
 mod changes;
+mod compressing;
 mod differential;
 mod dirty;
 mod full;
 mod machine;
 mod model;
+mod offline;
 mod parts;
 mod random;
 mod rebased;

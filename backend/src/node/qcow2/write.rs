@@ -28,18 +28,18 @@ pub(super) enum Aim {
 
 impl Aim {
     /// Whether it leaves alone what is there.
-    fn passes(self, found: Found) -> bool {
+    pub(super) fn passes(self, found: Found) -> bool {
         self == Self::Missing && found != Found::Unallocated
     }
 }
 
 /// A part of a request, and where it lies in the request's memory.
 #[derive(Clone, Copy)]
-struct Part {
-    at: u64,
-    offset: u64,
-    len: u64,
-    aim: Aim,
+pub(super) struct Part {
+    pub(super) at: u64,
+    pub(super) offset: u64,
+    pub(super) len: u64,
+    pub(super) aim: Aim,
 }
 
 impl Image {
@@ -84,15 +84,17 @@ impl Image {
                 request.memory.narrow(part.at, part.len);
                 match self.write_compressed(io, part.offset, (&request.memory, part.len), points).await? {
                     true => Ok(part.len),
+                    false if self.geometry.extended => self.write_parts(io, request, part, points).await,
                     false => self.write_allocating(io, request, part, points).await,
                 }
             }
+            _ if self.geometry.extended => self.write_parts(io, request, part, points).await,
             _ => self.write_allocating(io, request, part, points).await,
         }
     }
 
     /// Writes a part to the data file, with what comes before and after it.
-    async fn write_data(
+    pub(super) async fn write_data(
         &self,
         io: &Handle,
         request: &mut Request,
@@ -212,7 +214,13 @@ impl Image {
         if self.geometry.external_data { whole.min(self.length().max(end)) } else { whole }
     }
 
-    async fn old_content(&self, io: &Handle, offset: u64, len: u64, zeroes: bool) -> Result<Option<Buf>, IoError> {
+    pub(super) async fn old_content(
+        &self,
+        io: &Handle,
+        offset: u64,
+        len: u64,
+        zeroes: bool,
+    ) -> Result<Option<Buf>, IoError> {
         if len == 0 {
             return Ok(None);
         }

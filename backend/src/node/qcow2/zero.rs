@@ -76,7 +76,7 @@ impl Image {
 
     /// Gives the space of clusters back that have lost their entries, in a data file: it is at once nobody's there, for
     /// a cluster of the guest's has one place only. Whoever takes it again waits for the range lock that is held here.
-    async fn punch_apart(&self, io: &Handle, lost: impl Iterator<Item = (u64, Entry)>) {
+    pub(super) async fn punch_apart(&self, io: &Handle, lost: impl Iterator<Item = (u64, Entry)>) {
         if !self.geometry.external_data || !self.punches.load(Ordering::Relaxed) {
             return;
         }
@@ -106,7 +106,7 @@ impl Image {
 
     /// Whether a cluster without an entry shows the content of another image, now or when it is opened with the one that
     /// its header names.
-    fn shows_another(&self) -> bool {
+    pub(super) fn shows_another(&self) -> bool {
         self.backing.is_some() || self.header().backing.is_some()
     }
 
@@ -179,6 +179,9 @@ impl Image {
         }
         let _clusters = self.clusters.lock(first..last).await;
         let table = self.table_for_change(io, index, points).await?;
+        if geometry.extended {
+            return self.change_parts(io, &table, first..last, fate, points).await;
+        }
         let mut at = first;
         while at < last {
             let end = last.min(at.saturating_add(journal::MOST as u64 * geometry.cluster()));

@@ -132,7 +132,7 @@ fn qcow2(header: &Header, bitmaps: &[StoredBitmap]) -> ImageInfoSpecificQCow2 {
         compat: if header.version >= 3 { "1.1" } else { "0.10" }.to_owned(),
         data_file: header.data_file.clone(),
         data_file_raw: Some(header.autoclear & bits::AUTOCLEAR_RAW_DATA != 0).filter(|_| apart),
-        extended_l2: since_3(false),
+        extended_l2: since_3(header.incompatible & bits::INCOMPATIBLE_EXTENDED_L2 != 0),
         lazy_refcounts: since_3(header.compatible & bits::COMPATIBLE_LAZY_REFCOUNTS != 0),
         corrupt: since_3(header.incompatible & bits::INCOMPATIBLE_CORRUPT != 0),
         refcount_bits: 1 << header.refcount_order,

@@ -133,7 +133,11 @@ impl Layout {
     fn l2_table(&self, guest: Range<u64>) -> Vec<u8> {
         let geometry = self.header.geometry();
         let first = if geometry.external_data { 0 } else { self.data };
-        words(guest.map(|n| geometry.data_entry((first + n) * geometry.cluster())), geometry.l2_entries() as u64)
+        let entry = |n| geometry.data_entry((first + n) * geometry.cluster());
+        // Of an extended entry the second word says of no part that something was written there.
+        let second = usize::from(geometry.extended);
+        let entries = guest.flat_map(|n| std::iter::once(entry(n)).chain(std::iter::repeat_n(0, second)));
+        words(entries, geometry.l2_words() as u64)
     }
 }
 

@@ -2,6 +2,9 @@
 
 use crate::node::qcow2::header::{Compression, HeaderError};
 
+/// Bytes of the smallest clusters that may have extended entries.
+const EXTENDED_LEAST: u64 = 16384;
+
 /// What an image shall be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreateOptions {
@@ -25,6 +28,8 @@ pub struct CreateOptions {
     pub data_file_raw: bool,
     /// How clusters may be compressed.
     pub compression: Compression,
+    /// Entries tell of parts of clusters.
+    pub extended_l2: bool,
     /// What there is before a guest writes.
     pub preallocation: Preallocation,
 }
@@ -53,6 +58,7 @@ impl Default for CreateOptions {
             data_file: None,
             data_file_raw: false,
             compression: Compression::Zlib,
+            extended_l2: false,
             preallocation: Preallocation::Off,
         }
     }
@@ -69,7 +75,12 @@ impl CreateOptions {
             (!matches!(self.version, 2 | 3), CreateError::Version(self.version)),
             (!clusters.contains(&self.cluster_size) || !self.cluster_size.is_power_of_two(), CreateError::ClusterSize),
             (self.backing_format.is_some() && self.backing.is_none(), CreateError::FormatWithoutBacking),
-            (self.preallocation != Preallocation::Off && self.backing.is_some(), CreateError::PreallocationWithBacking),
+            (
+                self.preallocation != Preallocation::Off && self.backing.is_some() && !self.extended_l2,
+                CreateError::PreallocationWithBacking,
+            ),
+            (self.version < 3 && self.extended_l2, CreateError::ExtendedVersion),
+            (self.extended_l2 && self.cluster_size < EXTENDED_LEAST, CreateError::ExtendedClusterSize),
             (self.version < 3 && self.lazy_refcounts, CreateError::LazyRefcountsVersion),
             (
                 !widths.contains(&self.refcount_bits) || !self.refcount_bits.is_power_of_two(),
@@ -111,6 +122,14 @@ pub enum CreateError {
         "Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or greater)"
     )]
     RefcountVersion,
+    /// Came with version 3.
+    #[error(
+        "Extended L2 entries are only supported with compatibility level 1.1 and above (use version=v3 or greater)"
+    )]
+    ExtendedVersion,
+    /// Parts would be smaller than a sector.
+    #[error("Extended L2 entries are only supported with cluster sizes of at least {EXTENDED_LEAST} bytes")]
+    ExtendedClusterSize,
     /// Came with version 3.
     #[error("Lazy refcounts only supported with compatibility level 1.1 and above (use version=v3 or greater)")]
     LazyRefcountsVersion,

@@ -23,6 +23,9 @@ pub enum HeaderError {
     /// Does not end in the first cluster.
     #[error("qcow2 header exceeds cluster size")]
     Long,
+    /// Extended entries of clusters whose parts are smaller than a sector.
+    #[error("Unsupported subcluster size: {0}")]
+    PartSize(u64),
     /// Not in the first cluster.
     #[error("Invalid backing file offset")]
     BackingOffset,

@@ -16,8 +16,11 @@ pub mod bits {
     /// Incompatible: entries of L2 tables have 16 bytes.
     pub const INCOMPATIBLE_EXTENDED_L2: u64 = 16;
     /// Those an image may have here.
-    pub const INCOMPATIBLE_SUPPORTED: u64 =
-        INCOMPATIBLE_DIRTY | INCOMPATIBLE_CORRUPT | INCOMPATIBLE_DATA_FILE | INCOMPATIBLE_COMPRESSION;
+    pub const INCOMPATIBLE_SUPPORTED: u64 = INCOMPATIBLE_DIRTY
+        | INCOMPATIBLE_CORRUPT
+        | INCOMPATIBLE_DATA_FILE
+        | INCOMPATIBLE_COMPRESSION
+        | INCOMPATIBLE_EXTENDED_L2;
     /// Compatible: reference counts may be written late, with the dirty bit set meanwhile.
     pub const COMPATIBLE_LAZY_REFCOUNTS: u64 = 1;
     /// Autoclear: the bitmaps extension is consistent.

@@ -95,6 +95,10 @@ impl Header {
             2 => return Err(HeaderError::Encrypted("LUKS")),
             other => return Err(HeaderError::EncryptionMethod(other)),
         }
+        let part = self.geometry().part();
+        if part < 512 {
+            return Err(HeaderError::PartSize(part));
+        }
         // The field is there if the header is long enough.
         let kind = if self.header_length > MIN_LENGTH_V3 { Fields(cluster).u8(104) } else { 0 };
         let bit = self.incompatible & bits::INCOMPATIBLE_COMPRESSION != 0;

@@ -50,7 +50,7 @@ impl Tables {
 
     /// Marks the entries of a table that lead where they must not; the table does not count as changed for that.
     pub(super) fn forbid_in(&self, pin: &Pin<'_>, is_forbidden: impl Fn(Range<u64>) -> bool) {
-        for index in 0..self.geometry.l2_entries() {
+        for index in (0..self.geometry.l2_words()).step_by(self.geometry.entry_words()) {
             let word = pin.word(index);
             if self.place(word).is_some_and(&is_forbidden) {
                 // Whoever changes it at the same time knows where it leads.
@@ -64,7 +64,8 @@ impl Tables {
     /// # Errors
     /// The storage's; [`IoError::Io`] if the L1 entry is invalid.
     pub async fn word(&self, io: &Handle, offset: u64) -> Result<Option<u64>, IoError> {
-        let (index, entry) = (self.geometry.l1_index(offset), self.geometry.l2_index(offset));
+        let index = self.geometry.l1_index(offset);
+        let entry = self.geometry.l2_index(offset) * self.geometry.entry_words();
         if let Some(pin) = self.load(io, index).await? {
             return Ok(Some(Self::unmarked(pin.word(entry))));
         }

@@ -3,7 +3,7 @@
 
 use crate::error::IoError;
 use crate::node::points::Points;
-use crate::node::qcow2::entry::Entry;
+use crate::node::qcow2::entry::{ALL_PARTS, Entry};
 use crate::node::qcow2::image::Image;
 use crate::reactor::Handle;
 use std::ops::Range;
@@ -43,16 +43,19 @@ impl Image {
     /// Does so in one table.
     async fn replace(&self, io: &Handle, clusters: Range<u64>, word: u64, points: &Points) -> Result<(), IoError> {
         let geometry = self.geometry;
+        // An extended entry says in its second word that all is zero.
+        let hides = geometry.extended && word != 0;
+        let (word, bitmap) = if hides { (0, ALL_PARTS << 32) } else { (word, 0) };
         let _clusters = self.clusters.lock(clusters.clone()).await;
         let table = self.table_for_change(io, geometry.l1_index(clusters.start), points).await?;
         let mut at = clusters.start;
         while at < clusters.end {
             let index = geometry.l2_index(at);
-            let before = table.word(index);
+            let (before, parts) = self.tables.pair(&table, index);
             // What leads nowhere it may is for who repairs the image.
             let last = geometry.decode(before);
-            if before != word && last != Entry::Invalid {
-                table.set(index, word);
+            if (before, parts) != (word, bitmap) && last != Entry::Invalid {
+                self.tables.set(&table, index, word, bitmap);
                 self.free_replaced(last, None, true);
             }
             at += geometry.cluster();

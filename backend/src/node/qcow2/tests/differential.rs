@@ -22,7 +22,7 @@ struct Total {
     snapshots: u64,
     /// Disks that were read by `imago`, too.
     imago: u64,
-    /// Images with what it does not know: zstd.
+    /// Images with what it does not know: zstd, extended entries.
     not_by_imago: u64,
 }
 
@@ -43,7 +43,9 @@ fn images_agree_with_the_model_and_imago_and_qemu_whatever_two_queues_do() {
     }
     let Total { coverage, operations, copies, snapshots, imago, not_by_imago } = &total;
     println!("{seeds} sequences from seed {start} on, {operations} operations, {snapshots} snapshots");
-    println!("{copies} copies under load; {imago} disks read by imago, too, not {not_by_imago} compressed with zstd");
+    println!(
+        "{copies} copies under load; {imago} disks read by imago, too, not {not_by_imago} with what it does not know"
+    );
     println!("{coverage}");
     let empty = coverage.empty();
     assert!(empty.is_empty() || seeds < ENOUGH, "nothing has tried {empty:?}");

@@ -50,6 +50,9 @@ fn typed(options: &CreateOptions) -> String {
         Compression::Zlib => list.push("compression_type=zlib".into()),
         Compression::Zstd => list.push("compression_type=zstd".into()),
     }
+    if options.extended_l2 {
+        list.push("extended_l2=on".into());
+    }
     if options.preallocation == Preallocation::Metadata {
         list.push("preallocation=metadata".into());
     }
@@ -79,7 +82,7 @@ fn combinations() -> Vec<CreateOptions> {
     for version in [2, 3] {
         for cluster_size in [512, 4096, 65536, 2 << 20] {
             for refcount_bits in [1, 2, 4, 8, 16, 32, 64] {
-                for kind in 0..6 {
+                for kind in 0..8 {
                     let named = |wanted: &[u32], name: &str| wanted.contains(&kind).then(|| name.to_owned());
                     all.push(CreateOptions {
                         size: 3 << 20,
@@ -87,12 +90,13 @@ fn combinations() -> Vec<CreateOptions> {
                         version,
                         refcount_bits,
                         lazy_refcounts: version == 3 && refcount_bits == 8,
-                        backing: named(&[1], "base.raw"),
-                        backing_format: named(&[1], "raw"),
+                        backing: named(&[1, 7], "base.raw"),
+                        backing_format: named(&[1, 7], "raw"),
                         data_file: named(&[2, 3, 4], "data.raw"),
                         data_file_raw: kind == 3,
                         compression: if version == 3 && kind == 0 { Compression::Zstd } else { Compression::Zlib },
-                        preallocation: if [4, 5].contains(&kind) {
+                        extended_l2: kind > 5,
+                        preallocation: if [4, 5, 7].contains(&kind) {
                             Preallocation::Metadata
                         } else {
                             Preallocation::Off
@@ -102,6 +106,7 @@ fn combinations() -> Vec<CreateOptions> {
             }
         }
     }
+    all.retain(|options| !options.extended_l2 || (options.version == 3 && options.cluster_size > 1 << 14));
     all.retain(|options| options.version == 3 || (options.refcount_bits == 16 && options.data_file.is_none()));
     all
 }
@@ -120,6 +125,7 @@ fn an_image_is_byte_for_byte_that_of_qemu() {
         plain.clone(),
         CreateOptions { size: 0, ..plain.clone() },
         CreateOptions { version: 2, ..plain.clone() },
+        CreateOptions { extended_l2: true, ..plain.clone() },
         CreateOptions { cluster_size: 4096, size: 1 << 20, refcount_bits: 1, ..plain.clone() },
         CreateOptions { backing: Some("base.raw".into()), backing_format: Some("raw".into()), ..plain.clone() },
         CreateOptions { compression: Compression::Zstd, lazy_refcounts: true, ..plain.clone() },

@@ -35,6 +35,8 @@ fn contradictions_are_refused_in_the_words_of_qemu() {
         ("-o refcount_bits=128", CreateOptions { refcount_bits: 128, ..plain.clone() }),
         ("-o compat=v2,refcount_bits=8", CreateOptions { refcount_bits: 8, ..old.clone() }),
         ("-o compat=v2,lazy_refcounts=on", CreateOptions { lazy_refcounts: true, ..old.clone() }),
+        ("-o compat=v2,extended_l2=on", CreateOptions { extended_l2: true, ..old.clone() }),
+        ("-o extended_l2=on,cluster_size=8k", CreateOptions { extended_l2: true, cluster_size: 8192, ..plain.clone() }),
         ("-o compat=v2,compression_type=zstd", CreateOptions { compression: Compression::Zstd, ..old }),
         ("-o compat=v2,data_file=data.raw", CreateOptions { version: 2, ..external.clone() }),
         ("-o data_file_raw=on", CreateOptions { data_file_raw: true, ..plain.clone() }),

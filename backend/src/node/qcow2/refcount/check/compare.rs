@@ -122,8 +122,8 @@ impl Check<'_> {
                     format!("ERROR OFLAG_COPIED L2 cluster: l1_index={index} l1_entry={entry:x} refcount={count}")
                 });
             }
-            let words = self.read_words(entry & OFFSET, geometry.l2_entries() as u64).await?;
-            for word in words.into_iter().filter(|word| *word != 0 && word & COMPRESSED == 0) {
+            let words = self.read_words(entry & OFFSET, geometry.l2_words() as u64).await?;
+            for word in geometry.entries(&words).filter(|word| *word != 0 && word & COMPRESSED == 0) {
                 self.check_copied_data(word).await;
             }
         }

@@ -2,6 +2,7 @@
 
 use super::{Check, CheckError, Directory};
 use crate::error::IoError;
+use crate::node::qcow2::entry::ALL_PARTS;
 use crate::node::qcow2::header::MAX_L1_BYTES;
 use crate::node::qcow2::snapshot::{Snapshot, SnapshotTable};
 
@@ -32,9 +33,12 @@ impl Check<'_> {
             if !self.may_walk_table() {
                 return Ok(());
             }
-            let words = self.read_words(table, geometry.l2_entries() as u64).await?;
+            let words = self.read_words(table, geometry.l2_words() as u64).await?;
             let mut next = 0;
-            for (index, word) in words.into_iter().enumerate().filter(|(_, word)| *word != 0) {
+            if geometry.extended {
+                words.as_chunks().0.iter().enumerate().for_each(|(index, pair)| self.check_parts(index, *pair));
+            }
+            for (index, word) in geometry.entries(&words).enumerate().filter(|(_, word)| *word != 0) {
                 match word & COMPRESSED != 0 {
                     true => self.refer_compressed(index, word, active),
                     false => self.refer_data(word, active.then_some(&mut next)),
@@ -42,6 +46,26 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Looks whether the second word of an entry says of parts what can be.
+    fn check_parts(&mut self, index: usize, [word, bitmap]: [u64; 2]) {
+        let wrong = match word {
+            _ if word & COMPRESSED != 0 && bitmap != 0 => {
+                let text = "with non-zero subcluster allocation bitmap";
+                format!("ERROR compressed cluster {index} {text}, entry=0x{word:x}")
+            }
+            _ if word & COMPRESSED != 0 => return,
+            _ if word & OFFSET == 0 && !self.parts.geometry.external_data && bitmap & ALL_PARTS != 0 => {
+                "ERROR: Unallocated cluster has non-zero subcluster allocation map".to_owned()
+            }
+            _ if bitmap >> 32 & bitmap & ALL_PARTS != 0 => {
+                let offset = word & OFFSET;
+                format!("ERROR offset={offset:x}: Allocated cluster has corrupted subcluster allocation bitmap")
+            }
+            _ => return,
+        };
+        self.report.corruption(|| wrong);
     }
 
     fn refer_compressed(&mut self, index: usize, word: u64, active: bool) {
@@ -69,8 +93,9 @@ impl Check<'_> {
     fn refer_data(&mut self, word: u64, next: Option<&mut u64>) {
         let geometry = self.parts.geometry;
         // Bit 0 tells of zeroes from version 3 on.
-        let zero = geometry.version >= 3 && word & 1 != 0;
-        let known = COPIED | OFFSET | u64::from(geometry.version >= 3);
+        let has_zero = geometry.version >= 3 && !geometry.extended;
+        let zero = has_zero && word & 1 != 0;
+        let known = COPIED | OFFSET | u64::from(has_zero);
         if word & !known != 0 {
             self.report.corruption(|| format!("ERROR found l2 entry with reserved bits set: {word:x}"));
         }

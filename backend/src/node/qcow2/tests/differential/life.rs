@@ -166,10 +166,10 @@ impl Life {
 
     /// At the end all have to agree.
     fn judge(&mut self, total: &mut Total) {
-        let Origin { qemu, content, zstd, data, .. } = &self.origin;
+        let Origin { qemu, content, zstd, extended, data, .. } = &self.origin;
         let model = Model::new(content);
         assert_eq!(model.judge(0, &qemu.content("disk", None), false), None, "as QEMU reads it");
-        match zstd {
+        match *zstd || *extended {
             true => total.not_by_imago += 1,
             false => {
                 total.imago += 1;

@@ -31,6 +31,8 @@ pub struct Origin {
     pub version: u32,
     pub refcount_bits: u32,
     pub zstd: bool,
+    /// Entries tell of parts of clusters.
+    pub extended: bool,
     pub data: Data,
     /// The chain below, the image's own backing file first.
     pub layers: Vec<Layer>,
@@ -114,8 +116,10 @@ impl Origin {
         content.resize(sectors, 0);
         let refcount_bits = if version == 2 { 16 } else { 1 << random.u32(0..7) };
         let zstd = version == 3 && data == Data::Inside && random.u8(0..4) == 0;
+        let extended = version == 3 && cluster_bits >= 14 && random.u8(0..3) == 0;
+        let compressed = false;
         let mut origin =
-            Self { qemu, cluster_bits, version, refcount_bits, zstd, data, layers, compressed: false, content };
+            Self { qemu, cluster_bits, version, refcount_bits, zstd, extended, data, layers, compressed, content };
         origin.make(random);
         origin
     }
@@ -128,6 +132,7 @@ impl Origin {
         }
         options += &format!(",compat=1.1,refcount_bits={}", self.refcount_bits);
         options += if self.zstd { ",compression_type=zstd" } else { "" };
+        options += if self.extended { ",extended_l2=on" } else { "" };
         options += if random.u8(0..6) == 0 { ",lazy_refcounts=on" } else { "" };
         options += match self.data {
             Data::Inside => "",
