@@ -287,7 +287,8 @@ impl Sweep for Commit {
             let (memory, result) = self.checked.top.handle(io, read).await;
             result.map_err(|error| (Operation::Read, error))?;
             // The memory that comes back of a short transfer is what was left of it.
-            let memory = memory.into_buf().map(Memory::from).ok_or((Operation::Read, tidemark_backend::error::IoError::Io))?;
+            let memory =
+                memory.into_buf().map(Memory::from).ok_or((Operation::Read, tidemark_backend::error::IoError::Io))?;
             let root = self.root.borrow().clone();
             let Some(root) = root else { return Ok(()) };
             let write = Request { kind: Kind::Write, fua: false, offset, len, memory };

@@ -236,7 +236,13 @@ impl Sweep for Stream {
     }
 
     /// Whatever fails, it is as with a read for QEMU.
-    fn work<'a>(&'a self, io: &'a Handle, _: &'a Crew, run: Range<u64>, _: Todo) -> LocalFuture<'a, Result<(), Failed>> {
+    fn work<'a>(
+        &'a self,
+        io: &'a Handle,
+        _: &'a Crew,
+        run: Range<u64>,
+        _: Todo,
+    ) -> LocalFuture<'a, Result<(), Failed>> {
         Box::pin(async move {
             let Some(root) = self.root() else { return Ok(()) };
             let image = root.visit();

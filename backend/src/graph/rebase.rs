@@ -3,10 +3,10 @@
 //!
 //! A process that ends between the two finds the image over what its header names, where it shows the same. Knows no jobs.
 
-use super::{Graph, reaches};
 use super::image::file_name;
 use super::moved::Moved;
 use super::new_overlay::{backing_format, backing_name};
+use super::{Graph, reaches};
 use crate::epoch::Passage;
 use crate::error::GraphError;
 use crate::node::options::{Backing, ChildRef, DriverOptions};
@@ -93,7 +93,8 @@ impl Rebase {
 impl Node {
     /// The options that would open the node as it is now, but for whether it is read-only.
     pub fn as_open(&self, read_only: bool) -> NodeOptions {
-        let mut options = NodeOptions { node_name: Some(self.name().to_owned()), read_only, ..(*self.options()).clone() };
+        let mut options =
+            NodeOptions { node_name: Some(self.name().to_owned()), read_only, ..(*self.options()).clone() };
         if let (DriverOptions::Qcow2(qcow2), Driver::Qcow2(image)) = (&mut options.driver, self.driver()) {
             let named = |node: Arc<Node>| Backing::Node(ChildRef::Name(node.name().to_owned()));
             qcow2.backing = image.backing().map_or(Backing::None, named);
