@@ -15,8 +15,8 @@ use crew::Crew;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use tidemark_backend::node::{Released, Root};
 use tidemark_backend::node::copy_before_write::{CopyBeforeWrite, PIECE_MAX};
+use tidemark_backend::node::{Released, Root};
 use worker::Work;
 
 pub use top::leave_out_below;

@@ -88,7 +88,15 @@ pub async fn run(
 ) -> Result<(), TransactionError> {
     let _turn = registry.edit().await;
     let group = grouped.then(Group::new);
-    let mut plan = Plan { registry, graph, group, stage: Stage::new(), begun: Vec::new(), snapshots: Vec::new(), internal: Vec::new() };
+    let mut plan = Plan {
+        registry,
+        graph,
+        group,
+        stage: Stage::new(),
+        begun: Vec::new(),
+        snapshots: Vec::new(),
+        internal: Vec::new(),
+    };
     let result = match plan.prepare_all(actions).await {
         Ok(()) => plan.commit().await,
         Err(error) => Err(error),

@@ -36,8 +36,10 @@ pub struct NewTarget {
     pub node_name: Option<String>,
     /// What it shows where it has nothing: a node. Nothing, or what its own header says, if `None`.
     pub backing: Option<Arc<Node>>,
-    /// Whether discards reach its file, and zeroes become holes.
+    /// Whether discards reach its file.
     pub unmap: bool,
+    /// Whether what is written of zeroes becomes holes there, if discards do.
+    pub detect_zeroes: bool,
 }
 
 /// What a file is opened as.
@@ -72,7 +74,7 @@ impl Graph {
             cache_direct: Some(source.cache_direct()),
             cache_no_flush: Some(source.cache_no_flush()),
             discard: if new.unmap { Discard::Unmap } else { Discard::Ignore },
-            detect_zeroes: if new.unmap { DetectZeroes::Unmap } else { DetectZeroes::Off },
+            detect_zeroes: if new.unmap && new.detect_zeroes { DetectZeroes::Unmap } else { DetectZeroes::Off },
             ..NodeOptions::new(driver(&path, format, new.backing.as_ref()))
         };
         let node = self.open_as(&options, false, &self.ring())?;
@@ -102,13 +104,7 @@ impl Graph {
         })
     }
 
-    fn make_target(
-        &self,
-        source: &Arc<Node>,
-        new: &NewTarget,
-        path: &Path,
-        format: Format,
-    ) -> Result<(), GraphError> {
+    fn make_target(&self, source: &Arc<Node>, new: &NewTarget, path: &Path, format: Format) -> Result<(), GraphError> {
         let name = new.format.as_deref().unwrap_or_default();
         let backing = match (&new.backing, format) {
             (None, _) => None,
@@ -210,9 +206,9 @@ fn driver(path: &Path, format: Format, backing: Option<&Arc<Node>>) -> DriverOpt
 /// there from the image.
 fn header_name(node: &Arc<Node>, path: &Path) -> Result<(String, String), GraphError> {
     let refuse = |text: String| GraphError::Options(text);
-    let (place, format) = whole_image(node).and_then(|(node, format)| Some((file_name(&node)?, format))).ok_or_else(
-        || refuse(format!("Node '{}' is no file that the header of an image could name", node.name())),
-    )?;
+    let (place, format) = whole_image(node)
+        .and_then(|(node, format)| Some((file_name(&node)?, format)))
+        .ok_or_else(|| refuse(format!("Node '{}' is no file that the header of an image could name", node.name())))?;
     let below = Path::new(&place);
     if is_same(below, path) {
         return Err(refuse("Error: Trying to create an image with the same filename as the backing file".into()));
@@ -222,7 +218,8 @@ fn header_name(node: &Arc<Node>, path: &Path) -> Result<(String, String), GraphE
     }
     let absolute = fs::canonicalize(below).map_err(|source| GraphError::Open { path: place.clone(), source })?;
     let absolute = absolute.into_os_string().into_string();
-    let absolute = absolute.map_err(|_| refuse(format!("The path of '{place}' is not UTF-8: no header can name it")))?;
+    let absolute =
+        absolute.map_err(|_| refuse(format!("The path of '{place}' is not UTF-8: no header can name it")))?;
     Ok((absolute, format.to_owned()))
 }
 

@@ -121,9 +121,7 @@ impl Claims {
             User::Root(_) => &mut self.roots,
             User::Format { .. } => &mut self.formats,
         };
-        let same = |exactly: bool| {
-            move |(other, way): &Coming| other == user && (way.as_ref() == edge || !exactly)
-        };
+        let same = |exactly: bool| move |(other, way): &Coming| other == user && (way.as_ref() == edge || !exactly);
         // Two that differ only in their way are as good as each other.
         let position = users.iter().position(same(true)).or_else(|| users.iter().position(same(false)));
         position.into_iter().for_each(|position| drop(users.swap_remove(position)));

@@ -16,8 +16,14 @@ fn shell(daemon: &Daemon, script: &str) -> String {
 /// A daemon with a disk `d` of 2 MiB, some of it a hole, and an image `o` above an image that has it.
 fn start(program: &str) -> (Daemon, Client) {
     let mut daemon = Daemon::start(program, &[]);
-    shell(&daemon, "truncate -s 2M d.raw; head -c 300000 /dev/urandom | dd of=d.raw bs=4096 seek=64 conv=notrunc status=none");
-    shell(&daemon, "qemu-img convert -f raw -O qcow2 d.raw b.qcow2; qemu-img create -q -f qcow2 -b b.qcow2 -F qcow2 o.qcow2");
+    shell(
+        &daemon,
+        "truncate -s 2M d.raw; head -c 300000 /dev/urandom | dd of=d.raw bs=4096 seek=64 conv=notrunc status=none",
+    );
+    shell(
+        &daemon,
+        "qemu-img convert -f raw -O qcow2 d.raw b.qcow2; qemu-img create -q -f qcow2 -b b.qcow2 -F qcow2 o.qcow2",
+    );
     shell(&daemon, "qemu-io -f qcow2 -c 'write -P 7 1M 100k' o.qcow2; mkdir sub");
     let mut client = daemon.negotiate();
     client.succeed(
@@ -35,9 +41,7 @@ fn back_up(client: &mut Client, arguments: &str) {
     client.succeed(&format!(
         "{{'execute': 'drive-backup', 'arguments': {{'job-id': 'j', 'auto-dismiss': false, {arguments}}}}}"
     ));
-    wait_until("the end of the backup", || {
-        client.succeed("{'execute': 'query-jobs'}")[0]["status"] == "concluded"
-    });
+    wait_until("the end of the backup", || client.succeed("{'execute': 'query-jobs'}")[0]["status"] == "concluded");
     let jobs = client.succeed("{'execute': 'query-jobs'}");
     assert!(jobs[0].get("error").is_none(), "{arguments}: {jobs}");
     client.succeed("{'execute': 'job-dismiss', 'arguments': {'id': 'j'}}");
@@ -49,9 +53,17 @@ fn what_is_made_is_the_disk_to_qemus_tools_whatever_its_format_and_place() {
         let (daemon, mut client) = start(program);
         for (device, more, check) in [
             ("d", "'target': 'DIR/1', 'sync': 'full'", "qemu-img compare -f raw -F raw d.raw 1"),
-            ("d", "'target': 'DIR/2', 'sync': 'full', 'format': 'qcow2'", "qemu-img compare -f raw -F qcow2 d.raw 2; qemu-img check -q 2"),
+            (
+                "d",
+                "'target': 'DIR/2', 'sync': 'full', 'format': 'qcow2'",
+                "qemu-img compare -f raw -F qcow2 d.raw 2; qemu-img check -q 2",
+            ),
             ("o", "'target': 'DIR/3', 'sync': 'full'", "qemu-img compare -U -F qcow2 o.qcow2 3; qemu-img check -q 3"),
-            ("o", "'target': 'DIR/4', 'sync': 'full', 'format': 'raw'", "qemu-img compare -U -f qcow2 -F raw o.qcow2 4"),
+            (
+                "o",
+                "'target': 'DIR/4', 'sync': 'full', 'format': 'raw'",
+                "qemu-img compare -U -f qcow2 -F raw o.qcow2 4",
+            ),
             // Above what is below it, also elsewhere.
             ("o", "'target': 'DIR/5', 'sync': 'top'", "qemu-img compare -U -F qcow2 o.qcow2 5; qemu-img check -q 5"),
             ("o", "'target': 'DIR/sub/6', 'sync': 'top'", "qemu-img compare -U -F qcow2 o.qcow2 sub/6"),
@@ -59,7 +71,10 @@ fn what_is_made_is_the_disk_to_qemus_tools_whatever_its_format_and_place() {
             back_up(&mut client, &format!("'device': '{device}', {more}"));
             shell(&daemon, check);
         }
-        let own = shell(&daemon, "qemu-img map -U --output json sub/6 | jq -c '[.[] | select(.depth == 0) | [.start, .length]]'");
+        let own = shell(
+            &daemon,
+            "qemu-img map -U --output json sub/6 | jq -c '[.[] | select(.depth == 0) | [.start, .length]]'",
+        );
         assert_eq!(own.trim(), "[[1048576,131072]]", "{program}");
     }
 }

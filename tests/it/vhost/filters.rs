@@ -72,7 +72,8 @@ fn filters_come_and_go_under_load_without_a_lost_byte_and_leave_nothing_behind()
                 add(&mut qmp, FILTERS[round % FILTERS.len()]);
                 window_over(&mut qmp, "t");
                 if round % 3 == 0 {
-                    let limits = format!("'path': 'g', 'property': 'limits', 'value': {{'iops-total': {}}}", 5000 * round);
+                    let limits =
+                        format!("'path': 'g', 'property': 'limits', 'value': {{'iops-total': {}}}", 5000 * round);
                     qmp.succeed(&command("qom-set", &limits));
                 }
                 window_over(&mut qmp, "f");
@@ -174,8 +175,13 @@ fn a_job_is_cancelled_although_its_copies_wait_at_a_throttle() {
     let mut qmp = daemon.qmp();
     let target = daemon.file("target").display().to_string();
     qmp.succeed(&command("object-add", &format!("'qom-type': 'throttle-group', 'id': 'g', 'limits': {SLOW}")));
-    add(&mut qmp, &format!("'driver': 'throttle', 'node-name': 't', 'throttle-group': 'g', 'file': \
-                            {{'driver': 'file', 'filename': '{target}'}}"));
+    add(
+        &mut qmp,
+        &format!(
+            "'driver': 'throttle', 'node-name': 't', 'throttle-group': 'g', 'file': \
+                            {{'driver': 'file', 'filename': '{target}'}}"
+        ),
+    );
     qmp.succeed(&command("blockdev-backup", "'job-id': 'j', 'device': 'n', 'target': 't', 'sync': 'full'"));
     qmp.succeed(&command("job-cancel", "'id': 'j'"));
     wait_until("the end of the job", || {

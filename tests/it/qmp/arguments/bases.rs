@@ -22,11 +22,15 @@ const SERVER: &str = "{'execute': 'nbd-server-start', 'arguments': {'addr': {'ty
 const SHOWN: &str = "{'execute': 'block-export-add', 'arguments': {'type': 'nbd', 'id': 'e', 'node-name': 'n'}}";
 const IOTHREAD: &str = "{'execute': 'object-add', 'arguments': {'qom-type': 'iothread', 'id': 'i'}}";
 
+const GROUP: &str = "{'execute': 'object-add', 'arguments': {'qom-type': 'throttle-group', 'id': 'tg'}}";
+
 const IMAGE: &str = "{'driver': 'file', 'filename': 'DIR/image'}";
 const CHILD: &str = "{'driver': 'null-co', 'size': 1048576}";
 
 // A disk with two bitmaps, and another one as long.
 const DISK: &str = "{'execute': 'blockdev-add', 'arguments': {'driver': 'null-co', 'node-name': 'n', 'size': 1048576}}";
+const ZEROES: &str = "{'execute': 'blockdev-add', 'arguments': {'driver': 'null-co', 'node-name': 'n', 'size': 1048576, \
+                      'read-zeroes': true}}";
 const TARGET: &str =
     "{'execute': 'blockdev-add', 'arguments': {'driver': 'null-co', 'node-name': 't', 'size': 1048576}}";
 const BITMAP: &str = "{'execute': 'block-dirty-bitmap-add', 'arguments': {'node': 'n', 'name': 'b'}}";
@@ -44,7 +48,16 @@ const FILTER: &str = "{'driver': 'copy-before-write', 'node-name': 'f', 'file': 
 
 const BACKUP: [(&str, &str); 4] = [("job-id", "'j'"), ("device", "'n'"), ("target", "'t'"), ("sync", "'full'")];
 
-pub const BASES: [Base; 50] = [
+const DRIVE_MIRROR: [(&str, &str); 6] = [
+    ("job-id", "'j'"),
+    ("device", "'n'"),
+    ("target", "'DIR/copy.img'"),
+    ("format", "'raw'"),
+    ("node-name", "'m'"),
+    ("sync", "'full'"),
+];
+
+pub const BASES: [Base; 57] = [
     Base { command: "blockdev-add", members: &[("driver", "'null-co'"), ("node-name", "'n'")], setup: &[] },
     Base {
         command: "blockdev-add",
@@ -81,6 +94,11 @@ pub const BASES: [Base; 50] = [
         members: &[("driver", "'snapshot-access'"), ("node-name", "'c'"), ("file", FILTER)],
         setup: &[DISK, TARGET],
     },
+    Base {
+        command: "blockdev-add",
+        members: &[("driver", "'throttle'"), ("node-name", "'n'"), ("throttle-group", "'tg'"), ("file", CHILD)],
+        setup: &[GROUP],
+    },
     Base { command: "blockdev-del", members: &[("node-name", "'n'")], setup: &[NODE] },
     Base { command: "block_resize", members: &[("node-name", "'n'"), ("size", "524288")], setup: &[FILE] },
     Base {
@@ -108,6 +126,13 @@ pub const BASES: [Base; 50] = [
     Base { command: "nbd-server-remove", members: &[("name", "'e'")], setup: &[NODE, SERVER, SHOWN] },
     Base { command: "block-export-del", members: &[("id", "'e'")], setup: &[NODE, EXPORT] },
     Base { command: "object-add", members: &[("qom-type", "'iothread'"), ("id", "'i'")], setup: &[] },
+    Base { command: "object-add", members: &[("qom-type", "'throttle-group'"), ("id", "'i'")], setup: &[] },
+    Base { command: "qom-get", members: &[("path", "'tg'"), ("property", "'limits'")], setup: &[GROUP] },
+    Base {
+        command: "qom-set",
+        members: &[("path", "'tg'"), ("property", "'limits'"), ("value", "{'iops-total': 5}")],
+        setup: &[GROUP],
+    },
     Base { command: "object-del", members: &[("id", "'i'")], setup: &[IOTHREAD] },
     Base { command: "query-named-block-nodes", members: &[], setup: &[DISK, BITMAP] },
     Base { command: "block-dirty-bitmap-add", members: &[("node", "'n'"), ("name", "'b'")], setup: &[DISK] },
@@ -126,6 +151,19 @@ pub const BASES: [Base; 50] = [
     },
     Base { command: "transaction", members: &[("actions", "[]")], setup: &[DISK, TARGET, BITMAP, OTHER] },
     Base { command: "blockdev-backup", members: &BACKUP, setup: &[DISK, TARGET, BITMAP] },
+    Base { command: "blockdev-mirror", members: &BACKUP, setup: &[DISK, TARGET] },
+    Base { command: "drive-mirror", members: &DRIVE_MIRROR, setup: &[DISK] },
+    Base {
+        command: "drive-backup",
+        members: &[
+            ("job-id", "'j'"),
+            ("device", "'n'"),
+            ("target", "'DIR/made'"),
+            ("sync", "'full'"),
+            ("format", "'raw'"),
+        ],
+        setup: &[ZEROES, BITMAP],
+    },
     Base { command: "query-jobs", members: &[], setup: &[] },
     Base { command: "query-block-jobs", members: &[], setup: &[] },
     Base { command: "job-pause", members: &[("id", "'endless'")], setup: &[DISK, TARGET, RUNS] },
@@ -160,7 +198,7 @@ pub const BASES: [Base; 50] = [
 
 /// Commands whose result is the daemon's end or is compared elsewhere: all of `blockdev-create`, `blockdev-reopen` and what
 /// changes chains in scripts of their own.
-pub const ELSEWHERE: [&str; 7] = [
+pub const ELSEWHERE: [&str; 11] = [
     "quit",
     "query-qmp-schema",
     "blockdev-create",
@@ -168,6 +206,10 @@ pub const ELSEWHERE: [&str; 7] = [
     "block-stream",
     "block-commit",
     "change-backing-file",
+    "blockdev-snapshot",
+    "blockdev-snapshot-sync",
+    "blockdev-snapshot-internal-sync",
+    "blockdev-snapshot-delete-internal-sync",
 ];
 
 /// What undoes any of the requests; what there is nothing of is an error.
@@ -176,7 +218,8 @@ pub const CLEANUP: &str = "{'execute': 'nbd-server-stop'}\
                            {'execute': 'blockdev-del', 'arguments': {'node-name': 'c'}}\
                            {'execute': 'blockdev-del', 'arguments': {'node-name': 'n'}}\
                            {'execute': 'blockdev-del', 'arguments': {'node-name': 't'}}\
-                           {'execute': 'object-del', 'arguments': {'id': 'i'}}";
+                           {'execute': 'object-del', 'arguments': {'id': 'i'}}\
+                           {'execute': 'object-del', 'arguments': {'id': 'tg'}}";
 
 /// What ends any of the jobs, in the end.
 pub const CANCEL: &str = "{'execute': 'job-cancel', 'arguments': {'id': 'endless'}}\
@@ -188,7 +231,7 @@ pub const STATE: [&str; 3] =
     ["{'execute': 'query-named-block-nodes'}", "{'execute': 'query-block-exports'}", "{'execute': 'query-jobs'}"];
 
 /// Values by name; others have one by their type.
-pub const VALUES: [(&str, &str); 34] = [
+pub const VALUES: [(&str, &str); 36] = [
     ("driver", "'null-co'"),
     ("node-name", "'n'"),
     ("filename", "'DIR/disk.img'"),
@@ -223,4 +266,6 @@ pub const VALUES: [(&str, &str); 34] = [
     ("min-cluster-size", "65536"),
     ("cbw-timeout", "5"),
     ("copy-mode", "'background'"),
+    ("replaces", "'n'"),
+    ("buf-size", "1048576"),
 ];

@@ -129,7 +129,8 @@ fn other_limits_count_at_once_for_who_waits() {
 #[test]
 fn what_was_used_under_a_high_limit_keeps_nobody_waiting_for_ages_under_a_low_one() {
     let mut rig = Rig::new(1);
-    let bps = |avg| ThrottleLimits { bps: Rates { total: limit(avg), ..Rates::default() }, ..ThrottleLimits::default() };
+    let bps =
+        |avg| ThrottleLimits { bps: Rates { total: limit(avg), ..Rates::default() }, ..ThrottleLimits::default() };
     let group = group(bps(1 << 30));
     let disk = rig.disk_of(&group);
     let ended = rig.begin(0, &disk, Kind::Read, 64 << 20);

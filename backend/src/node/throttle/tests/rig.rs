@@ -83,7 +83,14 @@ impl Rig {
     }
 
     /// Has a thread keep so many requests to a disk under way until `end`; counts those that have ended.
-    pub fn load(&self, thread: usize, disk: &Arc<Node>, (kind, len): (Kind, u64), depth: usize, end: u64) -> Rc<Cell<u64>> {
+    pub fn load(
+        &self,
+        thread: usize,
+        disk: &Arc<Node>,
+        (kind, len): (Kind, u64),
+        depth: usize,
+        end: u64,
+    ) -> Rc<Cell<u64>> {
         let count = Rc::new(Cell::new(0));
         for _ in 0..depth {
             let (disk, io, world, count) = (disk.clone(), self.handle(thread), self.world.clone(), count.clone());
