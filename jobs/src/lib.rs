@@ -39,6 +39,7 @@ pub mod stream;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod together;
 pub mod transaction;
 
 pub use command::{Command, Family};

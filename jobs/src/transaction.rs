@@ -12,11 +12,12 @@ use crate::error::{ErrorClass, JobError};
 use crate::fleece::Fleece;
 use crate::group::Group;
 use crate::internal::Internal;
-use crate::job::Job;
+use crate::job::{Job, LocalFuture};
 use crate::point::Point;
 use crate::points::{self, NotHeld};
 use crate::registry::Registry;
 use crate::snapshot::Snapshot;
+use crate::together;
 use std::rc::Rc;
 use std::sync::Arc;
 use tidemark_backend::bitmaps::{BitmapError, Stage};
@@ -195,6 +196,7 @@ impl Plan<'_> {
         self.stage.prepare()?;
         self.keep_changes().await?;
         let leaving = self.stage.leaving();
+        self.flush_snapshots().await?;
         self.forget(&leaving).await?;
         let mut nodes = self.stage.nodes();
         // The stage begins the point in time on the nodes that it changes.
@@ -236,18 +238,31 @@ impl Plan<'_> {
         }
         // Before anybody hears of it.
         checkpoint::save(self.registry.io(), &nodes).await;
+        self.conclude_snapshots().await;
         // The end of a backup may have stored them meanwhile, as long as they were there.
         self.forget(&leaving).await?;
         self.end_changes(&leaving).await;
-        for snapshot in std::mem::take(&mut self.snapshots) {
-            snapshot.conclude(self.registry, self.graph).await;
-        }
         taken?;
         for (job, point) in self.begun.iter().rev() {
             point.open();
             self.registry.start(job);
         }
         Ok(())
+    }
+
+    /// Leaves little to be flushed after the point in time.
+    async fn flush_snapshots(&self) -> Result<(), TransactionError> {
+        let io = self.registry.io();
+        let flushes = self.snapshots.iter().map(|snapshot| -> LocalFuture<'_, _> { Box::pin(snapshot.flush(io)) });
+        together::all(flushes.collect()).await.into_iter().collect()
+    }
+
+    /// What is below the images becomes stable and read-only, of all disks at once.
+    async fn conclude_snapshots(&mut self) {
+        let (registry, graph) = (self.registry, self.graph);
+        let snapshots = std::mem::take(&mut self.snapshots).into_iter();
+        let ends = snapshots.map(|snapshot| -> LocalFuture<'_, ()> { Box::pin(snapshot.conclude(registry, graph)) });
+        together::all(ends.collect()).await;
     }
 
     /// Takes the internal snapshots; all of them, whatever becomes of one.

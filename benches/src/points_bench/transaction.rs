@@ -32,6 +32,8 @@ const QUEUES: u16 = 4;
 const DEPTH: u16 = 128;
 const BLOCK: u64 = 4096;
 const DISK: u64 = 1 << 30;
+/// From one request to the next, in blocks; odd, so that every block has its turn.
+const STRIDE: u64 = 100_003;
 /// A round is so many times as long as a measurement elsewhere: a few transactions have to fit in.
 const LONGER: u32 = 4;
 /// What a request may take longer than latency and scheduling, in milliseconds.
@@ -90,8 +92,11 @@ impl Contender {
 
     fn round(&mut self, kind: Kind, is_busy: bool, duration: Duration, core: usize) -> Result<()> {
         let mut rng = Rng::with_seed(11);
+        let mut number = rng.u64(..DISK / BLOCK);
         let plan = |now| {
-            let operation = Operation { offset: rng.u64(..DISK / BLOCK) * BLOCK, is_write: rng.bool() };
+            // No block is asked for twice at a time: two writes to a new cluster would wait for each other.
+            number = (number + STRIDE) % (DISK / BLOCK);
+            let operation = Operation { offset: number * BLOCK, is_write: rng.bool() };
             (now < duration).then_some(operation)
         };
         let overlays = (kind == Kind::Snapshots && is_busy)
