@@ -2,11 +2,11 @@
 //! the bytes of one. Taken by tasks of any thread; a waiting task sleeps.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 #[derive(Debug)]
-struct Entry {
+struct Held {
     range: Range<u64>,
     waiting: Vec<Waker>,
 }
@@ -14,48 +14,29 @@ struct Entry {
 /// The ranges of one node that are held.
 #[derive(Debug, Default)]
 pub struct RangeLock {
-    held: Mutex<Vec<Entry>>,
+    held: Mutex<Vec<Held>>,
 }
 
 impl RangeLock {
     /// Waits until nobody holds any part of `range` and holds it.
     pub async fn lock(&self, range: Range<u64>) -> Guard<'_> {
-        self.take(&range).await;
-        Guard { lock: self, range }
-    }
-
-    /// As [`RangeLock::lock`], for as long as the lock itself may live.
-    pub async fn hold(self: &Arc<Self>, range: Range<u64>) -> Held {
-        self.take(&range).await;
-        Held { lock: self.clone(), range }
-    }
-
-    async fn take(&self, range: &Range<u64>) {
         std::future::poll_fn(|cx| {
             let mut held = self.locked();
-            if let Some(other) = held.iter_mut().find(|held| overlaps(&held.range, range)) {
+            if let Some(other) = held.iter_mut().find(|held| overlaps(&held.range, &range)) {
                 // Somebody who waits for more than this asks several times.
                 if !other.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
                     other.waiting.push(cx.waker().clone());
                 }
                 return Poll::Pending;
             }
-            held.push(Entry { range: range.clone(), waiting: Vec::new() });
+            held.push(Held { range: range.clone(), waiting: Vec::new() });
             Poll::Ready(())
         })
         .await;
+        Guard { lock: self, range }
     }
 
-    fn give_back(&self, range: &Range<u64>) {
-        let mut held = self.locked();
-        // Held ranges are disjoint, so start and end name one.
-        let Some(index) = held.iter().position(|held| held.range == *range) else { return };
-        let ended = held.swap_remove(index);
-        drop(held);
-        ended.waiting.into_iter().for_each(Waker::wake);
-    }
-
-    fn locked(&self) -> MutexGuard<'_, Vec<Entry>> {
+    fn locked(&self) -> MutexGuard<'_, Vec<Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -73,20 +54,12 @@ pub struct Guard<'a> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        self.lock.give_back(&self.range);
-    }
-}
-
-/// A held range that keeps its lock; let go of when dropped.
-#[derive(Debug)]
-pub struct Held {
-    lock: Arc<RangeLock>,
-    range: Range<u64>,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.lock.give_back(&self.range);
+        let mut held = self.lock.locked();
+        // Held ranges are disjoint, so start and end name one.
+        let Some(index) = held.iter().position(|held| held.range == self.range) else { return };
+        let ended = held.swap_remove(index);
+        drop(held);
+        ended.waiting.into_iter().for_each(Waker::wake);
     }
 }
 

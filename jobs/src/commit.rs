@@ -83,30 +83,36 @@ struct Commit {
 /// With QEMU's texts; then nothing has happened.
 pub fn start(jobs: &EngineHandle, graph: &Arc<Graph>, options: CommitOptions) -> Result<(), TransactionError> {
     let graph = graph.clone();
-    jobs.ask_async(async move |registry: Registry| {
-        let _turn = registry.edit().await;
-        let checked = match check::check(&graph, &options)? {
-            Found::Active { top, base, between } => {
-                return active_commit::start(&registry, &graph, active(options, top, base, between)).await;
-            }
-            Found::Intermediate(checked) => checked,
-        };
-        registry.check_id(&options.job_id)?;
-        let (base, was_read_only) = (checked.base.clone(), checked.base.is_read_only());
-        if was_read_only {
-            reopen::set_read_only(registry.io(), &graph, &base, false).await?;
+    jobs.ask_async(async move |registry: Registry| run(&registry, &graph, options).await)?
+}
+
+/// As [`start`], on the job thread.
+///
+/// # Errors
+/// As there.
+pub async fn run(registry: &Registry, graph: &Arc<Graph>, options: CommitOptions) -> Result<(), TransactionError> {
+    let _turn = registry.edit().await;
+    let checked = match check::check(graph, &options)? {
+        Found::Active { top, base, between } => {
+            return active_commit::start(registry, graph, active(options, top, base, between)).await;
         }
-        let begun = Commit::begin(&registry, &graph, checked, options, was_read_only);
-        if begun.is_err() && was_read_only {
-            reopen::set_read_only(registry.io(), &graph, &base, true).await?;
-        }
-        begun
-    })?
+        Found::Intermediate(checked) => checked,
+    };
+    registry.check_id(&options.job_id)?;
+    let (base, was_read_only) = (checked.base.clone(), checked.base.is_read_only());
+    if was_read_only {
+        reopen::set_read_only(registry.io(), graph, &base, false).await?;
+    }
+    let begun = Commit::begin(registry, graph, checked, options, was_read_only);
+    if begun.is_err() && was_read_only {
+        reopen::set_read_only(registry.io(), graph, &base, true).await?;
+    }
+    begun
 }
 
 fn active(options: CommitOptions, top: Arc<Node>, base: Arc<Node>, between: Vec<Arc<Node>>) -> ActiveCommit {
-    let CommitOptions { job_id, speed, on_error, auto_finalize, auto_dismiss, .. } = options;
-    ActiveCommit { job_id, top, base, between, speed, on_error, auto_finalize, auto_dismiss }
+    let CommitOptions { job_id, speed, on_error, filter_node_name, auto_finalize, auto_dismiss, .. } = options;
+    ActiveCommit { job_id, top, base, between, filter_node_name, speed, on_error, auto_finalize, auto_dismiss }
 }
 
 fn text(error: &dyn std::fmt::Display) -> JobFailure {

@@ -8,11 +8,17 @@
 pub mod active_commit;
 mod allocated;
 mod check;
+mod drive;
 mod follow;
+mod options;
 mod pivot;
+mod plan;
 mod worker;
 
-use crate::context::{JobContext, OnError};
+pub use drive::DriveMirrorOptions;
+pub use options::{CopyMode, MirrorOptions, MirrorSync};
+
+use crate::context::JobContext;
 use crate::engine::EngineHandle;
 use crate::error::{JobError, JobFailure};
 use crate::job::{Job, JobDriver, JobKind, JobOptions, LocalFuture};
@@ -20,134 +26,22 @@ use crate::points;
 use crate::registry::Registry;
 use crate::reopen;
 use crate::transaction::TransactionError;
-use std::cell::{Cell, RefCell};
+use plan::{Plan, Start, State};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::slice;
 use std::sync::Arc;
 use tidemark_backend::epoch::Passage;
-use tidemark_backend::graph::Graph;
+use tidemark_backend::graph::{Graph, check_apart};
 use tidemark_backend::io::lock::Access;
 use tidemark_backend::node::mirroring::Mirroring;
 use tidemark_backend::node::{Node, Root};
 use tidemark_backend::reactor::Handle;
 
+/// QEMU's driver of what stands for a mirror among the nodes.
+const DRIVER: &str = "mirror_top";
 /// Between two looks whether requests have ended, in nanoseconds.
 const LOOK_NS: u64 = 50_000;
-
-/// When changes of the source reach the target.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CopyMode {
-    /// Some time later.
-    #[default]
-    Background,
-    /// Before they complete.
-    WriteBlocking,
-}
-
-/// What there is to copy at first.
-#[derive(Clone, Debug)]
-pub enum MirrorSync {
-    /// Everything.
-    Full,
-    /// What the topmost image has of its own.
-    Top,
-    /// Nothing: only what is changed from now on.
-    None,
-    /// What QEMU knows and a mirror cannot.
-    Unsupported(&'static str),
-}
-
-/// Arguments of `blockdev-mirror`.
-#[derive(Clone, Debug)]
-pub struct MirrorOptions {
-    /// The job's id; there may be none to make one of.
-    pub job_id: Option<String>,
-    /// The node to copy from.
-    pub device: String,
-    /// The node to copy to.
-    pub target: String,
-    /// The node that the target is to replace; the source if `None`.
-    pub replaces: Option<String>,
-    /// What there is to copy at first.
-    pub sync: MirrorSync,
-    /// Bytes per second, 0 for no limit.
-    pub speed: i64,
-    /// Bytes per chunk; 0 for what suits the target.
-    pub granularity: u32,
-    /// Bytes under way at a time; 0 for what suits.
-    pub buf_size: i64,
-    /// About reads.
-    pub on_source_error: OnError,
-    /// About writes.
-    pub on_target_error: OnError,
-    /// Whether zeroes may give space back on the target.
-    pub unmap: bool,
-    /// A name for what stands for the job among the nodes.
-    pub filter_node_name: Option<String>,
-    /// When changes reach the target.
-    pub copy_mode: CopyMode,
-    /// Whether the result takes effect by itself.
-    pub auto_finalize: bool,
-    /// Whether the job is forgotten by itself.
-    pub auto_dismiss: bool,
-}
-
-/// What a mirror and an active commit have in common.
-struct Plan {
-    source: Arc<Node>,
-    target: Arc<Node>,
-    /// What the target takes the place of.
-    replaced: Arc<Node>,
-    start: Start,
-    /// What is said of nodes that the job has for itself.
-    reason: &'static str,
-    granularity: tidemark_cbt::Granularity,
-    /// Copies at a time.
-    workers_max: usize,
-    on_source_error: OnError,
-    on_target_error: OnError,
-    unmap: bool,
-    copy_mode: CopyMode,
-    /// The target is made as long as the source.
-    grows: bool,
-    /// The target did not take writes before the job.
-    reopened: bool,
-    /// Nodes between the two, which nobody else may use meanwhile.
-    between: Vec<Arc<Node>>,
-}
-
-/// What is copied at first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Start {
-    All,
-    /// What so many topmost images have.
-    Top(u32),
-    Nothing,
-}
-
-/// How far it is.
-#[derive(Default)]
-struct State {
-    /// Bytes that were copied.
-    done: Cell<u64>,
-    /// Bytes that are taken or being copied.
-    under_way: Cell<u64>,
-    /// Changes have to reach the target before they complete from now on.
-    wants_blocking: Cell<bool>,
-    /// They do, and what was under way before has ended.
-    blocks: Cell<bool>,
-    /// The guest's flushes reach the target, too.
-    flushes_along: Cell<bool>,
-    /// It was in sync when it was last looked at, and changes reach both.
-    synced: Cell<bool>,
-    /// It does not get to the end of what is changed.
-    behind: Cell<bool>,
-    installed: Cell<bool>,
-    /// The target is to take the source's place.
-    pivots: Cell<bool>,
-    /// It has.
-    pivoted: Cell<bool>,
-}
 
 /// One mirror.
 pub(crate) struct Mirror {
@@ -160,6 +54,8 @@ pub(crate) struct Mirror {
     target: Rc<Root>,
     state: State,
     held: RefCell<Vec<(Arc<Node>, Access)>>,
+    /// What stands for it among the nodes.
+    filter: RefCell<Option<Arc<Node>>>,
 }
 
 /// Starts a mirror.
@@ -168,29 +64,71 @@ pub(crate) struct Mirror {
 /// With QEMU's texts; then nothing has happened.
 pub fn start(jobs: &EngineHandle, graph: &Arc<Graph>, options: MirrorOptions) -> Result<(), TransactionError> {
     let graph = graph.clone();
+    jobs.ask_async(async move |registry: Registry| run(&registry, &graph, options).await)?
+}
+
+/// As [`start`], on the job thread.
+///
+/// # Errors
+/// As there.
+pub async fn run(registry: &Registry, graph: &Arc<Graph>, options: MirrorOptions) -> Result<(), TransactionError> {
+    let _turn = registry.edit().await;
+    begin(registry, graph, options, None).await
+}
+
+/// Starts a mirror to a file.
+///
+/// # Errors
+/// With QEMU's texts; then nothing has happened, but a file that was made stays.
+pub fn start_drive(
+    jobs: &EngineHandle,
+    graph: &Arc<Graph>,
+    options: DriveMirrorOptions,
+) -> Result<(), TransactionError> {
+    let graph = graph.clone();
     jobs.ask_async(async move |registry: Registry| {
         let _turn = registry.edit().await;
-        let plan = check::check(&registry, &graph, &options)?;
-        let job = JobOptions {
-            speed: options.speed,
-            auto_finalize: options.auto_finalize,
-            auto_dismiss: options.auto_dismiss,
-            soft_cancel: true,
-            ..JobOptions::new(options.job_id.unwrap_or_default(), JobKind::Mirror)
-        };
-        Mirror::begin(&registry, &graph, plan, job).await
+        let (options, node) = drive::open(registry.io(), &graph, options).await?;
+        let begun = begin(&registry, &graph, options, Some(node.clone())).await;
+        if begun.is_err() {
+            drive::close(registry.io(), &graph, node).await;
+        }
+        begun
     })?
 }
 
+/// Starts a mirror; `opened` is its target if that was opened for it.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) async fn begin(
+    registry: &Registry,
+    graph: &Arc<Graph>,
+    options: MirrorOptions,
+    opened: Option<Arc<Node>>,
+) -> Result<(), TransactionError> {
+    let plan = Plan { opened, ..check::check(graph, &options)? };
+    let job = JobOptions {
+        speed: options.speed,
+        auto_finalize: options.auto_finalize,
+        auto_dismiss: options.auto_dismiss,
+        soft_cancel: true,
+        ..JobOptions::new(options.job_id.clone().unwrap_or_default(), JobKind::Mirror)
+    };
+    Mirror::begin(registry, graph, plan, job, options.filter_node_name.as_deref()).await
+}
+
 impl Mirror {
-    /// Makes the job, begins to follow the source and starts.
+    /// Makes the job, begins to follow the source and starts. `filter` is the name of what stands for it among the nodes.
     async fn begin(
         registry: &Registry,
         graph: &Arc<Graph>,
         plan: Plan,
         job: JobOptions,
+        filter: Option<&str>,
     ) -> Result<(), TransactionError> {
         let mirror = Self::new(registry, graph, plan)?;
+        *mirror.filter.borrow_mut() = Some(graph.add_job_filter(filter, DRIVER, mirror.mirroring.source())?);
         let job = registry.create(job, mirror.clone()).inspect_err(|_| mirror.let_go())?;
         let started = mirror.take_nodes();
         let started = match started {
@@ -219,11 +157,16 @@ impl Mirror {
             plan,
             state: State::default(),
             held: RefCell::default(),
+            filter: RefCell::default(),
         }))
     }
 
     /// Takes the nodes into use.
     fn take_nodes(&self) -> Result<(), TransactionError> {
+        if let Some(filter) = &*self.filter.borrow() {
+            check_apart(&self.plan.source, &self.plan.target, filter.name())?;
+            filter.set_busy(Some(self.plan.reason));
+        }
         for (node, access) in [(&self.plan.target, Access::Target), (&self.plan.source, Access::Read)] {
             node.acquire_for(access)?;
             self.held.borrow_mut().push((node.clone(), access));
@@ -307,6 +250,9 @@ impl Mirror {
     /// Lets go of the nodes, and leaves a target that took no writes as it was.
     async fn end(&self) {
         self.let_go();
+        if let Some(node) = self.plan.opened.clone().filter(|_| !self.state.pivoted.get()) {
+            drive::close(self.io(), &self.graph, node).await;
+        }
         if self.plan.reopened && !self.state.pivoted.get() {
             let _turn = self.registry.edit().await;
             let closed = reopen::set_read_only(self.io(), &self.graph, &self.plan.target, true).await;
@@ -318,6 +264,9 @@ impl Mirror {
 
     /// Lets go of the nodes.
     fn let_go(&self) {
+        if let Some(filter) = self.filter.take() {
+            self.graph.remove_filter(&filter);
+        }
         let held = std::mem::take(&mut *self.held.borrow_mut());
         if held.len() == 2 {
             self.nodes().for_each(|node| node.set_busy(None));

@@ -6,6 +6,7 @@ mod commands;
 mod context;
 mod groups;
 mod lifecycle;
+mod mirrors;
 mod rig;
 mod table;
 mod thread;

@@ -6,8 +6,10 @@
 pub mod backup;
 mod drive_backup;
 pub mod info;
+mod mirror;
 
 use tidemark_jobs::action::Action;
+use tidemark_jobs::mirror::CopyMode;
 use tidemark_jobs::{Command, Family, JobError};
 
 use crate::command::declare_commands;
@@ -18,12 +20,17 @@ use crate::transaction;
 use backup::BlockdevBackup;
 pub(crate) use drive_backup::DriveBackup;
 use info::{BlockJobInfo, JobInfo, JobType};
+use mirror::{BlockdevMirror, DriveMirror};
 
 declare_commands! {
     /// Copies a node as it is now to another node, while guests go on writing.
     "blockdev-backup" => blockdev_backup: (BlockdevBackup) -> Empty;
     /// Copies a node as it is now to a file, while guests go on writing.
     "drive-backup" => drive_backup: (DriveBackup) -> Empty;
+    /// Copies a node to another one, which keeps up with it until it takes its place.
+    "blockdev-mirror" => blockdev_mirror: (BlockdevMirror) -> Empty;
+    /// Copies a node to a file, which keeps up with it until it takes its place.
+    "drive-mirror" => drive_mirror: (DriveMirror) -> Empty;
     /// Lists the jobs, newest first.
     "query-jobs" => query_jobs: (Empty) -> Vec<JobInfo>;
     /// Lists the block jobs, newest first.
@@ -54,7 +61,7 @@ declare_commands! {
     "block-job-dismiss" => block_job_dismiss: (BlockJobId) -> Empty;
     /// Changes how many bytes per second a block job copies at most, from now on.
     "block-job-set-speed" => block_job_set_speed: (BlockJobSetSpeed) -> Empty;
-    /// Changes options of a running block job. No kind of job there is has any that change.
+    /// Changes options of a running block job. Only mirrors have one that changes.
     "block-job-change" => block_job_change: (BlockJobChangeOptions) -> Empty;
 }
 
@@ -168,6 +175,18 @@ fn drive_backup(context: &Context, arguments: DriveBackup) -> Result<Empty, QmpE
     transaction::single(context, Action::DriveBackup(arguments.into_options(context)))
 }
 
+fn blockdev_mirror(context: &Context, arguments: BlockdevMirror) -> Result<Empty, QmpError> {
+    let options = arguments.into_options(context);
+    tidemark_jobs::mirror::start(&context.jobs, &context.graph, options)?;
+    Ok(Empty {})
+}
+
+fn drive_mirror(context: &Context, arguments: DriveMirror) -> Result<Empty, QmpError> {
+    let options = arguments.into_options(context);
+    tidemark_jobs::mirror::start_drive(&context.jobs, &context.graph, options)?;
+    Ok(Empty {})
+}
+
 fn query_jobs(context: &Context, _: Empty) -> Result<Vec<JobInfo>, QmpError> {
     Ok(context.jobs.query_jobs()?.into_iter().map(Into::into).collect())
 }
@@ -240,5 +259,10 @@ fn block_job_set_speed(context: &Context, arguments: BlockJobSetSpeed) -> Result
 }
 
 fn block_job_change(context: &Context, arguments: BlockJobChangeOptions) -> Result<Empty, QmpError> {
-    block_job(context, &arguments.id, Command::Change)
+    let mode = match arguments.branch {
+        BlockJobChangeTypeOptions::Mirror(mirror) => mirror.copy_mode.into(),
+        // As QEMU does, which takes what is not said for the first.
+        _ => CopyMode::Background,
+    };
+    block_job(context, &arguments.id, Command::Change(mode))
 }

@@ -81,6 +81,7 @@ mod tests {
     mod model {
         use super::*;
         use loom::sync::atomic::{AtomicBool, AtomicUsize};
+        use tidemark_cbt::{Bitmap, Granularity};
 
         /// A cluster, whether a table leads there, and whether somebody is at it.
         struct Cluster {
@@ -126,6 +127,41 @@ mod tests {
                     cluster.content.store(2, Ordering::Relaxed);
                 }
                 guest.join().unwrap();
+            });
+        }
+
+        /// A change as a mirror sees it: marked inside the section, then made.
+        fn change(seat: &Seat, dirty: &Bitmap, disk: &AtomicUsize) {
+            if !seat.enter() {
+                return;
+            }
+            let half = seat.round();
+            seat.set_passing(half, 1);
+            dirty.mark_live(0, 1);
+            seat.leave();
+            disk.store(2, Ordering::Relaxed);
+            seat.set_passing(half, 0);
+        }
+
+        #[test]
+        fn what_is_taken_from_a_bitmap_has_landed_when_a_passage_from_then_on_is_over() {
+            loom::model(|| {
+                let seat = Arc::new(Seat::default());
+                let dirty = Arc::new(Bitmap::new(512, Granularity::new(512).unwrap()).unwrap());
+                let disk = Arc::new(AtomicUsize::new(1));
+                // By a change that has ended.
+                dirty.mark_live(0, 1);
+                let guest = {
+                    let (seat, dirty, disk) = (seat.clone(), dirty.clone(), disk.clone());
+                    loom::thread::spawn(move || change(&seat, &dirty, &disk))
+                };
+                dirty.take(0, 1);
+                let copied = Passage::of(vec![seat]).is_over().then(|| disk.load(Ordering::Relaxed));
+                guest.join().unwrap();
+                if let Some(copied) = copied {
+                    let is_last = copied == disk.load(Ordering::Relaxed);
+                    assert!(is_last || dirty.is_marked(0), "a change is neither copied nor marked");
+                }
             });
         }
     }

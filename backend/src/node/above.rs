@@ -9,6 +9,18 @@ use crate::reactor::Handle;
 use std::sync::Arc;
 
 impl Node {
+    /// Whether it shows what is below it, and has nothing itself.
+    pub fn is_filter(&self) -> bool {
+        matches!(
+            &self.driver,
+            Driver::BlkDebug(_)
+                | Driver::Throttle(_)
+                | Driver::Passing(_)
+                | Driver::CopyBeforeWrite(_)
+                | Driver::JobFilter(_)
+        )
+    }
+
     /// The next node of the chain: what is below a filter, or what an image shows where it has nothing.
     pub fn below(&self) -> Option<Arc<Node>> {
         match self.driver() {

@@ -10,8 +10,8 @@
 //!   goes on. The job *takes* dirty chunks, then waits for a passage of the source's seats, and then they are owed: a mark
 //!   that was taken, or not set anew because it was still set, was made inside a section that began before the passage
 //!   did, so its data has landed when the passage is over. A mark made later stays. What is owed is taken, then read, then
-//!   written to the target: a change that the read may have missed is marked dirty. (`dirty_chunks_are_read_after_...` is
-//!   the model of this.)
+//!   written to the target: a change that the read may have missed is marked dirty. The
+//!   model of this is with `epoch::Passage`.
 //! * **Blocking**: a request has its chunks to itself, is stamped, goes to the source, then to the target with the same
 //!   bytes, and ends. A copy of such a chunk reads before the request began or after it has ended, so nothing older ever
 //!   goes over something newer. Chunks that it has changed whole are clean afterwards, but not before the requests from
@@ -22,12 +22,14 @@
 //!   is not told; what fails after it fails the guest's request, because the target is its disk then.
 
 mod active;
+mod ranges;
 
 pub(super) use active::Active;
+pub use ranges::Held;
 
 use super::Node;
 use crate::error::IoError;
-use crate::range_lock::{Held, RangeLock};
+use ranges::Ranges;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,7 +43,7 @@ pub struct Mirroring {
     owed: Bitmap,
     /// Whether space may be given back where the target gets zeroes.
     unmap: bool,
-    ranges: Arc<RangeLock>,
+    ranges: Arc<Ranges>,
     /// Changes reach the target before they complete; changed inside a hold.
     blocking: AtomicBool,
     /// Nothing from before that is under way any more.
@@ -149,7 +151,8 @@ impl Mirroring {
         self.settled.store(true, Ordering::Release);
     }
 
-    /// Waits until nobody else copies or writes to chunks of the range, rounded out to chunks, and keeps others away.
+    /// Waits until nobody who came before copies or writes to chunks of the range, rounded out to chunks, and keeps others
+    /// away.
     pub async fn hold_range(&self, range: Range<u64>) -> Held {
         let bytes = self.granularity().bytes();
         let start = range.start - range.start % bytes;

@@ -12,6 +12,7 @@ pub mod copy_before_write;
 mod door;
 pub mod file;
 pub mod gate;
+mod job_filter;
 mod length;
 pub mod link;
 mod map;
@@ -50,13 +51,14 @@ pub use claims::Hold;
 pub(crate) use claims::Lead;
 pub use door::Door;
 pub use file::File;
+pub use job_filter::JobFilter;
 pub use map::Map;
 pub use nbd::Nbd;
 pub use null::Null;
 pub use passing::Passing;
 pub use raw::Raw;
 pub use root::{Root, Section, Stamp, Visit};
-pub use status::{Looking, Status};
+pub use status::{Extent, Looking, Status};
 pub use throttle::{Released, Throttle, ThrottleGroup};
 
 /// What a request asks for. Which kind it is stands in a byte of its own: it is looked at several times on the fast path.
@@ -124,9 +126,6 @@ pub type Outcome = (Memory, Result<(), IoError>);
 /// A request under way.
 pub type Running<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
 
-/// A look for zeroes under way: bytes, and whether they may be data.
-pub type Extent<'a> = Pin<Box<dyn Future<Output = Result<(u64, bool), IoError>> + 'a>>;
-
 /// What stands behind the door.
 pub enum Driver {
     /// A file or block device.
@@ -143,7 +142,9 @@ pub enum Driver {
     Passing(Passing),
     /// A filter that keeps a point in time.
     CopyBeforeWrite(Filter),
-    /// What such a filter keeps.
+    /// A filter that stands for a job.
+    JobFilter(JobFilter),
+    /// What a copy-before-write filter keeps.
     SnapshotAccess(SnapshotAccess),
     /// A server's disk.
     Nbd(Box<Nbd>),
@@ -287,6 +288,7 @@ impl Node {
             Driver::Nbd(_) => "nbd",
             Driver::BlkDebug(_) => "blkdebug",
             Driver::Throttle(_) => "throttle",
+            Driver::JobFilter(filter) => filter.driver_name(),
             Driver::Passing(filter) => filter.name(),
             Driver::CopyBeforeWrite(_) => "copy-before-write",
             Driver::SnapshotAccess(_) => "snapshot-access",
@@ -300,20 +302,13 @@ impl Node {
             Driver::Raw(raw) => Some(raw.child()),
             Driver::BlkDebug(filter) => Some(filter.child()),
             Driver::Throttle(filter) => Some(filter.child()),
+            Driver::JobFilter(filter) => Some(filter.child().clone()),
             Driver::Passing(filter) => Some(filter.child()),
             Driver::CopyBeforeWrite(filter) => Some(filter.child().clone()),
             Driver::SnapshotAccess(reader) => Some(reader.child().clone()),
             Driver::Qcow2(image) => Some(image.file()),
             Driver::File(_) | Driver::Null(_) | Driver::Nbd(_) => None,
         }
-    }
-
-    /// Whether it shows what is below it, and has nothing itself.
-    pub fn is_filter(&self) -> bool {
-        matches!(
-            &self.driver,
-            Driver::BlkDebug(_) | Driver::Throttle(_) | Driver::Passing(_) | Driver::CopyBeforeWrite(_)
-        )
     }
 
     /// What hangs on its requests.
@@ -373,29 +368,6 @@ impl Node {
         })
     }
 
-    /// How far from `offset` on, at most `len`, the content is known to be all zeroes (false) or may be data (true).
-    ///
-    /// # Errors
-    /// The storage's.
-    pub fn extent<'a>(&'a self, io: &'a Handle, offset: u64, len: u64) -> Extent<'a> {
-        Box::pin(async move {
-            match &self.driver {
-                Driver::File(file) => file.extent(io, (offset, len), self.length()).await,
-                Driver::Raw(raw) => raw.child().extent(io, offset + raw.offset(), len).await,
-                Driver::Null(null) => Ok((len, !null.options().read_zeroes)),
-                Driver::Nbd(disk) => disk.extent(offset, len).await,
-                Driver::Qcow2(image) => image.extent(io, offset, len).await,
-                Driver::SnapshotAccess(reader) => {
-                    let status = reader.status(io, offset, len).await?;
-                    Ok((status.len, !status.zero))
-                }
-                Driver::Throttle(filter) => filter.child().extent(io, offset, len).await,
-                Driver::Passing(filter) => filter.child().extent(io, offset, len).await,
-                Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => Ok((len, true)),
-            }
-        })
-    }
-
     async fn zero_instead(&self, io: &Handle, request: Request) -> Outcome {
         let unmap = self.detect_zeroes() == DetectZeroes::Unmap && self.discard() == Discard::Unmap;
         let zero = Request { kind: Kind::Zero { unmap }, memory: Memory::empty(), ..request };
@@ -411,6 +383,7 @@ impl Node {
             Driver::Nbd(disk) => disk.handle(request).await,
             Driver::BlkDebug(filter) => filter.handle(io, request).await,
             Driver::Throttle(filter) => filter.handle(io, request).await,
+            Driver::JobFilter(filter) => filter.handle(io, request).await,
             Driver::Passing(filter) => filter.handle(io, request).await,
             Driver::CopyBeforeWrite(filter) => filter.handle(io, request).await,
             Driver::SnapshotAccess(reader) => reader.handle(io, request).await,

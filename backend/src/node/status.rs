@@ -22,6 +22,9 @@ pub struct Status {
 /// A look under way.
 pub type Looking<'a> = Pin<Box<dyn Future<Output = Result<Status, IoError>> + 'a>>;
 
+/// A look for zeroes under way: bytes, and whether they may be data.
+pub type Extent<'a> = Pin<Box<dyn Future<Output = Result<(u64, bool), IoError>> + 'a>>;
+
 impl Status {
     /// Of bytes that somebody has written, for all that is known.
     pub fn data(len: u64) -> Self {
@@ -45,6 +48,30 @@ impl Status {
 }
 
 impl Node {
+    /// How far from `offset` on, at most `len`, the content is known to be all zeroes (false) or may be data (true).
+    ///
+    /// # Errors
+    /// The storage's.
+    pub fn extent<'a>(&'a self, io: &'a Handle, offset: u64, len: u64) -> Extent<'a> {
+        Box::pin(async move {
+            match &self.driver {
+                Driver::File(file) => file.extent(io, (offset, len), self.length()).await,
+                Driver::Raw(raw) => raw.child().extent(io, offset + raw.offset(), len).await,
+                Driver::Null(null) => Ok((len, !null.options().read_zeroes)),
+                Driver::Nbd(disk) => disk.extent(offset, len).await,
+                Driver::Qcow2(image) => image.extent(io, offset, len).await,
+                Driver::SnapshotAccess(reader) => {
+                    let status = reader.status(io, offset, len).await?;
+                    Ok((status.len, !status.zero))
+                }
+                Driver::Throttle(filter) => filter.child().extent(io, offset, len).await,
+                Driver::Passing(filter) => filter.child().extent(io, offset, len).await,
+                Driver::JobFilter(filter) => filter.child().extent(io, offset, len).await,
+                Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => Ok((len, true)),
+            }
+        })
+    }
+
     /// What is known of the bytes from `offset` on, of at most `len` and at least one; inside the node.
     ///
     /// # Errors
@@ -66,6 +93,7 @@ impl Node {
                 Driver::Qcow2(image) => image.status(io, offset, len).await,
                 Driver::BlkDebug(filter) => filter.child().status(io, offset, len).await,
                 Driver::Throttle(filter) => filter.child().status(io, offset, len).await,
+                Driver::JobFilter(filter) => filter.child().status(io, offset, len).await,
                 Driver::Passing(filter) => filter.child().status(io, offset, len).await,
                 Driver::CopyBeforeWrite(filter) => filter.child().status(io, offset, len).await,
                 Driver::SnapshotAccess(reader) => reader.status(io, offset, len).await,
@@ -85,9 +113,11 @@ impl Node {
             }
             Driver::SnapshotAccess(_) => false,
             Driver::Raw(raw) => raw.child().zeroes_fast(offset + raw.offset(), len),
-            Driver::BlkDebug(_) | Driver::Throttle(_) | Driver::Passing(_) | Driver::CopyBeforeWrite(_) => {
-                self.child().is_some_and(|child| child.zeroes_fast(offset, len))
-            }
+            Driver::BlkDebug(_)
+            | Driver::Throttle(_)
+            | Driver::Passing(_)
+            | Driver::CopyBeforeWrite(_)
+            | Driver::JobFilter(_) => self.child().is_some_and(|child| child.zeroes_fast(offset, len)),
         }
     }
 }

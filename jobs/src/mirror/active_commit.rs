@@ -27,8 +27,10 @@ pub(crate) struct ActiveCommit {
     pub top: Arc<Node>,
     /// The image that gets what those above it have.
     pub base: Arc<Node>,
-    /// The images between the two.
+    /// The nodes between the two, those above before those below.
     pub between: Vec<Arc<Node>>,
+    /// A name for what stands for the job among the nodes.
+    pub filter_node_name: Option<String>,
     /// Bytes per second, 0 for no limit.
     pub speed: i64,
     /// About reads and writes.
@@ -49,16 +51,18 @@ pub(crate) async fn start(
     graph: &Arc<Graph>,
     options: ActiveCommit,
 ) -> Result<(), TransactionError> {
-    let ActiveCommit { job_id, top, base, between, speed, on_error, auto_finalize, auto_dismiss } = options;
-    let images = u32::try_from(between.len()).unwrap_or(u32::MAX).saturating_add(1);
+    let ActiveCommit { job_id, top, base, between, filter_node_name, speed, on_error, auto_finalize, auto_dismiss } =
+        options;
+    let last = between.last().unwrap_or(&top).unfiltered();
     let reopened = base.is_read_only();
     if reopened {
         reopen::set_read_only(registry.io(), graph, &base, false).await?;
     }
     let plan = Plan {
         reopened,
+        opened: None,
         replaced: top.clone(),
-        start: Start::Top(images),
+        start: Start::Above(last),
         reason: BUSY,
         granularity: Granularity::default_for(super::check::cluster_size(&base)),
         workers_max: WORKERS_MAX,
@@ -79,7 +83,7 @@ pub(crate) async fn start(
         ..JobOptions::new(job_id, JobKind::Commit)
     };
     let base = plan.target.clone();
-    let begun = Mirror::begin(registry, graph, plan, job).await;
+    let begun = Mirror::begin(registry, graph, plan, job, filter_node_name.as_deref()).await;
     if begun.is_err() && reopened {
         reopen::set_read_only(registry.io(), graph, &base, true).await?;
     }

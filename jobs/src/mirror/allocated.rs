@@ -3,30 +3,32 @@
 use super::{Mirror, Start};
 use crate::context::JobContext;
 use crate::error::JobFailure;
+use std::sync::Arc;
+use tidemark_backend::node::Node;
 
 impl Mirror {
     /// Owes what is to be copied at first. What changes meanwhile is marked by whoever changes it.
     pub(super) async fn owe(&self, ctx: &JobContext) -> Result<(), JobFailure> {
         let owed = self.mirroring.owed();
-        match self.plan.start {
+        match &self.plan.start {
             Start::Nothing => Ok(()),
             Start::All => {
                 owed.mark(0, owed.len());
                 Ok(())
             }
-            Start::Top(images) => self.owe_allocated(ctx, images).await,
+            Start::Above(last) => self.owe_allocated(ctx, last).await,
         }
     }
 
-    async fn owe_allocated(&self, ctx: &JobContext, images: u32) -> Result<(), JobFailure> {
+    async fn owe_allocated(&self, ctx: &JobContext, last: &Arc<Node>) -> Result<(), JobFailure> {
         let owed = self.mirroring.owed();
         let mut at = 0;
         while at < owed.len() {
             ctx.pause_point().await?;
             let visit = self.source.visit();
-            let status = visit.status(ctx.io(), at, owed.len() - at).await?;
+            let status = visit.status_above(ctx.io(), at, owed.len() - at, last).await?;
             let len = status.len.clamp(1, owed.len() - at);
-            if (1..=images).contains(&status.depth) {
+            if status.depth > 0 {
                 owed.mark(at, len);
             }
             at += len;

@@ -2,12 +2,11 @@
 
 use super::{MirrorOptions, MirrorSync, Plan, Start};
 use crate::backup::check::{check_free, find};
-use crate::registry::Registry;
 use crate::transaction::TransactionError;
 use std::sync::Arc;
 use tidemark_backend::bitmaps::Tracked;
-use tidemark_backend::graph::{Graph, check_apart};
-use tidemark_backend::node::{Driver, Node};
+use tidemark_backend::graph::Graph;
+use tidemark_backend::node::Node;
 use tidemark_cbt::Granularity;
 
 /// What is said of nodes that the job has for itself.
@@ -41,11 +40,7 @@ pub(crate) fn find_root(graph: &Graph, name: &str) -> Result<Arc<Node>, Transact
     Ok(node)
 }
 
-pub(super) fn check(
-    registry: &Registry,
-    graph: &Arc<Graph>,
-    options: &MirrorOptions,
-) -> Result<Plan, TransactionError> {
+pub(super) fn check(graph: &Arc<Graph>, options: &MirrorOptions) -> Result<Plan, TransactionError> {
     let source = find_root(graph, &options.device)?;
     let target = find(graph, &options.target)?;
     check_granularity(options.granularity)?;
@@ -53,16 +48,14 @@ pub(super) fn check(
     let replaced = check_replaced(graph, &source, options.replaces.as_deref())?;
     let start = match options.sync {
         MirrorSync::Unsupported(sync) => return refuse(format!("Sync mode '{sync}' not supported")),
-        MirrorSync::Top if has_backing(&source) => Start::Top(1),
-        MirrorSync::Top | MirrorSync::Full => Start::All,
+        MirrorSync::Top => Start::Above(source.unfiltered()),
+        MirrorSync::Full => Start::All,
         MirrorSync::None => Start::Nothing,
     };
     let Ok(buf_size) = u64::try_from(options.buf_size) else { return refuse("Invalid parameter 'buf-size'") };
-    if Arc::ptr_eq(&below_filters(&source), &below_filters(&target)) {
+    if Arc::ptr_eq(&source.unfiltered(), &target.unfiltered()) {
         return refuse("Can't mirror node into itself");
     }
-    registry.check_id(options.job_id.as_deref().unwrap_or_default())?;
-    check_apart(&source, &target, options.filter_node_name.as_deref().unwrap_or(source.name()))?;
     let granularity = Granularity::new(u64::from(options.granularity));
     let buf_size = if buf_size == 0 { BUF_SIZE } else { buf_size };
     let workers = (buf_size / PIECE).clamp(1, WORKERS_MAX);
@@ -78,6 +71,7 @@ pub(super) fn check(
         copy_mode: options.copy_mode,
         grows: false,
         reopened: false,
+        opened: None,
         between: Vec::new(),
         source,
         target,
@@ -99,7 +93,9 @@ fn check_replaced(graph: &Graph, source: &Arc<Node>, name: Option<&str>) -> Resu
     let Some(replaced) = graph.find(name) else {
         return refuse(format!("Failed to find node with node-name='{name}'"));
     };
-    if !filters(source).any(|node| Arc::ptr_eq(&node, &replaced)) {
+    let unfiltered = source.unfiltered();
+    let mut filters = source.chain().take_while(|node| node.is_filter()).chain([unfiltered]);
+    if !filters.any(|node| Arc::ptr_eq(&node, &replaced)) {
         let source = source.name();
         return refuse(format!(
             "Cannot replace '{name}' by a node mirrored from '{source}', because it cannot be guaranteed that doing so \
@@ -110,21 +106,4 @@ fn check_replaced(graph: &Graph, source: &Arc<Node>, name: Option<&str>) -> Resu
         return refuse("cannot replace image with a mirror image of different size");
     }
     Ok(replaced)
-}
-
-/// A node and those below that it shows as they are.
-fn filters(node: &Arc<Node>) -> impl Iterator<Item = Arc<Node>> + use<> {
-    std::iter::successors(Some(node.clone()), |node| match node.driver() {
-        Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => node.child(),
-        _ => None,
-    })
-}
-
-fn below_filters(node: &Arc<Node>) -> Arc<Node> {
-    filters(node).last().unwrap_or_else(|| node.clone())
-}
-
-/// Whether the node shows another image where it has nothing.
-fn has_backing(node: &Arc<Node>) -> bool {
-    matches!(below_filters(node).driver(), Driver::Qcow2(image) if image.backing().is_some())
 }

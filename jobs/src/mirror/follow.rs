@@ -1,7 +1,7 @@
 //! The body of a mirror: takes what is dirty, waits until what made it so has landed, copies, again and again.
 //!
 //! What is dirty is taken when nothing is owed any more, so that what is changed often is copied once a round. What is
-//! dirty already when it is to be copied is left for the next round. Between two rounds that leave nothing it sleeps.
+//! dirty already when the first round comes to it is left to the next. Between two rounds that leave nothing it sleeps.
 
 use super::{Mirror, worker};
 use crate::context::JobContext;
@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::slice;
 use tidemark_backend::epoch::Passage;
 use tidemark_backend::error::IoError;
-use tidemark_backend::node::Request;
+use tidemark_backend::node::{Released, Request};
 use tidemark_backend::node::copy_before_write::PIECE_MAX;
 
 /// How often a mirror that has nothing to do looks, and how long it waits after an error that it is to ignore, in
@@ -52,6 +52,8 @@ struct Follower<'a> {
     settling: RefCell<Option<Settling>>,
     /// Where the next copy begins.
     at: Cell<u64>,
+    /// Nothing was dirty when this round began.
+    first: Cell<bool>,
     ready: Cell<bool>,
     /// When the round began, and the last one that left less than any before, with what it left.
     round: Cell<u64>,
@@ -76,11 +78,14 @@ pub(super) async fn run(mirror: &Rc<Mirror>, ctx: &JobContext) -> Result<(), Job
         known: Cell::default(),
         settling: RefCell::default(),
         at: Cell::new(0),
+        first: Cell::new(true),
         ready: Cell::new(false),
         round: Cell::new(now),
         best: Cell::new((now, u64::MAX)),
     };
     let result = follower.follow().await;
+    // A job that has no result waits for no throttle.
+    let _released = result.is_err().then(|| Released::of([&mirror.plan.source, &mirror.plan.target]));
     follower.crew.all_done().await;
     follower.give_up_settling();
     result
@@ -100,7 +105,7 @@ impl Follower<'_> {
             if self.mirror.state.wants_blocking.get() && !self.mirror.state.blocks.get() {
                 self.block().await?;
             }
-            self.harvest();
+            self.land();
             if let Some(run) = self.next() {
                 self.copy(run).await?;
             } else if !self.crew.is_idle() {
@@ -109,6 +114,8 @@ impl Follower<'_> {
                 self.ctx.io().sleep_until(self.ctx.io().read_clock().saturating_add(LOOK_NS)).await;
             } else if self.end_round().await? {
                 return Ok(());
+            } else {
+                self.take_dirty();
             }
         }
     }
@@ -123,19 +130,22 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// Makes owed what was taken and has landed. Takes what is dirty if nothing else is left of the round.
-    fn harvest(&self) {
+    /// Makes owed what was taken and has landed.
+    fn land(&self) {
         let mut settling = self.settling.borrow_mut();
-        if settling.as_mut().is_some_and(|settling| settling.passage.is_over()) {
-            if let Some(landed) = settling.take() {
-                self.owe(&landed);
-            }
+        let has_landed = settling.as_mut().is_some_and(|settling| settling.passage.is_over());
+        if let Some(landed) = settling.take_if(|_| has_landed) {
+            self.owe(&landed);
         }
+    }
+
+    /// Begins the next round: takes what is dirty.
+    fn take_dirty(&self) {
         let mirroring = &self.mirror.mirroring;
-        if settling.is_some() || !mirroring.owed().is_empty() || mirroring.dirty().is_empty() {
+        let (mut runs, mut bytes, mut from) = (Vec::new(), 0, 0);
+        if mirroring.dirty().is_empty() {
             return;
         }
-        let (mut runs, mut bytes, mut from) = (Vec::new(), 0, 0);
         while let Some(run) = mirroring.dirty().next_marked(from) {
             from = run.end;
             mirroring.dirty().take(run.start, run.end - run.start);
@@ -146,7 +156,7 @@ impl Follower<'_> {
         let passage = Passage::of(self.mirror.plan.source.points().seats());
         let under_way = &self.mirror.state.under_way;
         under_way.set(under_way.get() + bytes);
-        *settling = Some(Settling { runs, bytes, passage });
+        *self.settling.borrow_mut() = Some(Settling { runs, bytes, passage });
     }
 
     fn owe(&self, landed: &Settling) {
@@ -163,7 +173,7 @@ impl Follower<'_> {
         }
     }
 
-    /// The next run to copy. What is dirty is left to the next round.
+    /// The next run to copy. In the first round what is dirty already is left to the next one.
     fn next(&self) -> Option<Range<u64>> {
         let (owed, dirty) = (self.mirror.mirroring.owed(), self.mirror.mirroring.dirty());
         loop {
@@ -172,7 +182,8 @@ impl Follower<'_> {
                 self.at.set(0);
                 return None;
             };
-            match dirty.next_marked(run.start).filter(|dirty| dirty.start < run.end) {
+            let again = dirty.next_marked(run.start).filter(|dirty| self.first.get() && dirty.start < run.end);
+            match again {
                 Some(again) if again.start <= run.start => {
                     let end = again.end.min(run.end);
                     owed.take(run.start, end - run.start);
@@ -234,6 +245,7 @@ impl Follower<'_> {
         let (mirror, state) = (self.mirror, &self.mirror.state);
         let left = mirror.waiting();
         let took = self.ctx.io().read_clock().saturating_sub(self.round.replace(self.ctx.io().read_clock()));
+        self.first.set(false);
         self.known.set(Known::default());
         self.judge(left);
         let most = mirror.plan.workers_max as u64 * PIECE_MAX;

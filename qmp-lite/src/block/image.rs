@@ -175,10 +175,9 @@ fn actual_size(node: &Node) -> Option<u64> {
         Driver::Raw(_)
         | Driver::Throttle(_)
         | Driver::Passing(_)
+        | Driver::JobFilter(_)
         | Driver::CopyBeforeWrite(_)
-        | Driver::SnapshotAccess(_) => {
-            actual_size(&*node.child()?)
-        }
+        | Driver::SnapshotAccess(_) => actual_size(&*node.child()?),
         Driver::Null(_) => Some(0),
         Driver::BlkDebug(_) | Driver::Nbd(_) => None,
     }

@@ -51,6 +51,11 @@ qapi_struct! {
         "auto-finalize" auto_finalize: bool,
         /// Whether it is forgotten by itself.
         "auto-dismiss" auto_dismiss: bool,
+        /// Of a mirror: whether the target has everything, and gets what guests change before that completes.
+        "actively-synced" actively_synced: Option<bool>,
+        /// Of a mirror in the background: guests change more than it copies, so that it does not come to an end. Not in
+        /// QEMU.
+        "x-behind" behind: Option<bool>,
         /// How many copies a backup has made because a guest's write needed them. Not in QEMU.
         "x-cbw-copies" cbw_copies: Option<u64>,
         /// The bytes of these copies. Not in QEMU.
@@ -185,6 +190,8 @@ impl From<tidemark_jobs::BlockJobInfo> for BlockJobInfo {
             status: info.status.into(),
             auto_finalize: info.auto_finalize,
             auto_dismiss: info.auto_dismiss,
+            actively_synced: info.actively_synced,
+            behind: info.is_behind.then_some(true),
             cbw_copies: info.copies_before_writes.map(|(copies, _)| copies),
             cbw_bytes: info.copies_before_writes.map(|(_, bytes)| bytes),
             error: info.error,

@@ -137,6 +137,11 @@ fn external_snapshots_are_those_of_qemu_storage_daemon() {
 }
 
 #[test]
+fn mirrors_and_their_pivots_are_those_of_qemu_storage_daemon() {
+    compare("mirrors");
+}
+
+#[test]
 fn backups_to_files_are_those_of_qemu_storage_daemon() {
     compare("drives");
 }

@@ -3,11 +3,10 @@
 //! Its bytes go through memory of ours, because a guest may change its own between the two writes. Whatever happens to it
 //! in between, what it may have changed on one side only is marked before anybody else has its range.
 
-use super::Mirroring;
+use super::{Held, Mirroring};
 use crate::error::IoError;
 use crate::io::{Buf, Memory, byte_count};
 use crate::node::{Kind, Node, Outcome, Request, Root};
-use crate::range_lock::Held;
 use crate::reactor::Handle;
 use std::ops::Range;
 use std::rc::Rc;
@@ -151,21 +150,48 @@ impl Active {
         Ok(())
     }
 
-    /// Zeroes or discards. What a discard has left is up to the source: the target reads the same, now or later.
+    /// Zeroes or discards. What a discard has left is up to the source: the target reads the same afterwards.
     async fn change(&self, io: &Handle, source: &Node, request: &Request) -> Result<(), IoError> {
         let Request { kind, fua, offset, len, .. } = *request;
         let torn = self.torn(offset, len);
         if let (_, Err(error)) = source.handle(io, Request { kind, fua, offset, len, memory: Memory::empty() }).await {
             return torn.on_source(error);
         }
-        if kind == Kind::Discard && !matches!(source.extent(io, offset, len).await, Ok((zeroes, false)) if zeroes >= len)
-        {
-            // Dropped as it is: it gets copied.
-            return Ok(());
-        }
-        let unmap = self.mirroring.unmap && kind != Kind::Zero { unmap: false };
-        let (kind, offset) = (Kind::Zero { unmap }, offset.saturating_add(self.shift));
+        let result = match kind {
+            Kind::Discard => self.bring(io, source, offset, len).await,
+            _ => self.zero(io, (offset, len), fua, kind == Kind::Zero { unmap: true }).await,
+        };
+        torn.on_target(result)
+    }
+
+    async fn zero(&self, io: &Handle, (offset, len): (u64, u64), fua: bool, unmap: bool) -> Result<(), IoError> {
+        let (kind, offset) = (Kind::Zero { unmap: unmap && self.mirroring.unmap }, offset.saturating_add(self.shift));
         let zero = Request { kind, fua, offset, len, memory: Memory::empty() };
-        torn.on_target(Box::pin(self.target.handle(io, zero)).await.1)
+        Box::pin(self.target.handle(io, zero)).await.1
+    }
+
+    /// Has the target read what the source reads.
+    async fn bring(&self, io: &Handle, source: &Node, offset: u64, len: u64) -> Result<(), IoError> {
+        let (mut at, end) = (offset, offset.saturating_add(len));
+        while at < end {
+            let (found, data) = source.extent(io, at, end - at).await?;
+            let found = found.clamp(1, end - at);
+            let len = if data { found.min(PIECE_MAX) } else { found };
+            match data {
+                false => self.zero(io, (at, len), false, true).await?,
+                true => {
+                    let memory = Memory::from(Buf::new(byte_count(len)));
+                    let read = Request { kind: Kind::Read, fua: false, offset: at, len, memory };
+                    let (memory, result) = source.handle(io, read).await;
+                    result?;
+                    let memory = memory.into_buf().map(Memory::from).ok_or(IoError::Io)?;
+                    let offset = at.saturating_add(self.shift);
+                    let write = Request { kind: Kind::Write, fua: false, offset, len, memory };
+                    Box::pin(self.target.handle(io, write)).await.1?;
+                }
+            }
+            at += len;
+        }
+        Ok(())
     }
 }

@@ -163,11 +163,17 @@ impl Transcript {
     }
 }
 
-/// Removes `paused` directly followed by `running`: a user's pause has the script's wait between them.
+/// Removes `paused` directly followed by `running`, and `standby` by `ready`: a user's pause has the script's wait between
+/// them.
 fn without_short_pauses(events: &mut Vec<String>) {
     let mut kept: Vec<String> = Vec::new();
     for event in events.drain(..) {
-        if event == "running" && kept.last().is_some_and(|last| last == "paused") {
+        let pause = match event.as_str() {
+            "running" => Some("paused"),
+            "ready" => Some("standby"),
+            _ => None,
+        };
+        if pause.is_some() && kept.last().map(String::as_str) == pause {
             kept.pop();
         } else {
             kept.push(event);
