@@ -3,7 +3,7 @@
 //! The rules and the texts are those of QEMU's permissions. Knows users by what they do; files' locks, which keep other
 //! processes out, are taken by [`Node::lock`].
 
-use super::Node;
+use super::{Driver, Node};
 use crate::error::GraphError;
 use crate::io::lock::Access;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -152,8 +152,9 @@ impl Hold {
     /// Takes `node`, which the format of node `parent` calls `role`; it writes there or relies on what is there.
     ///
     /// # Errors
-    /// Somebody else writes there, in this process or in another.
+    /// Somebody else writes there, in this process or in another; a filter there would have to copy first.
     pub fn of_format(node: &Arc<Node>, parent: &str, role: &'static str, writes: bool) -> Result<Self, GraphError> {
+        check_direct(node, parent, writes)?;
         let access = if writes { Access::Write } else { Access::Format };
         Self::take(node, User::Format { parent: parent.to_owned(), role, access })
     }
@@ -173,6 +174,7 @@ impl Hold {
     pub(crate) fn change(&mut self, writes: bool) -> Result<(), GraphError> {
         let User::Format { parent, role, .. } = &self.user else { return Ok(()) };
         let access = if writes { Access::Write } else { Access::Format };
+        check_direct(&self.node, parent, writes)?;
         let user = User::Format { parent: parent.clone(), role, access };
         self.node.exchange(&self.user, &user)?;
         self.user = user;
@@ -192,6 +194,19 @@ impl Hold {
     fn take(node: &Arc<Node>, user: User) -> Result<Self, GraphError> {
         node.lock(&user)?;
         Ok(Self { node: node.clone(), user })
+    }
+}
+
+/// An image's own writes, to where it puts clusters and tables, wait for no copies and make their file longer.
+fn check_direct(node: &Arc<Node>, image: &str, writes: bool) -> Result<(), GraphError> {
+    let copies = |node: &Arc<Node>| matches!(node.driver(), Driver::CopyBeforeWrite(filter) if filter.is_own());
+    let mut below = std::iter::successors(Some(node.clone()), |node| node.child());
+    match below.find(copies).filter(|_| writes) {
+        Some(filter) => Err(GraphError::Options(format!(
+            "Node '{}' keeps what is below it, through which image '{image}' cannot write: put it above the image",
+            filter.name()
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -123,7 +123,8 @@ fn other_limits_count_at_once_for_who_waits() {
     group.change(ThrottleLimits::default()).unwrap();
     let now = rig.world.now();
     rig.settle();
-    assert_eq!((ended(&waiting), rig.world.now()), (10, now), "without limits nobody waits");
+    assert_eq!(ended(&waiting), 10, "without limits nobody waits");
+    assert!(rig.world.now() < now + SECOND / 1000, "and no time passes");
 }
 
 #[test]
