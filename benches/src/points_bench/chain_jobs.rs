@@ -52,11 +52,12 @@ impl Job {
     fn command(self) -> (&'static str, Value) {
         match self {
             Job::Stream => ("block-stream", json!({ "job-id": "j", "device": "top" })),
-            Job::Commit => (
-                "block-commit",
-                json!({ "job-id": "j", "device": "top", "top-node": "middle", "base-node": "base" }),
-            ),
-            Job::Mirror => ("blockdev-mirror", json!({ "job-id": "j", "device": "top", "target": "t", "sync": "full" })),
+            Job::Commit => {
+                ("block-commit", json!({ "job-id": "j", "device": "top", "top-node": "middle", "base-node": "base" }))
+            }
+            Job::Mirror => {
+                ("blockdev-mirror", json!({ "job-id": "j", "device": "top", "target": "t", "sync": "full" }))
+            }
         }
     }
 
@@ -206,7 +207,7 @@ fn requests(guest: &mut Clocked, size: u64, mut over: impl FnMut(Duration) -> Re
     let between = |now| {
         turns = turns.wrapping_add(1);
         // A look is a system call of the guest's thread.
-        if turns % 256 == 0 && !is_over.get() {
+        if turns.is_multiple_of(256) && !is_over.get() {
             is_over.set(over(now)?);
         }
         Ok(())
