@@ -18,6 +18,7 @@ mod restore;
 
 mod backup;
 mod boot;
+mod chain;
 mod crash;
 mod discard;
 mod features;
