@@ -22,6 +22,9 @@
 #                    START=s on (0)
 #   make changes-mutations
 #                    takes barriers of change journals away in a copy; fails for each that no test sees missing
+#   make chains-mutations
+#                    takes away what snapshots under load rely on in a copy; fails for each that the simulator does not
+#                    see missing
 #   make bench       measurements beside qemu-storage-daemon and fio; about three quarters of an hour
 #   make lint        formatting, clippy, licences and sources of dependencies
 #   make docs        the API documentation
@@ -178,6 +181,11 @@ changes-mutations:
 	@.ci/install 'qemu-utils: qemu-img, qemu-io and qemu-storage-daemon make the images and read the bitmaps' \
 	  'perl-base: puts the mutations in place'
 	@tests/mutations/run changes
+
+.PHONY: chains-mutations
+chains-mutations:
+	@.ci/install 'perl-base: puts the mutations in place'
+	@SEEDS=60 tests/mutations/run chains
 
 FUZZERS := qcow2_open nbd_server nbd_client
 SECONDS_EACH ?= 20

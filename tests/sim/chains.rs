@@ -1,5 +1,5 @@
 //! Seeded runs with chains of images: two disks with guests on several queues, images put on top of each other at points
-//! in time, backups, power cuts and kills; judged by what guests and operator were told.
+//! in time, backups, mirrors, commits and streams, power cuts and kills; judged by what guests and operator were told.
 
 mod alone;
 mod errands;
@@ -9,6 +9,7 @@ mod judge;
 mod life;
 mod listen;
 mod machine;
+mod moves;
 mod operator;
 mod report;
 mod setting;
@@ -29,7 +30,7 @@ fn run(setting: Setting) -> Result<Report, String> {
 #[test]
 fn chains_keep_every_byte_and_every_point_in_time() {
     let (start, count) = (number("START").unwrap_or(1), number("SEEDS"));
-    let limit = Instant::now() + Duration::from_secs(20);
+    let limit = Instant::now() + Duration::from_secs(10);
     let mut sum = Report::default();
     let mut seed = start;
     while count.map_or(Instant::now() < limit, |count| seed < start + count) {

@@ -95,7 +95,9 @@ impl Image {
             return Ok(node);
         }
         let name = format!("{}.file", self.name);
-        let node = graph.open(&options(&name, file, Opened { detect_zeroes: false, ..opened }))?;
+        // Others may come to write to the image.
+        let below_image = options(&name, file, Opened { detect_zeroes: false, read_only: false, ..opened });
+        let node = graph.open(&NodeOptions { auto_read_only: true, ..below_image })?;
         self.add_to(world, &node);
         let backing = below.map_or(Backing::None, |below| Backing::Node(ChildRef::Name(below.to_owned())));
         let image = Qcow2Options { backing, ..Qcow2Options::new(ChildRef::Name(name)) };

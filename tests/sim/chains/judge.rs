@@ -29,9 +29,26 @@ impl Image {
 }
 
 impl Disk {
-    /// The process is gone.
-    pub(super) fn leave(&mut self, world: &World, power_cut: bool) {
-        self.chain.extend(self.coming.take());
+    /// Which of the images that may be the disk are it, by `judge` of what is found in them.
+    pub(super) fn choose(
+        &self,
+        mut left: impl FnMut(&Image) -> Found,
+        judge: impl Fn(&[u8], u64) -> Result<(), String>,
+    ) -> Result<Vec<usize>, String> {
+        let mut reasons = Vec::new();
+        for chain in self.candidates() {
+            let found: Vec<Found> = chain.iter().map(|at| left(&self.images[*at])).collect();
+            match alone::read(&found).and_then(|(content, leaks)| judge(&content, leaks)) {
+                Ok(()) => return Ok(chain),
+                Err(why) => reasons.push(format!("{chain:?}: {why}")),
+            }
+        }
+        Err(reasons.join("; and "))
+    }
+
+    /// The process is gone, and these images are the disk.
+    pub(super) fn leave(&mut self, chain: Vec<usize>, world: &World, power_cut: bool) {
+        (self.chain, self.coming, self.other) = (chain, None, None);
         for image in &mut self.images {
             let content = image.file.map(|file| world.content(file)).unwrap_or_default();
             image.leave(content, power_cut);
@@ -92,7 +109,7 @@ impl Machine {
 
     /// A flush has ended: now and then, what a power cut would leave is looked at.
     pub(super) fn look_after_flush(&mut self, disk: usize) -> Result<(), String> {
-        let before = self.disks[disk].coming.is_some();
+        let before = self.disks[disk].coming.is_some() || self.disks[disk].other.is_some();
         if self.looks_left == 0 || (!before && self.random.u8(0..8) > 0) {
             return Ok(());
         }
@@ -103,9 +120,8 @@ impl Machine {
             let content = image.file.map(|file| world.content_after_cut(file, random)).unwrap_or_default();
             image.with(content)
         };
-        let found: Vec<Found> = self.disks[disk].whole().map(left).collect();
-        let judged = alone::read(&found).and_then(|(content, _)| self.oracles[disk].check_stable(&content));
-        judged.map_err(|why| format!("if the power failed now: {why}"))
+        let judged = self.disks[disk].choose(left, |content, _| self.oracles[disk].check_stable(content));
+        judged.map(drop).map_err(|why| format!("if the power failed now: {why}"))
     }
 
     /// A backup is concluded.

@@ -19,12 +19,15 @@ pub struct Disk {
     pub chain: Vec<usize>,
     /// One that is about to be put on top, as far as is known.
     pub coming: Option<usize>,
+    /// Those that may be the disk already instead.
+    pub other: Option<Vec<usize>>,
 }
 
 impl Disk {
-    /// The images that the disk can be read from, whatever becomes of what is under way.
-    pub fn whole(&self) -> impl Iterator<Item = &Image> {
-        self.chain.iter().chain(&self.coming).map(|at| &self.images[*at])
+    /// The images that are the disk, whatever becomes of what is under way: these, or if there are others, those.
+    pub fn candidates(&self) -> Vec<Vec<usize>> {
+        let now = self.chain.iter().chain(&self.coming).copied().collect();
+        std::iter::once(now).chain(self.other.clone()).collect()
     }
 
     /// The image on top.
@@ -111,5 +114,5 @@ pub fn fresh(number: usize, setting: &DiskSetting, bottom: Vec<u8>) -> Disk {
         _ => Image::empty(name(height), *format, setting.sectors),
     };
     let images: Vec<Image> = setting.chain.iter().enumerate().map(image).collect();
-    Disk { chain: (0..images.len()).collect(), images, coming: None }
+    Disk { chain: (0..images.len()).collect(), images, coming: None, other: None }
 }

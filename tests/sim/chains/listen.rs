@@ -21,6 +21,7 @@ impl Machine {
             };
             noted.map_err(|why| format!("transaction {number}: {why}"))?;
         }
+        self.listen_to_moves()?;
         let events = std::mem::take(&mut *self.life.events.lock().unwrap());
         events.into_iter().try_for_each(|event| self.hear(&event))
     }
@@ -74,6 +75,9 @@ impl Machine {
             JobEvent::StatusChange { id, .. } | JobEvent::Pending { id, .. } | JobEvent::Error { id, .. } => id,
             JobEvent::Completed { job, .. } | JobEvent::Cancelled(job) | JobEvent::Ready(job) => &job.id,
         };
+        if self.hear_of_move(id, event)? {
+            return Ok(());
+        }
         // Of a transaction that had to fail there may be jobs nobody waits for.
         let Some(at) = self.operator.jobs.iter().position(|job| job.id == *id) else { return Ok(()) };
         let job = &mut self.operator.jobs[at];

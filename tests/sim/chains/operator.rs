@@ -3,6 +3,7 @@
 use super::images::{Format, Image};
 use super::life::writable;
 use super::machine::Machine;
+use super::moves::Move;
 use super::setting::{Betrayal, Setting};
 use crate::points::history::{Cut, Moment};
 use crate::points::setting::DISKS;
@@ -92,6 +93,9 @@ pub struct Operator {
     pub(super) recorded: Vec<Recorded>,
     pub(super) frozen: Vec<Frozen>,
     pub(super) moments: Vec<Moments>,
+    pub(super) moves: Vec<Move>,
+    /// Such jobs so far.
+    pub(super) begun: u32,
     transactions: u32,
 }
 
@@ -103,7 +107,7 @@ impl Operator {
 
     /// Whether something has not ended.
     pub fn is_at_work(&self) -> bool {
-        self.asked.is_some() || !self.jobs.is_empty()
+        self.asked.is_some() || !self.jobs.is_empty() || !self.moves.is_empty()
     }
 
     /// Whether somebody else has something to do for the operator.
@@ -124,6 +128,7 @@ impl Machine {
         if goes_on && ready && self.operator.asked.is_none() && self.operator.has_plans(&self.setting) {
             self.transact()?;
         }
+        self.operate_moves(goes_on)?;
         if self.setting.betrayal == Some(Betrayal::FlushAlone) {
             self.flush_alone();
         }
@@ -139,6 +144,9 @@ impl Machine {
         let snapshot = self.random.u8(0..4);
         for disk in 0..DISKS {
             // Both more often than one of them.
+            if self.operator.moves.iter().any(|job| job.disk == disk) {
+                continue;
+            }
             let taller = snapshot == u8::try_from(disk).unwrap() || snapshot > 1;
             if taller && self.disks[disk].chain.len() < TALLEST {
                 tops.push(self.plan_top(disk, &mut actions)?);

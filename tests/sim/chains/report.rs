@@ -19,6 +19,8 @@ pub struct Report {
     pub alone: u64,
     /// Backups judged.
     pub backups: u64,
+    /// Mirrors, commits and streams that succeeded, and that were cancelled.
+    pub moves: [u64; 2],
     /// Bitmaps judged.
     pub bitmaps: u64,
     /// Flushes that ended well.
@@ -46,6 +48,7 @@ impl Report {
         self.under_way += other.under_way;
         self.alone += other.alone;
         self.backups += other.backups;
+        self.moves.iter_mut().zip(other.moves).for_each(|(sum, more)| *sum += more);
         self.bitmaps += other.bitmaps;
         self.flushes += other.flushes;
         self.looks.iter_mut().zip(other.looks).for_each(|(sum, more)| *sum += more);

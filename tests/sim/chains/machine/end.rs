@@ -1,6 +1,5 @@
 //! The end of a process: in order, killed, or with the machine's power; and what is left then.
 
-use super::super::alone;
 use super::super::images::Format;
 use super::{Carried, Life, Machine, demand};
 use crate::points::history::Content;
@@ -38,7 +37,7 @@ impl Machine {
         let how = hows[self.random.usize(0..if sudden { 2 } else { 3 })];
         self.report.ends[how as usize] += 1;
         self.report.trace = self.report.trace.rotate_left(7) ^ self.life.world.trace();
-        let Self { setting, random, life, mut disks, mut oracles, mut history, report, sent, .. } = self;
+        let Self { setting, random, life, mut disks, oracles, mut history, report, sent, .. } = self;
         let world = life.world.clone();
         world.set_faults(Faults::default());
         match how {
@@ -49,23 +48,24 @@ impl Machine {
             How::Killed => drop(life),
             How::InOrder => close(life, &world, &disks)?,
         }
-        for (disk, oracle) in oracles.iter_mut().enumerate() {
-            let found: Vec<_> = disks[disk].whole().map(|image| image.found(&world)).collect();
-            let judged = alone::read(&found).and_then(|(content, leaks)| {
-                let may_leak = setting.may_fail() || report.ends[..2] != [0, 0];
-                demand(how != How::InOrder || may_leak || leaks == 0, || {
-                    format!("{leaks} clusters of closed images leak")
-                })?;
-                oracle.check_stable(&content)
-            });
-            judged.map_err(|why| format!("disk {disk}, {how:?}: {why}"))?;
+        let may_leak = setting.may_fail() || report.ends[..2] != [0, 0] || how != How::InOrder;
+        // Where flushes fail, what was not flushed by then may never be; and who knows which images are the disk.
+        let mut kept = how != How::PowerCut && !setting.may_fail();
+        for (number, (disk, oracle)) in disks.iter_mut().zip(&oracles).enumerate() {
+            let judged = disk.choose(
+                |image| image.found(&world),
+                |content, leaks| {
+                    demand(may_leak || leaks == 0, || format!("{leaks} clusters of closed images leak"))?;
+                    oracle.check_stable(content)
+                },
+            );
+            let chain = judged.map_err(|why| format!("disk {number}, {how:?}: {why}"))?;
+            kept &= disk.other.is_none() && chain.iter().all(|at| outlives(&disk.images[*at]));
+            disk.leave(chain, &world, how == How::PowerCut);
         }
-        // Where flushes fail, what was not flushed by then may never be.
-        let kept = how != How::PowerCut && !setting.may_fail() && disks.iter().all(|disk| disk.whole().all(outlives));
         if kept {
             history.tick();
         }
-        disks.iter_mut().for_each(|disk| disk.leave(&world, how == How::PowerCut));
         Ok(Carried { random, disks, oracles, history: kept.then_some(history), sent, report })
     }
 }
