@@ -64,6 +64,7 @@ macro_rules! qapi_union {
 
         $(#[doc = $bdoc])*
         #[derive(Clone, Debug, PartialEq)]
+        #[allow(clippy::large_enum_variant, reason = "there is one at a time, and not for long")]
         pub enum $branches { $($(#[doc = $vdoc])* $variant($branch),)+ }
 
         impl $crate::schema::Fields for $name {

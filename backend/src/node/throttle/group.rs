@@ -140,7 +140,13 @@ impl Member {
 
     /// Waits until a request may pass.
     pub(super) async fn pass(&self, io: &Handle, way: Way, len: u64) {
-        let now = io.read_clock();
+        let place = self.enter(io.read_clock(), way, len);
+        let mut timer = None;
+        std::future::poll_fn(|cx| place.poll(io, &mut timer, cx)).await;
+    }
+
+    /// A request comes to its line, and may have passed already.
+    fn enter(&self, now: u64, way: Way, len: u64) -> Place<'_> {
         let number = self.group.numbers.fetch_add(1, Ordering::Relaxed);
         let mut state = self.group.locked();
         state.lines[way as usize].add(self.number, Ticket { number, len, waker: None });
@@ -148,10 +154,7 @@ impl Member {
         if self.is_released() {
             self.let_all_pass(&mut state);
         }
-        drop(state);
-        let place = Place { member: self, way, number };
-        let mut timer = None;
-        std::future::poll_fn(|cx| place.poll(io, &mut timer, cx)).await;
+        Place { member: self, way, number }
     }
 
     /// Nothing of this node waits until as many [`Member::hold_back`] have come.

@@ -161,6 +161,8 @@ pub const BASES: [Base; 57] = [
             ("target", "'DIR/made'"),
             ("sync", "'full'"),
             ("format", "'raw'"),
+            // Open, it would show how much space QEMU's target takes.
+            ("auto-finalize", "true"),
         ],
         setup: &[ZEROES, BITMAP],
     },
