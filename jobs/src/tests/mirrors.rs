@@ -179,11 +179,12 @@ impl Machine {
 
     /// Goes on until something is true, with the guest at work.
     fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
-        let most = self.completed + 20_000;
+        // A job that ignores an error sleeps a tenth of a second.
+        let end = self.world.now() + 5_000_000_000;
         while !holds(self) {
             self.step(true);
             let info = || self.engine.registry().query_block_jobs();
-            assert!(self.completed < most, "never: {what}, {:?}", info());
+            assert!(self.world.now() < end, "never: {what}, {:?}", info());
         }
     }
 
@@ -252,7 +253,7 @@ fn options(dice: &mut Dice) -> MirrorOptions {
 }
 
 fn seeds() -> Range<u64> {
-    0..std::env::var("MIRRORS").map_or(40, |count| count.parse().expect("a number"))
+    0..std::env::var("MIRRORS").map_or(10, |count| count.parse().expect("a number"))
 }
 
 #[test]
