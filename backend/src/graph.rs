@@ -16,6 +16,7 @@ pub mod new_overlay;
 pub mod overlay;
 pub mod rebase;
 pub mod reopen;
+pub mod repair;
 mod resize;
 pub mod snapshots;
 pub mod swap;

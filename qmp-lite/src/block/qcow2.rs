@@ -26,7 +26,7 @@ qapi_struct! {
         "lazy-refcounts" lazy_refcounts: Option<bool>,
         /// Whether what a guest discards is discarded in the file; as `discard` says if absent.
         "pass-discard-request" pass_discard_request: Option<bool>,
-        /// Accepted without effect: there is no way to delete internal snapshots.
+        /// Accepted without effect: the space of a deleted snapshot is used again.
         "pass-discard-snapshot" pass_discard_snapshot: Option<bool>,
         /// Accepted without effect: what is freed otherwise is used again, not discarded.
         "pass-discard-other" pass_discard_other: Option<bool>,

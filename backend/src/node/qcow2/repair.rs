@@ -29,13 +29,32 @@ impl Image {
         if let Some(wrong) = &counted.wrong {
             tracing::warn!(file, "something else is wrong with the image, and stays as it is: {wrong}");
         }
-        let repaired = self.refcounts.correct(io, &counted).await.map_err(failed)?;
+        let repaired = self.refcounts.correct(io, &counted, true).await.map_err(failed)?;
         let flags = self.correct_flags(io, &counted).await.map_err(failed)?;
         self.flush(io, &Points::default()).await.map_err(failed)?;
         self.change_header(io, |header| header.incompatible &= !bits::INCOMPATIBLE_DIRTY).await?;
         let (raised, lowered) = (repaired.raised, repaired.lowered);
         tracing::info!(file, raised, leaked = lowered, flags, "the reference counts of the image are repaired");
         Ok(())
+    }
+
+    /// Frees what nothing leads to, and leaves all else as it is. Nobody may be using the image yet.
+    ///
+    /// # Errors
+    /// [`OpenError::Repair`].
+    pub(crate) async fn repair_leaks(&self, io: &Handle) -> Result<(), OpenError> {
+        let counted = count(io, self.store.clone(), Parts::from(&*self.header())).await;
+        let counted = counted.map_err(|error| OpenError::Repair(error.to_string()))?;
+        self.refcounts.correct(io, &counted, false).await.map_err(failed)?;
+        self.flush(io, &Points::default()).await.map_err(failed)
+    }
+
+    /// Says, stably, that the image must not be written to.
+    ///
+    /// # Errors
+    /// The header cannot be written.
+    pub(crate) async fn mark_corrupt(&self, io: &Handle) -> Result<(), OpenError> {
+        Ok(self.change_header(io, |header| header.incompatible |= bits::INCOMPATIBLE_CORRUPT).await?)
     }
 
     /// Makes entries say rightly which tables and clusters may be written in place; how many did not.

@@ -14,6 +14,7 @@ mod parts;
 mod random;
 mod rebased;
 mod reading;
+mod repairing;
 mod replay;
 mod resize;
 mod reuse;

@@ -20,16 +20,25 @@ pub struct Repaired {
 }
 
 impl Refcounts {
-    /// Makes the counts those that were counted. Nobody may be using the image yet.
+    /// Makes the counts those that were counted; without `raises` only those that are too high. Nobody may be using the
+    /// image yet.
     ///
     /// # Errors
     /// The storage's; [`IoError::Io`] where the table is broken.
-    pub(in crate::node::qcow2) async fn correct(&self, io: &Handle, counted: &Counted) -> Result<Repaired, IoError> {
+    pub(in crate::node::qcow2) async fn correct(
+        &self,
+        io: &Handle,
+        counted: &Counted,
+        raises: bool,
+    ) -> Result<Repaired, IoError> {
         let mut repaired = Repaired::default();
         let regions = self.state().table.len();
         for region in 0..regions {
             self.make_room(io).await?;
-            self.correct_block(io, region, counted, &mut repaired).await?;
+            self.correct_block(io, region, (counted, raises), &mut repaired).await?;
+        }
+        if !raises {
+            return Ok(repaired);
         }
         let rest = self.not_counted(counted);
         let bytes = |run: &Range<u64>| {
@@ -61,7 +70,7 @@ impl Refcounts {
         &self,
         io: &Handle,
         region: usize,
-        counted: &Counted,
+        (counted, raises): (&Counted, bool),
         repaired: &mut Repaired,
     ) -> Result<(), IoError> {
         let _turn = self.turn.lock(0..1).await;
@@ -75,6 +84,7 @@ impl Refcounts {
             let (stored, count) = (state.count(cluster).ok_or(IoError::Io)?, counted.references.get(cluster));
             match stored.cmp(&count) {
                 Ordering::Equal => continue,
+                Ordering::Less if !raises => continue,
                 Ordering::Less => repaired.raised += 1,
                 Ordering::Greater => repaired.lowered += 1,
             }
