@@ -4,7 +4,6 @@ use crate::guest::Guest;
 use std::sync::OnceLock;
 use tidemark_backend::node::Kind;
 use tidemark_backend::node::qcow2::create::{CreateOptions, Preallocation, layout};
-use tidemark_backend::node::qcow2::header::Compression;
 
 /// Bytes of the guest's disk.
 pub const DISK: u64 = 256 << 10;
@@ -29,13 +28,8 @@ fn make((version, cluster_bits, refcount_bits, mapped): (u32, u32, u64, bool)) -
         cluster_size: 1 << cluster_bits,
         version,
         refcount_bits,
-        lazy_refcounts: false,
-        backing: None,
-        backing_format: None,
-        data_file: None,
-        data_file_raw: false,
-        compression: Compression::Zlib,
         preallocation: if mapped { Preallocation::Metadata } else { Preallocation::Off },
+        ..CreateOptions::default()
     };
     let layout = layout(&options).expect("an image can be made");
     let mut image = vec![0; usize::try_from(layout.length).expect("a small image")];
