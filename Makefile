@@ -227,6 +227,7 @@ bench:
 	cargo run --release --locked -p tidemark-benches --bin points-bench
 	cargo run --release --locked -p tidemark-benches --bin qcow2-bench
 	cargo run --release --locked -p tidemark-benches --bin nbd-bench
+	cargo run --release --locked -p tidemark-benches --bin convert-bench
 	cargo bench --locked -p tidemark-benches
 
 .PHONY: lint

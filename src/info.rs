@@ -4,7 +4,7 @@
 
 mod human;
 pub mod size;
-mod snapshots;
+pub mod snapshots;
 
 use crate::image::Format;
 use crate::inspect::{self, InspectOptions, Output};

@@ -2,7 +2,7 @@
 //!
 //! Daemons are reached through their command line, a control socket and vhost-user sockets only; nothing here knows how
 //! one is built, nor what is measured with it. `macro-bench` measures the data path, `points-bench` points in time,
-//! `qcow2-bench` images, `nbd-bench` the NBD server.
+//! `qcow2-bench` images, `nbd-bench` the NBD server, `convert-bench` the conversion of images.
 
 pub mod case;
 pub mod clocked;

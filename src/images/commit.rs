@@ -134,7 +134,7 @@ fn commit(
     if base.length() < size {
         let (graph, node) = (context.graph.clone(), base.node.clone());
         let grown = context.jobs.ask_async(async move |registry| graph.resize(registry.io(), &node, size).await)?;
-        grown.with_context(|| format!("cannot make '{}' as long as the image", base.shown()))?;
+        grown.map_err(|error| anyhow!("cannot make '{}' as long as the image: {error}", base.shown()))?;
     }
     let copying = Copying {
         source: top.node.clone(),
@@ -145,12 +145,14 @@ fn commit(
         is_zero: false,
         fills: false,
         grain: 0,
+        align: 1,
         stable: options.cache.stable(),
         piece: PIECE,
         window: WINDOW,
     };
     let what = (!options.quiet).then(|| format!("'{}'", options.image.display()));
     Crew { threads: 1, what }.run(context, interrupt, &Sweep::new(size), &copying.task())?;
+    base.trim(context)?;
     base.flush(context)
 }
 

@@ -11,7 +11,7 @@ use super::create::{add_backing, backing_size};
 use super::crew::{Crew, Sweep};
 use super::disk::{Disk, Wanted};
 use super::made::Made;
-use super::options::Given;
+use super::options::{Given, Preallocation};
 use super::size;
 use super::target::NewImage;
 use crate::ctl::backup::interrupt::Interrupt;
@@ -20,12 +20,15 @@ use crate::logging::{self, Level};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use qmp_lite::context::Context;
 use std::path::PathBuf;
+use tidemark_backend::node::Driver;
 use tidemark_backend::node::options::Backing;
 
 /// Bytes of a piece that is read and written, at most.
 const PIECE: u64 = 1 << 20;
-/// Threads that copy, at most.
-const THREADS: usize = 2;
+/// Bytes of the smallest hole that file systems make.
+const BLOCK: u64 = 4096;
+/// Threads that copy, at most: files in memory are read and written by whoever wants that, on his own time.
+const THREADS: usize = 4;
 /// Most bytes of `--sparse-size`.
 const SPARSE_MAX: u64 = 16 << 20;
 
@@ -74,6 +77,9 @@ pub struct ConvertOptions {
     /// for all of the disk.
     #[arg(short = 'S', long, value_name = "SIZE", default_value = "4k", value_parser = sparse)]
     sparse_size: u64,
+    /// Write clusters compressed; of qcow2 targets.
+    #[arg(short = 'c', long)]
+    compress: bool,
     /// Copy the persistent bitmaps of the source, too.
     #[arg(long)]
     bitmaps: bool,
@@ -144,6 +150,12 @@ impl ConvertOptions {
         ensure!(!self.no_create || self.target_options.is_empty(), "-o has no effect when skipping image creation");
         let mut given = Given::read(&self.target_options, self.target_format)?;
         add_backing(&mut given, self.backing.as_deref(), self.backing_format.as_deref(), self.target_format)?;
+        let compresses = self.compress && self.target_format == Format::Raw;
+        ensure!(!compresses, "Compression not supported for this file format");
+        ensure!(
+            !self.compress || given.preallocation()? == Preallocation::Off,
+            "Compression and preallocation not supported at the same time"
+        );
         if self.bitmaps && self.target_format == Format::Raw {
             bail!("Format driver 'raw' does not support bitmaps");
         }
@@ -180,15 +192,25 @@ impl Conversion<'_> {
             ..Wanted::write(&options.target, Some(options.target_format))
         };
         let target = wanted.open(self.context)?;
-        ensure!(target.length() >= self.source.length(), "output file is smaller than input file");
-        let copied = self.copy(&target, above).and_then(|()| match options.bitmaps {
-            true => bitmaps::copy(options, self.context, self.source, &target),
-            false => Ok(()),
-        });
-        let stable = copied.and_then(|()| target.trim(self.context)).and_then(|()| target.flush(self.context));
+        let copied = match target.length() >= self.source.length() {
+            true => self.copy_into(&target, above).with_context(|| self.left(made)),
+            false => Err(anyhow!("output file is smaller than input file")),
+        };
         // Also after an error: what is open cannot be removed for good.
         let closed = target.close(self.context);
-        stable.with_context(|| self.left(made)).and(closed)
+        copied.and(closed)
+    }
+
+    /// Writes all that goes into the target.
+    fn copy_into(&self, target: &Disk, above: bool) -> Result<()> {
+        let options = self.options;
+        let copied = self.compress(target).and_then(|()| self.copy(target, above));
+        self.end_compressing(target).and(copied)?;
+        if options.bitmaps {
+            bitmaps::copy(options, self.context, self.source, target)?;
+        }
+        target.trim(self.context)?;
+        target.flush(self.context)
     }
 
     /// What is left where nothing is removed.
@@ -212,14 +234,35 @@ impl Conversion<'_> {
         created.with_context(|| format!("{}: error while converting {}", path.display(), format.name()))
     }
 
+    /// Has whole clusters that are written to the target compressed, if that was asked for.
+    fn compress(&self, target: &Disk) -> Result<()> {
+        let Some(image) = target.image().filter(|_| self.options.compress) else { return Ok(()) };
+        ensure!(image.can_compress(), "Compression not supported for this file format");
+        image.begin_compressing();
+        Ok(())
+    }
+
+    fn end_compressing(&self, target: &Disk) -> Result<()> {
+        if !self.options.compress {
+            return Ok(());
+        }
+        let node = target.node.clone();
+        Ok(self.context.jobs.ask_async(async move |registry| match node.driver() {
+            Driver::Qcow2(image) if image.can_compress() => image.end_compressing(registry.io()).await,
+            _ => {}
+        })?)
+    }
+
     fn copy(&self, target: &Disk, above: bool) -> Result<()> {
         let options = self.options;
-        let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get().min(THREADS));
+        let requests = usize::from(options.parallel);
+        let threads = THREADS.min(requests);
         let device = super::disk::is_device(&options.target) && target.image().is_none();
         let is_zero = if options.no_create { options.target_is_zero } else { !above && !device };
         let sparse = options.sparse_size;
         // Part of a cluster saves no space.
         let least = if is_zero { target.cluster() } else { 1 };
+        let align = if sparse == 0 { 1 } else { least.max(BLOCK) };
         let grain = if sparse == 0 { 0 } else { (1 << sparse.ilog2()).max(least).min(PIECE.max(least)) };
         let copying = Copying {
             source: self.source.node.clone(),
@@ -230,13 +273,14 @@ impl Conversion<'_> {
             is_zero,
             fills: sparse == 0,
             grain,
+            align,
             stable: options.target_cache.stable(),
-            piece: PIECE.max(grain),
-            window: usize::from(options.parallel).div_ceil(threads),
+            piece: PIECE.max(grain).max(align),
+            window: requests.div_ceil(threads),
         };
         let what = (!options.quiet).then(|| format!("'{}'", options.target.display()));
         let sweep = Sweep::new(self.source.length());
-        let crew = Crew { threads: threads.min(usize::from(options.parallel)), what };
+        let crew = Crew { threads, what };
         crew.run(self.context, self.interrupt, &sweep, &copying.task()).map_err(|error| anyhow!("{error:#}"))
     }
 }

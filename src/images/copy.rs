@@ -40,9 +40,11 @@ pub struct Copying {
     pub fills: bool,
     /// Data is searched for blocks of zeroes of so many bytes; not at all if 0. A power of two.
     pub grain: u64,
+    /// Runs of the source are taken in blocks of so many bytes: less saves no space. A power of two.
+    pub align: u64,
     /// Every write is stable when it ends.
     pub stable: bool,
-    /// Bytes of a piece, at most; a multiple of the grain.
+    /// Bytes of a piece, at most; a multiple of both.
     pub piece: u64,
     /// Pieces under way on one thread.
     pub window: usize,
@@ -80,10 +82,10 @@ impl Copying {
             return Ok((rest, run));
         }
         // What does not fill blocks is read with what comes after it, if all of that is to be copied.
-        let grain = if self.levels == u32::MAX { self.grain.max(1) } else { 1 };
-        Ok(match (run, status.len - status.len % grain) {
-            (Run::Data, _) => (status.len.next_multiple_of(grain).min(rest), Run::Data),
-            (_, 0) => (grain.min(rest), Run::Data),
+        let align = if self.levels == u32::MAX { self.align.max(1) } else { 1 };
+        Ok(match (run, status.len - status.len % align) {
+            (Run::Data, _) => (status.len.next_multiple_of(align).min(rest), Run::Data),
+            (_, 0) => (align.min(rest), Run::Data),
             (run, whole) => (whole, run),
         })
     }
@@ -121,7 +123,7 @@ impl Lane {
 
     async fn stripes(&mut self) -> Result<()> {
         while let Some(mut stripe) = self.sweep.take() {
-            while stripe.start < stripe.end {
+            while stripe.start < stripe.end && !self.sweep.is_stopped() {
                 stripe = self.step(stripe).await?;
             }
         }
@@ -161,7 +163,7 @@ impl Lane {
             return Ok(());
         }
         let mut at = range.start;
-        while at < range.end {
+        while at < range.end && !self.sweep.is_stopped() {
             let len = if fills { piece - at % piece } else { ZERO }.min(range.end - at);
             self.begin(at, len, fills).await?;
             at += len;

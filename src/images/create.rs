@@ -50,7 +50,9 @@ pub struct CreateOptions {
 pub fn run(options: &CreateOptions) -> Result<()> {
     let context = Context::new();
     let image = options.image.display();
-    let made = create(&context, options).with_context(|| image.to_string())?;
+    let size = options.size.as_deref();
+    let size = size.map(|text| size::parse(text).map_err(|_| anyhow!("Invalid image size specified: '{text}'.")));
+    let made = create(&context, options, size.transpose()?).with_context(|| image.to_string())?;
     if options.quiet {
         return Ok(());
     }
@@ -62,12 +64,10 @@ pub fn run(options: &CreateOptions) -> Result<()> {
 }
 
 /// The size of the image's disk, and what was said of it.
-fn create(context: &Context, options: &CreateOptions) -> Result<(u64, Given)> {
+fn create(context: &Context, options: &CreateOptions, size: Option<u64>) -> Result<(u64, Given)> {
     let mut given = Given::read(&options.options, options.format)?;
     add_backing(&mut given, options.backing.as_deref(), options.backing_format.as_deref(), options.format)?;
-    let size = options.size.as_deref();
-    let size = size.map(|text| size::parse(text).map_err(|_| anyhow!("Invalid image size specified: '{text}'.")));
-    let size = match (size.transpose()?, given.size()?) {
+    let size = match (size, given.size()?) {
         (Some(_), Some(_)) => bail!("The image size must be specified only once"),
         (one, other) => one.or(other),
     };
@@ -110,10 +110,16 @@ pub fn backing_size(context: &Context, image: &Path, given: &Given) -> Result<Op
     let path = beside(image, name);
     ensure!(path != image, "Error: Trying to create an image with the same filename as the backing file");
     let opened = Wanted::read(&path, Some(format_named(format)?)).open(context);
-    let disk = opened.map_err(|error| anyhow!("{error:#}\nCould not open backing image."))?;
+    let disk = opened.map_err(|error| anyhow!("{}\nCould not open backing image.", reason(&path, &error)))?;
     let size = disk.length();
     disk.close(context)?;
     Ok(Some(size))
+}
+
+/// Why a file cannot be opened, without its name before that.
+pub fn reason(path: &Path, error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    text.strip_prefix(&format!("Could not open '{}': ", path.display())).map_or(text.clone(), str::to_owned)
 }
 
 /// Where a name in the header of an image leads.

@@ -48,9 +48,14 @@ impl Sweep {
         self.end
     }
 
+    /// Whether all is to end.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
     /// The next stripe; `None` when there is none, or all is to end.
     pub fn take(&self) -> Option<Range<u64>> {
-        if self.stopped.load(Ordering::Relaxed) {
+        if self.is_stopped() {
             return None;
         }
         let more = |next: u64| (next < self.end).then(|| next.saturating_add(STRIPE).min(self.end));

@@ -73,26 +73,8 @@ impl<'a> Wanted<'a> {
     /// It cannot be opened, is not what it is said to be, or is in use.
     pub fn open(self, context: &Context) -> Result<Disk> {
         let path = self.path;
-        // Locks are taken when it is opened as a node.
-        let looked = context.graph.inspect(path, self.format.map(Format::in_headers), true);
-        let looked = looked.map_err(|error| inspect::refusal(&error))?;
-        inspect::warn(&looked);
-        let format = if looked.description().is_some() { ImageFormat::Qcow2 } else { ImageFormat::Raw };
-        drop(looked);
-        self.open_as(context, format)
-    }
-
-    fn open_as(self, context: &Context, format: ImageFormat) -> Result<Disk> {
-        let path = self.path;
-        let device = is_device(path);
-        if device && self.writes && is_write_protected(path) {
-            bail!("Could not open '{}': The device is not writable: Permission denied", path.display());
-        }
-        if self.snapshot.is_some() && format == ImageFormat::Raw {
-            bail!("Failed to load snapshot: a raw image has none");
-        }
         let access = if self.writes { Access::Write } else { Access::Read };
-        let options = self.options(format, device);
+        let options = self.node_options(context)?;
         let refused = |source| inspect::refusal(&InspectError::Open { path: path.display().to_string(), source });
         let node = context.graph.open(&options).map_err(refused)?;
         if let Err(error) = node.acquire_for(access) {
@@ -102,6 +84,28 @@ impl<'a> Wanted<'a> {
             return Err(refused(error));
         }
         Ok(Disk { node, path: path.to_owned(), access })
+    }
+
+    /// What it is opened with, as what its first bytes say that it is if nobody says that.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is not what it is said to be.
+    pub fn node_options(self, context: &Context) -> Result<NodeOptions> {
+        let path = self.path;
+        // Locks are taken when it is opened as a node.
+        let looked = context.graph.inspect(path, self.format.map(Format::in_headers), true);
+        let looked = looked.map_err(|error| inspect::refusal(&error))?;
+        inspect::warn(&looked);
+        let format = if looked.description().is_some() { ImageFormat::Qcow2 } else { ImageFormat::Raw };
+        drop(looked);
+        let device = is_device(path);
+        if device && self.writes && is_write_protected(path) {
+            bail!("Could not open '{}': The device is not writable: Permission denied", path.display());
+        }
+        if self.snapshot.is_some() && format == ImageFormat::Raw {
+            bail!("Failed to load snapshot: a raw image has none");
+        }
+        Ok(self.options(format, device))
     }
 
     fn options(self, format: ImageFormat, device: bool) -> NodeOptions {

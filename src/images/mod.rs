@@ -18,6 +18,7 @@ mod options;
 mod rebase;
 mod resize;
 mod size;
+mod snapshot;
 mod target;
 
 use anyhow::Result;
@@ -42,6 +43,9 @@ pub enum ImageCommand {
     Compare(compare::CompareOptions),
     /// Tell how much space an image would take.
     Measure(measure::MeasureOptions),
+    /// List, take, apply and delete the internal snapshots of an image that nobody serves.
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
 }
 
 /// Runs a tool.
@@ -58,6 +62,7 @@ pub fn run(command: &ImageCommand) -> Result<ExitCode> {
         ImageCommand::Map(options) => map::run(options),
         ImageCommand::Compare(options) => return compare::run(options),
         ImageCommand::Measure(options) => measure::run(options),
+        ImageCommand::Snapshot(command) => snapshot::run(command),
     }
     .map(|()| ExitCode::SUCCESS)
 }

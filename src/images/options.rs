@@ -126,9 +126,6 @@ impl Given {
             Some("zstd") => Compression::Zstd,
             Some(other) => bail!("Parameter 'compression_type' does not accept value '{other}'"),
         };
-        if self.switch("extended_l2")? == Some(true) {
-            bail!("Images with extended L2 entries cannot be made here: use qemu-img");
-        }
         let plain = CreateOptions::default();
         Ok(CreateOptions {
             size: size.next_multiple_of(512),
@@ -139,6 +136,7 @@ impl Given {
             backing: self.get("backing_file").map(str::to_owned),
             backing_format: self.get("backing_fmt").map(str::to_owned),
             data_file_raw: self.switch("data_file_raw")?.unwrap_or(false),
+            extended_l2: self.switch("extended_l2")?.unwrap_or(false),
             compression,
             ..plain
         })

@@ -5,7 +5,7 @@
 
 use super::cache::CacheMode;
 use super::copy::{failed, is_zero};
-use super::create::beside;
+use super::create::{beside, reason};
 use super::disk::{Disk, Wanted, format_named};
 use crate::backup::offline::Work;
 use crate::backup::window::Window;
@@ -114,6 +114,7 @@ fn rebase(context: &Context, options: &RebaseOptions, top: &Disk, named: Option<
     );
     if !options.backing_unsafe {
         keep_content(context, options, top, &name)?;
+        top.trim(context)?;
     }
     top.flush(context)?;
     let node = top.node.clone();
@@ -132,7 +133,8 @@ fn keep_content(context: &Context, options: &RebaseOptions, top: &Disk, name: &s
         Wanted { cache: options.backing_cache, ..Wanted::read(&path, format) }.open(context)
     };
     let below = if name.is_empty() { None } else { Some(open()) };
-    let below = below.transpose().with_context(|| format!("Could not open new backing file '{name}'"))?;
+    let refused = |error| anyhow!("Could not open new backing file '{name}': {}", reason(&path, &error));
+    let below = below.transpose().map_err(refused)?;
     let interrupt = Interrupt::watch()?;
     let done = Arc::new(AtomicU64::new(0));
     let work = Work { what: top.shown(), total: top.length(), done: done.clone(), interrupt: Some(&interrupt) };

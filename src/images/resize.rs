@@ -90,7 +90,7 @@ fn resize(context: &Context, options: &ResizeOptions, disk: &Disk) -> Result<u64
     );
     let (graph, node, path) = (context.graph.clone(), disk.node.clone(), disk.shown());
     context.jobs.ask_async(async move |registry| {
-        graph.resize(registry.io(), &node, size).await?;
+        graph.resize(registry.io(), &node, size).await.map_err(|error| anyhow!("{error}"))?;
         fill(registry.io(), &node, before, space).await.map_err(|(at, error)| failed("write", &path, at, error))
     })??;
     let found = disk.length();

@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use tidemark_backend::error::errno_text;
+use tidemark_backend::error::{GraphError, errno_text};
 use tidemark_backend::graph::Graph;
 use tidemark_backend::graph::create::{CreateFile, CreateImage, Creation};
 use tidemark_backend::node::options::ChildRef;
@@ -59,7 +59,7 @@ impl NewImage<'_> {
             options,
             preallocation: preallocation.of_image(),
         };
-        Ok(graph.create(&Creation::Image(Box::new(image)))?)
+        graph.create(&Creation::Image(Box::new(image))).map_err(|error| anyhow!("{error}"))
     }
 
     fn storage(&self, path: &Path) -> ChildRef {
@@ -85,7 +85,11 @@ fn file(graph: &Graph, path: &Path, size: u64, preallocation: Preallocation, mad
     if created.is_ok() || (!existed && path.exists()) {
         made.add(path);
     }
-    Ok(created?)
+    created.map_err(|error| match &error {
+        GraphError::Locked(conflict) => anyhow!("{error}\n{}", conflict.hint()),
+        // Its text has its source.
+        _ => anyhow!("{error}"),
+    })
 }
 
 fn device(path: &Path, size: u64, preallocation: Preallocation) -> Result<()> {

@@ -14,4 +14,5 @@ pub mod process;
 mod serve;
 pub mod small;
 mod socket;
+mod tools;
 mod track;

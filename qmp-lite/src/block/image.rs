@@ -15,7 +15,7 @@ pub use check::ImageCheck;
 pub use inspected::{BlockChildInfo, BlockGraphInfo};
 pub use map::MapEntry;
 pub use measure::BlockMeasureInfo;
-pub use snapshot::SnapshotInfo;
+pub use snapshot::{SnapshotInfo, snapshots_to_json};
 pub use specific::{
     ImageInfoSpecific, ImageInfoSpecificData, ImageInfoSpecificQCow2, Qcow2BitmapInfo, Qcow2BitmapInfoFlags,
     Qcow2CompressionType,

@@ -2,9 +2,15 @@
 
 use tidemark_backend::node::qcow2::snapshot::Snapshot;
 
-use crate::schema::qapi_struct;
+use super::inspected::lines;
+use crate::schema::{Qapi, qapi_struct};
 
 const NANOSECONDS: u64 = 1_000_000_000;
+
+/// Snapshots as JSON, in lines.
+pub fn snapshots_to_json(snapshots: &[SnapshotInfo]) -> String {
+    lines(&snapshots.iter().map(Qapi::encode).collect())
+}
 
 qapi_struct! {
     /// An internal snapshot.

@@ -1,0 +1,103 @@
+//! What a person or a script is told: lines of success, exit statuses, members of JSON.
+
+use super::super::process::Place;
+use super::{ours, qemu, qemu_img, succeed, tidemark};
+use qmp_lite::wire;
+
+#[test]
+fn an_empty_image_is_what_qemu_img_makes_of_the_same_words() {
+    let place = Place::new();
+    qemu_img(&place, &["create", "-q", "-f", "qcow2", "base", "3M"]);
+    for words in [
+        &["-f", "qcow2", "x", "1G"][..],
+        &["-f", "qcow2", "-o", "cluster_size=4k,lazy_refcounts=on,refcount_bits=8", "x", "1.5M"],
+        &["-f", "qcow2", "-o", "compat=0.10", "x", "10M"],
+        &["-f", "qcow2", "-o", "compression_type=zstd,preallocation=metadata", "x", "2M"],
+        &["-f", "qcow2", "-b", "base", "-F", "qcow2", "x"],
+        &["-f", "qcow2", "-o", "backing_file=base,backing_fmt=qcow2,size=8M", "x"],
+        &["-f", "qcow2", "-u", "-b", "nowhere", "-F", "raw", "x", "5M"],
+        &["-f", "qcow2", "-o", "data_file=d", "x", "1M"],
+        &["-f", "qcow2", "-o", "data_file=d,data_file_raw=on", "x", "1M"],
+        &["-f", "raw", "x", "1000"],
+        &["x", "7k"],
+        &["-f", "raw", "-o", "preallocation=full", "x", "64k"],
+    ] {
+        let mut infos = Vec::new();
+        for program in [super::TIDEMARK, "qemu-img"] {
+            succeed(&place, program, &[&["create", "-q"], words].concat());
+            let info = wire::parse(&qemu_img(&place, &["info", "--output=json", "x"]).out).unwrap();
+            let file = std::fs::metadata(place.file("x")).unwrap().len();
+            // What the file takes on the disk differs by a few blocks.
+            let members = ["virtual-size", "format", "cluster-size", "backing-filename", "backing-filename-format"];
+            let said: Vec<_> = members.iter().map(|member| info[*member].clone()).collect();
+            infos.push((said, info["format-specific"]["data"].clone(), file.div_ceil(2 << 20)));
+        }
+        assert_eq!(infos[0], infos[1], "{words:?}");
+    }
+}
+
+#[test]
+fn people_are_told_what_was_done_and_nobody_else() {
+    let place = Place::new();
+    let said = |arguments: &[&str]| tidemark(&place, arguments).out;
+    assert_eq!(said(&["create", "-f", "qcow2", "x", "1M"]), "'x': qcow2, 1 MiB (1048576 bytes)\n");
+    let above = said(&["create", "-f", "qcow2", "-b", "x", "-F", "qcow2", "y"]);
+    assert_eq!(above, "'y': qcow2, 1 MiB (1048576 bytes), above 'x'\n");
+    assert_eq!(said(&["resize", "y", "+1M"]), "'y': 2 MiB (2097152 bytes)\n");
+    assert_eq!(said(&["commit", "y"]), "Image committed.\n");
+    assert_eq!(said(&["convert", "y", "z"]), "");
+    assert_eq!(said(&["rebase", "-b", "", "y"]), "");
+    for arguments in [
+        &["create", "-q", "-f", "qcow2", "w", "1M"][..],
+        &["resize", "-q", "w", "2M"],
+        &["compare", "-q", "w", "w"],
+        &["rebase", "-u", "-q", "-b", "x", "-F", "qcow2", "w"],
+        &["commit", "-q", "w"],
+    ] {
+        assert_eq!(said(arguments), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_map_for_people_has_a_line_for_each_run() {
+    let place = Place::new();
+    qemu_img(&place, &["create", "-q", "-f", "qcow2", "x", "1M"]);
+    let writes = ["-f", "qcow2", "-c", "write -P 1 64k 64k", "-c", "write -z 128k 64k", "-c", "write -c 512k 64k", "x"];
+    succeed(&place, "qemu-io", &writes);
+    let offset = wire::parse(&qemu(&place, &["map", "--output=json", "x"]).out).unwrap()[1]["offset"].to_string();
+    let lines: Vec<Vec<String>> = tidemark(&place, &["map", "x"])
+        .out
+        .lines()
+        .map(|line| line.split_whitespace().map(str::to_owned).collect())
+        .collect();
+    let expected = [
+        vec!["START", "LENGTH", "CONTENT", "AT", "FILE"],
+        vec!["0", "65536", "nothing"],
+        vec!["65536", "65536", "data", offset.as_str(), "x"],
+        vec!["131072", "65536", "zeroes"],
+        vec!["196608", "327680", "nothing"],
+        vec!["524288", "65536", "compressed", "x"],
+        vec!["589824", "458752", "nothing"],
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn a_comparison_ends_with_the_status_that_scripts_of_qemu_img_expect() {
+    let place = Place::new();
+    std::fs::write(place.file("a"), [1; 4096]).unwrap();
+    std::fs::write(place.file("b"), [1; 2048]).unwrap();
+    std::fs::write(place.file("c"), [[1; 2048], [0; 2048]].concat()).unwrap();
+    for (way, status) in [
+        (&["compare", "a", "a"][..], 0),
+        (&["compare", "a", "b"], 1),
+        (&["compare", "c", "b"], 0),
+        (&["compare", "-s", "c", "b"], 1),
+        (&["compare", "a", "nope"], 2),
+        (&["compare", "-f", "qcow2", "a", "b"], 2),
+    ] {
+        assert_eq!(ours(&place, way).status, status, "{way:?}");
+        let theirs = qemu(&place, way);
+        assert_eq!((theirs.status, theirs.out), (status, ours(&place, way).out), "{way:?}");
+    }
+}
