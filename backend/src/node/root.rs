@@ -247,11 +247,7 @@ impl Root {
     }
 
     /// Waits for all that a request needs, and stamps it; with the view in which it is done.
-    async fn acquire(
-        &self,
-        io: &Handle,
-        request: &Request,
-    ) -> Result<(Stamp, Rc<View>, Option<Active>), IoError> {
+    async fn acquire(&self, io: &Handle, request: &Request) -> Result<(Stamp, Rc<View>, Option<Active>), IoError> {
         loop {
             self.refresh();
             let view = self.view.borrow().clone();
@@ -332,9 +328,8 @@ impl Section<'_> {
         }
         let settled = self.view.is_settled(request);
         self.settled.set(if settled { request.offset } else { NOWHERE });
-        let waits = self.view.owes(request)
-            || !(settled || self.view.covers(request))
-            || self.view.is_mirrored(request.kind);
+        let waits =
+            self.view.owes(request) || !(settled || self.view.covers(request)) || self.view.is_mirrored(request.kind);
         if waits { Map::Task } else { map }
     }
 

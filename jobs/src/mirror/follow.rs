@@ -15,8 +15,8 @@ use std::rc::Rc;
 use std::slice;
 use tidemark_backend::epoch::Passage;
 use tidemark_backend::error::IoError;
-use tidemark_backend::node::{Released, Request};
 use tidemark_backend::node::copy_before_write::PIECE_MAX;
+use tidemark_backend::node::{Released, Request};
 
 /// How often a mirror that has nothing to do looks, and how long it waits after an error that it is to ignore, in
 /// nanoseconds.
