@@ -138,7 +138,6 @@ impl Given {
             data_file_raw: self.switch("data_file_raw")?.unwrap_or(false),
             extended_l2: self.switch("extended_l2")?.unwrap_or(false),
             compression,
-            extended_l2: self.switch("extended_l2")?.unwrap_or(false),
             ..plain
         })
     }
