@@ -8,10 +8,9 @@ use super::setting::{Betrayal, Setting};
 use crate::points::history::{Cut, Moment};
 use crate::points::setting::DISKS;
 use crate::points::site::GARBAGE;
-use std::sync::Arc;
 use tidemark_backend::io::FileId;
 use tidemark_backend::node::copy_before_write::CbwOptions;
-use tidemark_backend::node::{Node, points};
+use tidemark_backend::node::points;
 use tidemark_jobs::action::{
     Action, BackupOptions, BackupSync, BitmapName, MergeSource, SnapshotOptions, SnapshotOverlay,
 };
@@ -266,9 +265,8 @@ impl Machine {
         for top in &asked.tops {
             let node = |image: usize| self.life.graph.find(&self.disks[top.disk].images[image].name);
             if let (Some(old), Some(image)) = (node(top.old), node(top.image)) {
-                let image: Arc<Node> = image;
                 // Where it cannot be done now there is another turn.
-                let _ = points::hold(&[image.clone()], &mut || image.points().flush_alone(&old));
+                let _ = points::hold(std::slice::from_ref(&image), &mut || image.points().flush_alone(&old));
             }
         }
     }
