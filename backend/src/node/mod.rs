@@ -316,16 +316,6 @@ impl Node {
         &self.points
     }
 
-    /// The smallest piece the storage can write in one go, in bytes.
-    pub fn request_alignment(&self) -> u32 {
-        match &self.driver {
-            Driver::File(file) => file.alignment(),
-            Driver::BlkDebug(filter) => filter.alignment(),
-            Driver::Nbd(disk) => disk.alignment(),
-            _ => self.child().map_or(1, |child| child.request_alignment()),
-        }
-    }
-
     /// Whether a flush ends here. An image writes its tables all the same: what has no promise to outlive the machine
     /// is not to be lost with the process.
     fn ends_flushes(&self) -> bool {

@@ -101,6 +101,16 @@ impl Node {
         })
     }
 
+    /// The smallest piece the storage can write in one go, in bytes.
+    pub fn request_alignment(&self) -> u32 {
+        match self.driver() {
+            Driver::File(file) => file.alignment(),
+            Driver::BlkDebug(filter) => filter.alignment(),
+            Driver::Nbd(disk) => disk.alignment(),
+            _ => self.child().map_or(1, |child| child.request_alignment()),
+        }
+    }
+
     /// Whether making a range zeroes is faster than writing anything else there.
     pub fn zeroes_fast(&self, offset: u64, len: u64) -> bool {
         match self.driver() {
