@@ -27,8 +27,9 @@ use tidemark_backend::node::options::Backing;
 const PIECE: u64 = 1 << 20;
 /// Bytes of the smallest hole that file systems make.
 const BLOCK: u64 = 4096;
-/// Threads that copy, at most: files in memory are read and written by whoever wants that, on his own time.
-const THREADS: usize = 4;
+/// Threads that copy, at most: files in memory are read and written by whoever wants that, on his own time. More of them
+/// would wait for each other at the target.
+const THREADS: usize = 2;
 /// Most bytes of `--sparse-size`.
 const SPARSE_MAX: u64 = 16 << 20;
 
