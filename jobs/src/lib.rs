@@ -2,7 +2,8 @@
 //!
 //! All jobs live on one thread ([`Engine`]); others reach them by mail ([`EngineHandle`]). Modules from bottom to top:
 //! `state`, `error`, `event`, `signal`, `rate`, `job`, `group`, `context`, `query`, `registry`, `lifecycle`, `command`,
-//! `engine`, `point`, `points`, `checkpoint`, `copy`, `backup`, `mirror`, `fleece`, `transaction`, `changed`, `resize`, `reopen`, `create`.
+//! `engine`, `point`, `points`, `checkpoint`, `copy`, `sweep`, `backup`, `fleece`, `transaction`, `changed`, `resize`,
+//! `reopen`, `create`, `mirror`, `chain`, `stream`, `commit`, `change_backing`.
 #![forbid(unsafe_code)]
 
 pub mod action;
