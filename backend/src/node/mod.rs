@@ -382,11 +382,5 @@ impl Node {
     }
 }
 
-impl std::fmt::Debug for Node {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Node({} {})", self.name, self.driver_name())
-    }
-}
-
 #[cfg(test)]
 mod tests;
