@@ -94,7 +94,7 @@ impl Setting {
         };
         let queues = Scenario { longest: 2, write_cache: true, faults, ..honest.queues };
         let disks = honest.disks.map(|disk| DiskSetting { grain: 512, ..disk });
-        Self { betrayal: Some(betrayal), plans: 12, looks: 60, queues, disks, ..honest }
+        Self { betrayal: Some(betrayal), lives: 1, plans: 8, looks: 40, queues, disks, ..honest }
     }
 
     /// Whether a fault explains that a request fails which changes something or makes it stable.
