@@ -129,6 +129,13 @@ pub async fn header_at(io: &Handle, file: &Arc<Node>, header: &Header, snapshot:
     Ok(table.find(snapshot)?.header(header, file.length())?)
 }
 
+fn method(compression: Compression) -> Method {
+    match compression {
+        Compression::Zlib => Method::Zlib,
+        Compression::Zstd => Method::Zstd,
+    }
+}
+
 impl Image {
     /// Opens the image with this header. If it can be written to, its bitmaps are in use from now on.
     ///
@@ -191,10 +198,7 @@ impl Image {
             geometry,
             l1_offset: AtomicU64::new(header.l1_offset),
             tables,
-            inflater: Inflater::new(match header.compression {
-                Compression::Zlib => Method::Zlib,
-                Compression::Zstd => Method::Zstd,
-            }),
+            inflater: Inflater::new(method(header.compression)),
             packer: Packer::default(),
             refcounts,
             reserve: Reserve::default(),
