@@ -74,8 +74,10 @@ impl Internal {
         if node.is_read_only() {
             return refuse(format!("Device '{device}' is read only"));
         }
-        let unable =
-            format!("Block format '{}' used by device '{device}' does not support internal snapshots", node.driver_name());
+        let unable = format!(
+            "Block format '{}' used by device '{device}' does not support internal snapshots",
+            node.driver_name()
+        );
         let Some(node) = keeper(&node) else { return refuse(unable) };
         let Some(image) = image(&node) else { return refuse(unable) };
         if name.is_empty() {

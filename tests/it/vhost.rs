@@ -1,8 +1,8 @@
 //! The disk that the daemon serves, from the guest's side: a vhost-user front-end against the real program.
 
 mod bitmaps;
-mod changed_extents;
 mod chains;
+mod changed_extents;
 mod changes;
 mod crash;
 pub mod daemon;

@@ -1,5 +1,6 @@
 //! Seeded runs with chains of images: two disks with guests on several queues, images put on top of each other at points
-//! in time, backups, mirrors, commits and streams, power cuts and kills; judged by what guests and operator were told.
+//! in time, backups, power cuts and kills; judged by what guests and operator were told. With `MOVES=1` there are mirrors,
+//! commits and streams, too, and storage that fails, for which the judge is young: look at what it condemns.
 
 mod alone;
 mod errands;
@@ -52,9 +53,13 @@ fn the_same_seed_makes_the_same_chains() {
     }
 }
 
-/// How many of 8 runs the judge condemns if somebody betrays it.
+/// How many of the first runs the judge condemns if somebody betrays it.
+fn condemned_of(runs: u64, betrayal: Betrayal) -> usize {
+    (1..=runs).filter(|seed| run(Setting::betrayed(*seed, betrayal)).is_err()).count()
+}
+
 fn condemned(betrayal: Betrayal) -> usize {
-    (1..=8).filter(|seed| run(Setting::betrayed(*seed, betrayal)).is_err()).count()
+    condemned_of(20, betrayal)
 }
 
 #[test]
@@ -64,7 +69,9 @@ fn a_chain_that_nobody_betrays_is_not_condemned() {
 
 #[test]
 fn a_flush_that_leaves_out_what_is_below_is_found_out() {
-    assert!(condemned(Betrayal::FlushAlone) > 1);
+    // Most of what was written is flushed right before a snapshot.
+    let found = condemned_of(100, Betrayal::FlushAlone);
+    assert!(found > 1, "{found} of 100");
 }
 
 #[test]

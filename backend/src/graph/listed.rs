@@ -5,9 +5,7 @@
 use super::Graph;
 use crate::error::GraphError;
 use crate::node::copy_before_write::{CopyBeforeWrite, Filter, SnapshotAccess};
-use crate::node::options::{
-    ChildRef, CopyBeforeWriteOptions, CopyOnReadOptions, Discard, DriverOptions, RawOptions,
-};
+use crate::node::options::{ChildRef, CopyBeforeWriteOptions, CopyOnReadOptions, Discard, DriverOptions, RawOptions};
 use crate::node::{Driver, JobFilter, Node, NodeOptions, Passing};
 use std::sync::Arc;
 
@@ -78,9 +76,7 @@ impl Graph {
     /// The filters that nobody has opened by themselves over `node`: what stands for jobs is among them.
     pub fn filters_over(&self, node: &Arc<Node>) -> Vec<Arc<Node>> {
         let over = |filter: &Arc<Node>| {
-            filter.is_filter()
-                && !filter.is_root()
-                && filter.child().is_some_and(|child| Arc::ptr_eq(&child, node))
+            filter.is_filter() && !filter.is_root() && filter.child().is_some_and(|child| Arc::ptr_eq(&child, node))
         };
         self.nodes().into_iter().filter(over).collect()
     }

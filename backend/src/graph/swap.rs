@@ -158,8 +158,7 @@ impl Node {
     /// Whether what is below it can be another node.
     fn has_movable_child(&self) -> bool {
         let own = |driver: &Driver| matches!(driver, Driver::Raw(_) | Driver::Qcow2(_));
-        own(self.driver())
-            || matches!(self.driver(), Driver::BlkDebug(_) | Driver::Throttle(_) | Driver::Passing(_))
+        own(self.driver()) || matches!(self.driver(), Driver::BlkDebug(_) | Driver::Throttle(_) | Driver::Passing(_))
     }
 
     /// Has `to` below it, as backing or as file, also as far as its options tell; inside

@@ -52,7 +52,10 @@ fn a_running_job_refuses_what_a_running_job_refuses() {
     assert_eq!(rig.block_job("j", Command::Complete).unwrap_err(), refused("complete"));
     assert_eq!(rig.job("j", Command::Finalize).unwrap_err(), refused("finalize"));
     assert_eq!(rig.job("j", Command::Dismiss).unwrap_err(), refused("dismiss"));
-    assert_eq!(rig.block_job("j", Command::Change(mirror::CopyMode::Background)).unwrap_err(), "Job type does not support change");
+    assert_eq!(
+        rig.block_job("j", Command::Change(mirror::CopyMode::Background)).unwrap_err(),
+        "Job type does not support change"
+    );
     assert_eq!(rig.job("j", Command::Resume).unwrap_err(), "Can't resume a job that was not paused");
     let negative = rig.block_job("j", Command::SetSpeed(-1));
     assert_eq!(negative.unwrap_err(), "Parameter 'speed' expects a non-negative value");

@@ -50,6 +50,8 @@ pub struct Setting {
     pub looks: u32,
     /// Most requests in each.
     pub requests: u32,
+    /// Whether there are mirrors, commits and streams, and storage that fails.
+    pub moves: bool,
     /// For tests of the judge.
     pub betrayal: Option<Betrayal>,
 }
@@ -58,6 +60,7 @@ impl Setting {
     /// The run of this seed.
     pub fn new(seed: u64) -> Self {
         let random = &mut fastrand::Rng::with_seed(seed ^ 0x0063_6861_696e_7321);
+        let moves = crate::number("MOVES").is_some();
         let scenario = Scenario::new(seed);
         let quiet = Faults { write_error: 0, no_space: 0, flush_error: 0, read_error: 0, ..scenario.faults };
         let queues = Scenario {
@@ -69,7 +72,7 @@ impl Setting {
             capacity: 64,
             without_kicks: false,
             chances: [0; 5],
-            faults: if random.u8(0..3) == 0 { scenario.faults } else { quiet },
+            faults: if moves && random.u8(0..3) == 0 { scenario.faults } else { quiet },
             ..scenario
         };
         Self {
@@ -81,6 +84,7 @@ impl Setting {
             chance: random.u16(10..100),
             looks: 12,
             requests: 1200,
+            moves,
             betrayal: None,
         }
     }

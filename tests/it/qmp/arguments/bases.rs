@@ -152,7 +152,7 @@ pub const BASES: [Base; 57] = [
     Base { command: "transaction", members: &[("actions", "[]")], setup: &[DISK, TARGET, BITMAP, OTHER] },
     Base { command: "blockdev-backup", members: &BACKUP, setup: &[DISK, TARGET, BITMAP] },
     Base { command: "blockdev-mirror", members: &BACKUP, setup: &[DISK, TARGET] },
-    Base { command: "drive-mirror", members: &DRIVE_MIRROR, setup: &[DISK] },
+    Base { command: "drive-mirror", members: &DRIVE_MIRROR, setup: &[ZEROES] },
     Base {
         command: "drive-backup",
         members: &[

@@ -84,8 +84,7 @@ impl Step {
     /// The commands it needs: its own, and those that are actions of a transaction; of `blockdev-add` the driver too.
     fn commands(&self) -> Vec<String> {
         let actions = self.rest.split("{type: ").skip(1).filter_map(|rest| rest.split(',').next());
-        let actions =
-            actions.filter(|action| action.starts_with("block-dirty-bitmap-") || action.ends_with("-backup"));
+        let actions = actions.filter(|action| action.starts_with("block-dirty-bitmap-") || action.ends_with("-backup"));
         let queries: &[&str] = match self.verb.as_str() {
             "jobs" => &["query-jobs", "query-block-jobs"],
             "until" | "rest" => &["query-jobs"],

@@ -39,7 +39,8 @@ mod tests {
 
     #[test]
     fn a_marked_entry_leads_nowhere_and_is_written_back_as_it_was() {
-        let geometry = Geometry { version: 3, cluster_bits: 16, refcount_order: 4, external_data: false, extended: false };
+        let geometry =
+            Geometry { version: 3, cluster_bits: 16, refcount_order: 4, external_data: false, extended: false };
         let words =
             [0x8000_0000_0005_0000, 0x5_0000, 0x8000_0000_0005_0001, 0x4000_0000_0005_0123, 0x4080_0000_0005_0000];
         for word in words {

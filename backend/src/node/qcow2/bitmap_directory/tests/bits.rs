@@ -5,7 +5,8 @@ use crate::node::qcow2::entry::Geometry;
 use proptest::prelude::*;
 use tidemark_cbt::{Bitmap, Granularity};
 
-const GEOMETRY: Geometry = Geometry { version: 3, cluster_bits: 9, refcount_order: 4, external_data: false, extended: false };
+const GEOMETRY: Geometry =
+    Geometry { version: 3, cluster_bits: 9, refcount_order: 4, external_data: false, extended: false };
 /// Bits in a cluster.
 const BITS: u64 = 4096;
 

@@ -11,7 +11,13 @@ pub fn number(content: &[u8], at: usize, len: usize) -> u64 {
 /// What the header of an image (version 3) says.
 pub fn geometry(content: &[u8]) -> Geometry {
     let field = |at| u32::try_from(number(content, at, 4)).unwrap();
-    Geometry { version: field(4), cluster_bits: field(20), refcount_order: field(96), external_data: false, extended: false }
+    Geometry {
+        version: field(4),
+        cluster_bits: field(20),
+        refcount_order: field(96),
+        external_data: false,
+        extended: false,
+    }
 }
 
 /// The counts that are not zero, as the bytes of an image say, by offset.

@@ -68,10 +68,8 @@ impl Guest {
         let random = &mut self.random;
         // Of other kinds, some have errors too.
         let errors = matches!(self.kind, ImageKind::WriteErrors | ImageKind::SnapshotErrors) || random.u8(0..4) == 0;
-        let reliable = matches!(
-            self.kind,
-            ImageKind::Slow | ImageKind::Resized | ImageKind::TableErrors | ImageKind::Snapshots
-        );
+        let reliable =
+            matches!(self.kind, ImageKind::Slow | ImageKind::Resized | ImageKind::TableErrors | ImageKind::Snapshots);
         let quiet = Faults { short: rate(random, 100), no_zero: random.bool(), ..Faults::default() };
         let faults = match self.kind {
             ImageKind::FlushErrors => Faults { flush_error: random.u16(150..400), ..quiet },

@@ -50,9 +50,10 @@ impl Points {
             assert!(is_there || !has_to_be, "snapshot {name} is missing: {names:?}");
             if is_there {
                 let content = machine.content_at(name);
-                let wrong = content.chunks(SECTOR).zip(legal).position(|(found, legal)| {
-                    !legal.iter().any(|value| bytes(*value, 1) == found)
-                });
+                let wrong = content
+                    .chunks(SECTOR)
+                    .zip(legal)
+                    .position(|(found, legal)| !legal.iter().any(|value| bytes(*value, 1) == found));
                 assert_eq!(wrong, None, "a sector of snapshot {name} never held that");
             }
         }
