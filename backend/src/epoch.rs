@@ -12,7 +12,7 @@
 mod barrier;
 mod passage;
 
-pub use passage::Passage;
+pub use passage::{Passage, Traffic};
 
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
 
@@ -27,8 +27,8 @@ pub struct Seat {
     changes: [AtomicU64; 2],
     /// All requests under way but flushes, by round.
     passing: passage::Passing,
-    /// Flushes under way, by the epoch's parity. Nothing that is found is theirs, and they give back what others found.
-    flushes: [AtomicU64; 2],
+    /// Flushes under way, by rounds of their own.
+    flushing: passage::Passing,
     wake: Option<Wake>,
 }
 
@@ -78,12 +78,6 @@ impl Seat {
     pub fn set_changes(&self, parity: usize, count: u64) {
         // Release: whoever sees the count at zero sees the marks.
         self.changes[parity & 1].store(count, Ordering::Release);
-    }
-
-    /// Says how many flushes of an epoch's parity are under way.
-    #[inline]
-    pub fn set_flushes(&self, parity: usize, count: u64) {
-        self.flushes[parity & 1].store(count, Ordering::Release);
     }
 
     /// Whether the requests of the epoch before this one have ended.
@@ -165,26 +159,6 @@ impl Grace {
     pub fn is_over(&self) -> bool {
         // Where another hold has come since, it was over by then: whoever waits for it may be under way to that one.
         self.0.iter().all(|(seat, epoch)| seat.epoch() != *epoch || seat.is_settled())
-    }
-}
-
-/// The flushes from before a hold that may still be under way.
-pub struct Flushes(Vec<(Arc<Seat>, usize)>);
-
-impl Flushes {
-    /// Those from before the last hold of these seats.
-    pub fn before(seats: Vec<Arc<Seat>>) -> Self {
-        let with_parity = |seat: Arc<Seat>| {
-            let last = parity(seat.epoch().wrapping_add(1));
-            (seat, last)
-        };
-        Self(seats.into_iter().map(with_parity).collect())
-    }
-
-    /// Whether they have all ended.
-    pub fn is_over(&mut self) -> bool {
-        self.0.retain(|(seat, parity)| seat.flushes[*parity].load(Ordering::Acquire) > 0);
-        self.0.is_empty()
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::moved::Moved;
 use super::{Graph, reaches};
-use crate::epoch::{Flushes, Passage};
+use crate::epoch::Passage;
 use crate::error::GraphError;
 use crate::node::options::{Backing, ChildRef, DriverOptions};
 use crate::node::{Door, Driver, Node, NodeOptions, Released};
@@ -131,8 +131,8 @@ impl Swap {
     pub async fn conclude(mut self, graph: &Graph, io: &Handle) {
         let _released = Released::of([&self.from]);
         let seats = self.from.points().seats();
-        let (mut flushes, mut passage) = (Flushes::before(seats.clone()), Passage::of(seats));
-        while !(flushes.is_over() && passage.is_over()) {
+        let mut passage = Passage::with_flushes(seats);
+        while !passage.is_over() {
             io.sleep_until(io.read_clock().saturating_add(LOOK_NS)).await;
         }
         for Parent { node, moved, .. } in std::mem::take(&mut self.parents) {

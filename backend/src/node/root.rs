@@ -16,7 +16,7 @@ use super::mirroring::Active;
 use super::points::reached;
 use super::view::View;
 use super::{Door, Kind, Map, Node, Outcome, Released, Request};
-use crate::epoch::{Seat, parity};
+use crate::epoch::{Seat, Traffic, parity};
 use crate::error::IoError;
 use crate::io::Memory;
 use crate::reactor::{EventBell, Handle};
@@ -35,7 +35,7 @@ pub struct Root {
     changes: [Cell<u64>; 2],
     /// All requests but flushes, by round.
     passing: [Cell<u64>; 2],
-    /// Flushes under way, by the epoch's parity.
+    /// Flushes under way, by rounds of their own.
     flushes: [Cell<u64>; 2],
     hurried: Cell<bool>,
     /// Throttles that nothing waits for any more.
@@ -60,7 +60,7 @@ impl Stamp {
     const CHANGE: u8 = 1;
     /// One that counts in rounds; the next bit is its round's parity.
     const PASS: u8 = 4;
-    /// A flush; the next bit is its epoch's parity.
+    /// A flush; the next bit is its round's parity.
     const FLUSH: u8 = 16;
 
     /// Also counted as `what`, on the side of `parity`.
@@ -185,23 +185,23 @@ impl Root {
         if let Some(parity) = stamp.side(Stamp::CHANGE) {
             self.count(parity, self.changes[parity].get() - 1);
         }
-        if let Some(parity) = stamp.side(Stamp::FLUSH) {
-            self.count_flushes(parity, |count| count - 1);
+        if let Some(half) = stamp.side(Stamp::FLUSH) {
+            self.count_flushes(half, |count| count - 1);
         }
     }
 
     #[cold]
-    fn count_flushes(&self, parity: usize, change: impl FnOnce(u64) -> u64) {
-        let count = change(self.flushes[parity].get());
-        self.flushes[parity].set(count);
-        self.seat.set_flushes(parity, count);
+    fn count_flushes(&self, half: usize, change: impl FnOnce(u64) -> u64) {
+        let count = change(self.flushes[half].get());
+        self.flushes[half].set(count);
+        self.seat.set_passing(Traffic::Flushes, half, count);
     }
 
     #[inline]
     fn count_passing(&self, half: usize, change: impl FnOnce(u64) -> u64) {
         let count = change(self.passing[half].get());
         self.passing[half].set(count);
-        self.seat.set_passing(half, count);
+        self.seat.set_passing(Traffic::Requests, half, count);
     }
 
     #[inline]
@@ -336,17 +336,18 @@ impl Section<'_> {
     /// Stamps a request that is submitted now.
     #[inline]
     pub fn stamp(&self, request: &Request) -> Stamp {
-        // The section has been entered in this epoch.
-        let parity = parity(self.root.epoch.get());
         if request.kind == Kind::Flush {
-            self.root.count_flushes(parity, |count| count + 1);
-            return Stamp::default().with(Stamp::FLUSH, parity);
+            let half = self.root.seat.round(Traffic::Flushes);
+            self.root.count_flushes(half, |count| count + 1);
+            return Stamp::default().with(Stamp::FLUSH, half);
         }
         let mut stamp = self.pass(Stamp::default());
         if request.kind.changes() {
             if self.settled.replace(NOWHERE) != request.offset {
                 self.view.mark(request.kind, request.offset, request.len);
             }
+            // The section has been entered in this epoch.
+            let parity = parity(self.root.epoch.get());
             self.root.count(parity, self.root.changes[parity].get() + 1);
             stamp = stamp.with(Stamp::CHANGE, parity);
         }
@@ -356,7 +357,7 @@ impl Section<'_> {
     /// Counts something that is under way, whatever it is.
     #[inline]
     fn pass(&self, stamp: Stamp) -> Stamp {
-        let half = self.root.seat.round();
+        let half = self.root.seat.round(Traffic::Requests);
         self.root.count_passing(half, |count| count + 1);
         stamp.with(Stamp::PASS, half)
     }

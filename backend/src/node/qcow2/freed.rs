@@ -69,7 +69,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::epoch::Seat;
+    use crate::epoch::{Seat, Traffic};
 
     #[test]
     fn what_is_freed_comes_out_when_it_is_stable_and_nobody_is_at_it() {
@@ -81,10 +81,10 @@ mod tests {
         quarantine.put_back(batch);
         let batch = quarantine.begin();
         let seat = Seat::new(None);
-        seat.set_passing(seat.round(), 1);
+        seat.set_passing(Traffic::Requests, seat.round(Traffic::Requests), 1);
         quarantine.settle(batch, Passage::of(vec![seat.clone()]));
         assert_eq!(quarantine.take(), [], "somebody is under way");
-        seat.set_passing(0, 0);
+        seat.set_passing(Traffic::Requests, 0, 0);
         assert_eq!(quarantine.take(), [freed]);
         assert!(quarantine.is_empty());
     }
