@@ -5,6 +5,7 @@
 
 pub(crate) mod crew;
 mod flow;
+pub(crate) mod survey;
 mod top;
 mod worker;
 
@@ -12,9 +13,9 @@ use crate::context::{JobContext, OnError};
 use crate::error::JobFailure;
 use crate::event::{ErrorAction, Operation};
 use crew::Crew;
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use survey::Survey;
 use tidemark_backend::node::copy_before_write::{CopyBeforeWrite, PIECE_MAX};
 use tidemark_backend::node::{Released, Root};
 use worker::Work;
@@ -53,7 +54,7 @@ pub async fn copy_owed(
     let crew = Crew::new(options.workers_max);
     let (copies, target) = (copy.clone(), target.clone());
     let work = Rc::new(Work { crew: crew.clone(), copy: copies, target, discarding });
-    let result = Copier { known: Cell::default(), ctx, copy, work: &work, crew: &crew, piece, options }.run().await;
+    let result = Copier { survey: Survey::new(copy.map().chunk().bytes()), ctx, copy, work: &work, crew: &crew, piece, options }.run().await;
     // A job that has no result waits for no throttle.
     let _released = result.is_err().then(|| Released::of([copy.source(), copy.target()]));
     crew.all_done().await;
@@ -68,17 +69,9 @@ pub fn check_whole(copy: &CopyBeforeWrite) -> Result<(), JobFailure> {
     copy.broken_by().map_or(Ok(()), |error| Err(JobFailure::PointLost(error)))
 }
 
-/// What a part of the source is.
-#[derive(Clone, Copy, Default)]
-struct Known {
-    from: u64,
-    until: u64,
-    data: bool,
-}
-
 struct Copier<'a> {
-    /// What was found out of the source last; what is owed has not changed since.
-    known: Cell<Known>,
+    /// Whether there is data; what is owed has not changed since.
+    survey: Survey<bool>,
     ctx: &'a JobContext,
     copy: &'a Arc<CopyBeforeWrite>,
     work: &'a Rc<Work>,
@@ -141,27 +134,19 @@ impl Copier<'_> {
     /// Bytes from `offset` that look like a hole, whole chunks, and not more than is zeroed in one go; 0 if it is data.
     async fn hole_at(&self, offset: u64) -> u64 {
         let (chunk, len) = (self.copy.map().chunk().bytes(), self.copy.map().len());
-        let known = self.known.get();
         // It goes back to the beginning after an error.
-        if offset < known.from || offset >= known.until {
-            self.known.set(self.look_at(offset, len - offset).await);
+        if self.survey.at(offset).is_none() {
+            self.look_at(offset, self.survey.ahead(len - offset)).await;
         }
-        let Known { until, data: false, .. } = self.known.get() else { return 0 };
-        let most = self.crew.hole().max(chunk).min(len - offset);
-        match until - offset {
-            rest if rest >= most => most,
-            rest if until >= len => rest,
-            rest => rest - rest % chunk,
-        }
+        self.survey.hole_at(offset, chunk, self.crew.hole(), len)
     }
 
-    /// What the source is from `offset` on. A file may have to be looked through to the end of what it finds, so it is
-    /// asked once for all of that.
-    async fn look_at(&self, offset: u64, len: u64) -> Known {
+    /// Finds out what the source is from `offset` on.
+    async fn look_at(&self, offset: u64, len: u64) {
         match self.copy.source().extent(self.ctx.io(), offset, len).await {
-            Ok((len, data)) if len > 0 => Known { from: offset, until: offset + len, data },
+            Ok((found, data)) if found > 0 => self.survey.learn(offset, len, found, data),
             // A source that cannot tell is read; the read says what is wrong with it.
-            _ => Known { from: offset, until: offset + self.piece, data: true },
+            _ => self.survey.learn(offset, len, self.piece, true),
         }
     }
 

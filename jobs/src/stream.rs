@@ -239,14 +239,17 @@ impl Sweep for Stream {
     fn work<'a>(
         &'a self,
         io: &'a Handle,
-        _: &'a Crew,
+        crew: &'a Crew,
         run: Range<u64>,
         _: Todo,
     ) -> LocalFuture<'a, Result<(), Failed>> {
         Box::pin(async move {
             let Some(root) = self.root() else { return Ok(()) };
             let image = root.visit();
-            image.populate(io, run.start, run.end - run.start).await.map_err(|error| (Operation::Read, error))
+            let mut memory = crew.spare();
+            let populated = image.populate(io, run.start, run.end - run.start, &mut memory).await;
+            crew.keep(memory);
+            populated.map_err(|error| (Operation::Read, error))
         })
     }
 }

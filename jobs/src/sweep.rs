@@ -5,6 +5,7 @@
 
 use crate::context::{JobContext, OnError};
 use crate::copy::crew::{Crew, Failed, Member};
+use crate::copy::survey::Survey;
 use crate::error::JobFailure;
 use crate::event::ErrorAction;
 use crate::job::LocalFuture;
@@ -66,7 +67,9 @@ pub(crate) async fn sweep(ctx: &JobContext, what: &Rc<impl Sweep>, pass: Pass) -
     ctx.progress(pass.len);
     let crew = Crew::new(WORKERS_MAX);
     let left_out = RefCell::new(None);
-    let result = Sweeper { ctx, what, crew: &crew, pass, failed: Rc::default(), left_out: &left_out }.run().await;
+    let survey = Survey::new(PIECE_MAX);
+    let sweeper = Sweeper { ctx, what, crew: &crew, pass, failed: Rc::default(), left_out: &left_out, survey };
+    let result = sweeper.run().await;
     crew.all_done().await;
     result.and(left_out.take().map_or(Ok(()), |error: IoError| Err(error.into())))
 }
@@ -79,6 +82,8 @@ struct Sweeper<'a, S> {
     /// Pieces that have failed.
     failed: Rc<RefCell<Vec<Range<u64>>>>,
     left_out: &'a RefCell<Option<IoError>>,
+    /// What is to be done.
+    survey: Survey<Todo>,
 }
 
 impl<S: Sweep> Sweeper<'_, S> {
@@ -111,9 +116,8 @@ impl<S: Sweep> Sweeper<'_, S> {
         }
         let piece = if self.ctx.job().rate.get().speed() > 0 { LIMITED_PIECE } else { PIECE_MAX };
         let piece_end = (range.start / piece + 1).saturating_mul(piece).min(range.end);
-        let looked = self.what.look(self.ctx.io(), range.start, range.end - range.start).await;
-        let (len, todo) = match looked {
-            Ok((len, todo)) => (len.clamp(1, range.end - range.start), todo),
+        let (len, todo) = match self.look(range.clone()).await {
+            Ok(found) => found,
             Err(failed) => {
                 self.crew.fail(failed);
                 self.failed.borrow_mut().push(range.start..piece_end);
@@ -131,6 +135,18 @@ impl<S: Sweep> Sweeper<'_, S> {
         self.ctx.limit(if todo == Todo::Copy { end - range.start } else { 0 }).await?;
         self.start(range.start..end, todo);
         Ok(end)
+    }
+
+    /// What is to be done at the beginning of a range, and for how many bytes.
+    async fn look(&self, range: Range<u64>) -> Result<(u64, Todo), Failed> {
+        let (at, left) = (range.start, range.end - range.start);
+        if let Some((until, todo)) = self.survey.at(at) {
+            return Ok((left.min(until - at), todo));
+        }
+        let asked = self.survey.ahead(left);
+        let (len, todo) = self.what.look(self.ctx.io(), at, asked).await?;
+        self.survey.learn(at, asked, len.max(1), todo);
+        Ok((len.clamp(1, left), todo))
     }
 
     fn start(&self, run: Range<u64>, todo: Todo) {

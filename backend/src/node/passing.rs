@@ -84,7 +84,7 @@ impl Passing {
         if let (Kind::Read, Role::CopyOnRead(bottom)) = (request.kind, &self.role) {
             let copied = match bottom {
                 Some(bottom) => copy_above(io, &child, &request, bottom).await,
-                None => child.populate(io, request.offset, request.len).await,
+                None => child.populate(io, request.offset, request.len, &mut None).await,
             };
             if let Err(error) = copied {
                 return (request.memory, Err(error));
@@ -100,7 +100,7 @@ async fn copy_above(io: &Handle, child: &Arc<Node>, read: &Request, bottom: &Arc
     while at < end {
         let status = child.status_above(io, at, end - at, bottom).await?;
         if status.depth > 1 {
-            child.populate(io, at, status.len).await?;
+            child.populate(io, at, status.len, &mut None).await?;
         }
         at += status.len.max(1);
     }

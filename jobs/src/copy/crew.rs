@@ -103,10 +103,14 @@ impl Crew {
         self.flow.borrow_mut().zeroed(len, time);
     }
 
+    /// Memory of a copy that has ended, if there is any.
+    pub(crate) fn spare(&self) -> Option<Buf> {
+        self.spare.borrow_mut().pop()
+    }
+
     /// Memory for a copy of `len` bytes.
     pub(crate) fn buffer(&self, len: u64) -> Buf {
-        let spare = self.spare.borrow_mut().pop();
-        spare.filter(|buf| buf.as_slice().len() as u64 == len).unwrap_or_else(|| Buf::new(byte_count(len)))
+        self.spare().filter(|buf| buf.as_slice().len() as u64 == len).unwrap_or_else(|| Buf::new(byte_count(len)))
     }
 
     /// Memory for the next one.

@@ -2,6 +2,7 @@
 
 use super::{Mirror, Start};
 use crate::context::JobContext;
+use crate::copy::survey::Survey;
 use crate::error::JobFailure;
 use std::sync::Arc;
 use tidemark_backend::node::Node;
@@ -22,12 +23,14 @@ impl Mirror {
 
     async fn owe_allocated(&self, ctx: &JobContext, last: &Arc<Node>) -> Result<(), JobFailure> {
         let owed = self.mirroring.owed();
-        let mut at = 0;
+        let (survey, mut at) = (Survey::new(owed.granularity().bytes()), 0);
         while at < owed.len() {
             ctx.pause_point().await?;
             let visit = self.source.visit();
-            let status = visit.status_above(ctx.io(), at, owed.len() - at, last).await?;
-            let len = status.len.clamp(1, owed.len() - at);
+            let asked = survey.ahead(owed.len() - at);
+            let status = visit.status_above(ctx.io(), at, asked, last).await?;
+            let len = status.len.clamp(1, asked);
+            survey.learn(at, asked, len, status.depth);
             if status.depth > 0 {
                 owed.mark(at, len);
             }

@@ -6,6 +6,7 @@
 use super::{Mirror, worker};
 use crate::context::JobContext;
 use crate::copy::crew::Crew;
+use crate::copy::survey::Survey;
 use crate::error::JobFailure;
 use crate::event::{ErrorAction, Operation};
 use crate::points;
@@ -28,14 +29,6 @@ const ROUND_NS: u64 = 1_000_000_000;
 /// It says so if a background mirror is no nearer to its end after so long, in nanoseconds.
 const BEHIND_NS: u64 = 10_000_000_000;
 
-/// What a part of the source is.
-#[derive(Clone, Copy, Default)]
-struct Known {
-    from: u64,
-    until: u64,
-    data: bool,
-}
-
 /// Chunks that were dirty, until what made them so has landed.
 struct Settling {
     runs: Vec<Range<u64>>,
@@ -48,7 +41,8 @@ struct Follower<'a> {
     mirror: &'a Rc<Mirror>,
     ctx: &'a JobContext,
     crew: Rc<Crew>,
-    known: Cell<Known>,
+    /// Whether there is data.
+    survey: Survey<bool>,
     settling: RefCell<Option<Settling>>,
     /// Where the next copy begins.
     at: Cell<u64>,
@@ -75,7 +69,7 @@ pub(super) async fn run(mirror: &Rc<Mirror>, ctx: &JobContext) -> Result<(), Job
         mirror,
         ctx,
         crew: Crew::new(mirror.plan.workers_max),
-        known: Cell::default(),
+        survey: Survey::new(mirror.mirroring.granularity().bytes()),
         settling: RefCell::default(),
         at: Cell::new(0),
         first: Cell::new(true),
@@ -219,24 +213,17 @@ impl Follower<'_> {
     /// Bytes from `offset` that look like a hole, whole chunks, and not more than is zeroed in one go; 0 if it is data.
     async fn hole_at(&self, offset: u64) -> u64 {
         let (chunk, len) = (self.mirror.mirroring.granularity().bytes(), self.mirror.mirroring.owed().len());
-        let known = self.known.get();
-        if offset < known.from || offset >= known.until {
-            self.known.set(self.look_at(offset, len - offset).await);
+        if self.survey.at(offset).is_none() {
+            self.look_at(offset, self.survey.ahead(len - offset)).await;
         }
-        let Known { until, data: false, .. } = self.known.get() else { return 0 };
-        let most = self.crew.hole().max(chunk).min(len - offset);
-        match until - offset {
-            rest if rest >= most => most,
-            rest if until >= len => rest,
-            rest => rest - rest % chunk,
-        }
+        self.survey.hole_at(offset, chunk, self.crew.hole(), len)
     }
 
-    async fn look_at(&self, offset: u64, len: u64) -> Known {
+    async fn look_at(&self, offset: u64, len: u64) {
         match self.mirror.source.visit().extent(self.ctx.io(), offset, len).await {
-            Ok((len, data)) if len > 0 => Known { from: offset, until: offset + len, data },
+            Ok((found, data)) if found > 0 => self.survey.learn(offset, len, found, data),
             // A source that cannot tell is read; the read says what is wrong with it.
-            _ => Known { from: offset, until: offset + PIECE_MAX, data: true },
+            _ => self.survey.learn(offset, len, PIECE_MAX, true),
         }
     }
 
@@ -246,7 +233,7 @@ impl Follower<'_> {
         let left = mirror.waiting();
         let took = self.ctx.io().read_clock().saturating_sub(self.round.replace(self.ctx.io().read_clock()));
         self.first.set(false);
-        self.known.set(Known::default());
+        self.survey.forget();
         self.judge(left);
         let most = mirror.plan.workers_max as u64 * PIECE_MAX;
         if !self.ready.get() && (left == 0 || took < ROUND_NS && left <= most) {

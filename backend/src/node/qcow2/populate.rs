@@ -9,7 +9,7 @@ use super::map::Found;
 use super::write::Aim;
 use super::zero::Fate;
 use crate::error::IoError;
-use crate::io::Memory;
+use crate::io::{Buf, Memory, byte_count};
 use crate::node::points::Points;
 use crate::node::{Kind, Map, Request};
 use crate::reactor::Handle;
@@ -27,6 +27,7 @@ impl Image {
         io: &Handle,
         offset: u64,
         len: u64,
+        spare: &mut Option<Buf>,
         points: &Points,
     ) -> Result<(), IoError> {
         if self.is_broken() {
@@ -42,7 +43,7 @@ impl Image {
         while at < end {
             let extent = self.locate(io, at, end - at).await?;
             at += match extent.found {
-                Found::Unallocated => self.populate_run(io, at, extent.len, points).await?,
+                Found::Unallocated => self.populate_run(io, at, extent.len, spare, points).await?,
                 _ => extent.len,
             };
         }
@@ -58,22 +59,34 @@ impl Image {
     }
 
     /// Copies the beginning of a run that the image has nothing of; returns how many bytes that was.
-    async fn populate_run(&self, io: &Handle, at: u64, len: u64, points: &Points) -> Result<u64, IoError> {
+    async fn populate_run(
+        &self,
+        io: &Handle,
+        at: u64,
+        len: u64,
+        spare: &mut Option<Buf>,
+        points: &Points,
+    ) -> Result<u64, IoError> {
         let zeroes = self.zeroes_below(io, at, len).await?;
         if zeroes > 0 {
             self.populate_zeroes(io, at, zeroes, points).await?;
             return Ok(zeroes);
         }
         let piece = len.min(PIECE.max(self.geometry.cluster()));
-        let memory = Memory::from(self.view().read_bytes(io, at, piece).await?);
-        match memory.is_zero() {
-            true => self.populate_zeroes(io, at, piece, points).await?,
+        let memory = spare.take_if(|buf| buf.as_slice().len() as u64 == piece);
+        let memory = Memory::from(memory.unwrap_or_else(|| Buf::new(byte_count(piece))));
+        let read = Request { kind: Kind::Read, fua: false, offset: at, len: piece, memory };
+        let (memory, result) = self.view().read(io, read).await;
+        result?;
+        let (memory, result) = match memory.is_zero() {
+            true => (memory, self.populate_zeroes(io, at, piece, points).await),
             false => {
                 let write = Request { kind: Kind::Write, fua: false, offset: at, len: piece, memory };
-                self.write_as(io, write, Aim::Missing, points).await.1?;
+                self.write_as(io, write, Aim::Missing, points).await
             }
-        }
-        Ok(piece)
+        };
+        *spare = memory.into_buf();
+        result.map(|()| piece)
     }
 
     /// Bytes from `at` on that are known to be zeroes below: whole clusters, or all of `len`.
@@ -105,7 +118,7 @@ impl Image {
         let mut done = 0;
         while done < len {
             let piece = (len - done).min(PIECE.max(self.geometry.cluster()));
-            let memory = Memory::from(crate::io::Buf::new(crate::io::byte_count(piece)));
+            let memory = Memory::from(Buf::new(byte_count(piece)));
             let write = Request { kind: Kind::Write, fua: false, offset: at + done, len: piece, memory };
             self.write_as(io, write, Aim::Missing, points).await.1?;
             done += piece;

@@ -152,7 +152,7 @@ impl Run {
         let slot = self.machine.start(move |io| async move {
             let root = Root::new(&node);
             let node = root.visit();
-            node.populate(&io, offset as u64, len as u64).await
+            node.populate(&io, offset as u64, len as u64, &mut None).await
         });
         self.populating.push(slot);
     }

@@ -36,7 +36,7 @@ fn options() -> Options {
 /// What a stream does to the image, in its order.
 async fn leave(io: Handle, node: Arc<Node>) {
     let Driver::Qcow2(image) = node.driver() else { unreachable!("made in open") };
-    node.populate(&io, 0, node.length()).await.unwrap();
+    node.populate(&io, 0, node.length(), &mut None).await.unwrap();
     node.handle(&io, Request::flush()).await.1.unwrap();
     image.name_backing(&io, None).await.unwrap();
     image.change_backing(None);
