@@ -160,7 +160,9 @@ fn start(
     }
     early.program.start(dispatcher).map_err(|refusal| refusal.report(None))?;
     let pidfile = early.pidfile.as_deref().map(PidFile::write).transpose();
-    pidfile.map_err(|error| Refusal::from(error.context("cannot create PID file")).report(None))
+    let pidfile = pidfile.map_err(|error| Refusal::from(error.context("cannot create PID file")).report(None))?;
+    monitors.serve().map_err(|refusal| refusal.report(None))?;
+    Ok(pidfile)
 }
 
 /// Does what one option says; a text in return ends the program after it was printed.
