@@ -12,6 +12,7 @@ pub mod chardev;
 pub mod client;
 pub mod command;
 pub mod context;
+pub mod differences;
 pub mod dispatch;
 pub mod document;
 pub mod error;

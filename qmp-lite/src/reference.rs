@@ -3,6 +3,7 @@
 //! Knows the order of its chapters. It is kept in the tree as `docs/qmp.md`; a test compares the two.
 
 use crate::command::commands;
+use crate::differences::{Difference, differences};
 use crate::event::EVENTS;
 use crate::schema::{Schema, markdown};
 
@@ -15,8 +16,18 @@ This page is generated from the declarations in `qmp-lite`:
 The protocol is that of QEMU's storage daemon: one JSON text per message, `qmp_capabilities` first,
 `{\"execute\": NAME, \"arguments\": {…}, \"id\": ANYTHING}` for a command, `{\"return\": …}` or
 `{\"error\": {\"class\": …, \"desc\": …}}` with the same id for its reply. Members whose names begin with
-`x-` are this program's own. What QEMU has and this page does not name is refused with an error.
+`x-` are this program's own. What QEMU has and this page does not name is refused with an error. What is done otherwise than
+by QEMU on purpose stands [at the end](#differences-from-qemu).
 
+";
+
+const DIFFERENCES: &str = "\
+## Differences from QEMU
+
+What is done otherwise than by `qemu-storage-daemon` 10.0 on purpose; decisions are in [decisions](decisions/).
+
+| | When | QEMU | Here | Why |
+|---|---|---|---|---|
 ";
 
 /// The whole text.
@@ -44,8 +55,10 @@ pub fn markdown() -> String {
     }
     text.push_str("## Types\n\n");
     text.push_str(&markdown::types(&schema));
-    text.truncate(text.trim_end().len());
-    text.push('\n');
+    text.push_str(DIFFERENCES);
+    for Difference { subject, case, qemu, ours, reason } in differences() {
+        text.push_str(&format!("| `{subject}` | {case} | {qemu} | {ours} | {reason} |\n"));
+    }
     text
 }
 
@@ -64,9 +77,9 @@ mod tests {
     #[test]
     fn every_link_leads_to_a_section() {
         let page = markdown();
-        let sections: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+        let sections: Vec<_> = page.lines().filter_map(|line| line.trim_start_matches('#').strip_prefix(' ')).collect();
         for link in page.split("](#").skip(1).filter_map(|rest| rest.split(')').next()) {
-            assert!(sections.iter().any(|section| section.to_lowercase() == link), "{link}");
+            assert!(sections.iter().any(|section| section.to_lowercase().replace(' ', "-") == link), "{link}");
         }
     }
 }

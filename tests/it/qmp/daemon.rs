@@ -24,6 +24,12 @@ pub const TIDEMARK: &str = env!("CARGO_BIN_EXE_tidemark");
 /// The program it is compared with.
 pub const QEMU: &str = "qemu-storage-daemon";
 
+/// Excepts something from being as in QEMU, for which `docs/qmp.md` has to have a reason: a row of its table of
+/// differences, as `SUBJECT: CASE`.
+pub fn differs(row: &str) {
+    assert!(qmp_lite::differences::find(row).is_some(), "docs/qmp.md does not list the difference '{row}'");
+}
+
 /// A running daemon with one monitor, `DIR/qmp.sock`.
 pub struct Daemon {
     dir: TempDir,
@@ -31,12 +37,14 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `program` with a monitor, an image `DIR/disk.img` of 1 MiB, an empty qcow2 image `DIR/image` of as much,
-    /// `blkdebug` rules in `DIR/rules`, and `options`.
+    /// Starts `program` with a monitor, an image `DIR/disk.img` of 1 MiB, empty qcow2 images `DIR/image`,
+    /// `DIR/over` and `DIR/top`, `blkdebug` rules in `DIR/rules`, and `options`.
     pub fn start(program: &str, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::File::create(dir.path().join("disk.img")).unwrap().set_len(1 << 20).unwrap();
-        std::fs::write(dir.path().join("image"), image()).unwrap();
+        for name in ["image", "over", "top"] {
+            std::fs::write(dir.path().join(name), image()).unwrap();
+        }
         std::fs::write(dir.path().join("rules"), "[inject-error]\nevent = \"none\"\niotype = \"flush\"\n").unwrap();
         let chardev = format!("socket,id=m,path={},server=on,wait=off", dir.path().join("qmp.sock").display());
         let monitor = ["--chardev", &chardev, "--monitor", "chardev=m"];

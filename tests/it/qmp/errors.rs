@@ -5,16 +5,24 @@
 
 use qmp_lite::wire::Value;
 
-use super::daemon::{Client, Daemon, QEMU, TIDEMARK, displace};
+use super::daemon::{Client, Daemon, QEMU, TIDEMARK, differs, displace};
 
 /// Cases: `case NAME`, then lines `do REQUEST` (has to succeed), `ask REQUEST` (is compared), or
 /// `raw REQUEST` before a negotiation (is compared too).
 const CASES: &str = include_str!("errors.txt");
 
-/// Where our text says more than QEMU's, which names neither file nor address: ours, and what is compared instead.
-const MORE: [(&str, &str); 2] = [
-    ("Could not read blkdebug config file 'DIR/nope'", "Could not read blkdebug config file"),
-    ("Failed to listen on 192.0.2.1:0", "Failed to bind socket"),
+/// Where our text says more than QEMU's: the difference, ours, and what is compared instead.
+const MORE: [(&str, &str, &str); 2] = [
+    (
+        "blkdebug: a `config` that cannot be read",
+        "Could not read blkdebug config file 'DIR/nope'",
+        "Could not read blkdebug config file",
+    ),
+    (
+        "nbd-server-start: an address that cannot be listened on",
+        "Failed to listen on 192.0.2.1:0",
+        "Failed to bind socket",
+    ),
 ];
 
 /// What came of the rows.
@@ -28,6 +36,7 @@ struct Counts {
 
 #[test]
 fn errors_are_those_of_qemu_storage_daemon() {
+    MORE.iter().for_each(|(difference, ..)| differs(difference));
     let mut commands = Daemon::start(TIDEMARK, &[]).negotiate().succeed("{'execute': 'query-commands'}");
     let commands: Vec<Value> = commands.as_array_mut().expect("a list").drain(..).collect();
     let mut counts = Counts::default();
@@ -75,7 +84,7 @@ fn step(
 ) -> bool {
     let (expected, found) = (qemu.ask(request), ours.ask(request));
     let expected: Vec<_> = expected.iter().map(|reply| shown(reply, qemu_daemon)).collect();
-    let comparable = |text: String| MORE.iter().fold(text, |text, (ours, qemu)| text.replace(ours, qemu));
+    let comparable = |text: String| MORE.iter().fold(text, |text, (_, ours, qemu)| text.replace(ours, qemu));
     let found: Vec<_> = found.iter().map(|reply| comparable(shown(reply, our_daemon))).collect();
     let row = format!("{name}: {request}");
     if verb == "do" {

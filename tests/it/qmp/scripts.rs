@@ -165,6 +165,7 @@ fn chains_are_streamed_and_committed_as_by_qemu_storage_daemon() {
 fn where_we_differ_from_qemu_storage_daemon_we_do_as_was_decided() {
     for script in scripts("ours") {
         println!("tidemark: {}", script.name);
+        assert!(script.steps.iter().any(|step| step.verb == "differs"), "'{}' does not say from what", script.name);
         let transcript = play(TIDEMARK, &script);
         assert!(transcript.mistakes().is_empty(), "{}\n{}", script.name, transcript.mistakes().join("\n"));
     }

@@ -20,7 +20,7 @@ use super::request::json;
 use super::script::Step;
 use super::transcript::{self, Transcript, members};
 use crate::cli::process::{Place, Running, TIMEOUT, wait_until};
-use crate::qmp::daemon::Client;
+use crate::qmp::daemon::{Client, differs};
 use crate::vhost::guest::Guest;
 
 /// Nothing that a script waits for takes anywhere near as long.
@@ -116,6 +116,7 @@ impl Peer {
             }
             "keep" => drop(std::fs::copy(self.image(step.word(0)), self.image(step.word(1))).unwrap()),
             "same" => self.same(step),
+            "differs" => differs(&step.rest),
             "answer" => self.transcript.expect(&step.rest),
             "lock" => self.lock(step.word(0)),
             "unless-refused" => self.over = self.refused,

@@ -25,6 +25,7 @@
 //! | `content FILE` | its bytes are compared |
 //! | `keep FILE COPY` | copies a file |
 //! | `same FILE COPY` | both have to have the same bytes, whatever the daemons agree on |
+//! | `differs SUBJECT: CASE` | what it tries is to differ from QEMU's, for the reason that docs/qmp.md has in this row |
 //! | `answer TEXT` | what the step before has to come to: of our daemon, where it is to differ from QEMU's |
 //! | `lock FILE` | another program has the file locked from here on |
 //! | `unless-refused` | the rest is done only if the last command succeeded |
@@ -56,7 +57,7 @@ pub struct Script {
 /// First words that are not commands.
 const VERBS: [&str; 2] = [
     "disk empty chain header shows nodes guest reader hang-up write zero unmap discard flush read until rest again",
-    "progress jobs bitmaps exports content keep same answer lock in-order unless-refused reconnect quit terminate",
+    "progress jobs bitmaps exports content keep same differs answer lock in-order unless-refused reconnect quit terminate",
 ];
 
 impl Step {

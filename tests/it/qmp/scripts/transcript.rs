@@ -9,6 +9,8 @@ use std::fmt;
 
 use qmp_lite::wire::Value;
 
+use crate::qmp::daemon::differs;
+
 /// Replies and events of one daemon.
 #[derive(Debug, Default)]
 pub struct Transcript {
@@ -87,8 +89,8 @@ impl Transcript {
     /// Adds an event.
     pub fn event(&mut self, event: &Value) {
         let (name, data) = (event["event"].as_str().unwrap_or_default(), &event["data"]);
-        // An extension: exports of QEMU's daemon do not tell.
         if name == "BLOCK_IO_ERROR" {
+            differs("BLOCK_IO_ERROR: a request of an export fails");
             return;
         }
         let subject = ["id", "device"].iter().find_map(|key| data[*key].as_str()).unwrap_or(name).to_owned();
