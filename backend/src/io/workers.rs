@@ -62,7 +62,7 @@ impl Workers {
     }
 
     /// Has a job done.
-    pub(super) fn offload(self: &Arc<Self>, job: Job) {
+    pub(crate) fn offload(self: &Arc<Self>, job: Job) {
         self.put(Work::Job(job));
     }
 

@@ -112,8 +112,6 @@ impl Pool {
             if reactor.has_tasks() {
                 idle_since = now;
             } else if ending || (now >= idle_since.saturating_add(IDLE_NS) && self.retire(index)) {
-                // What many clients had between them in small pieces.
-                give_back_unused_memory();
                 return;
             }
             let wait =
@@ -136,8 +134,8 @@ impl Pool {
     fn retire(&self, index: usize) -> bool {
         let mut lanes = self.lock();
         let is_unused = lanes[index].as_ref().is_none_or(|lane| lane.load == 0);
-        if is_unused {
-            lanes[index] = None;
+        if let Some(lane) = lanes[index].take_if(|_| is_unused) {
+            self.workers.offload(Box::new(move || clear_up_after(lane.thread)));
         }
         is_unused
     }
@@ -147,15 +145,26 @@ impl Pool {
         let lanes = std::mem::take(&mut *self.lock());
         for lane in lanes.into_iter().flatten() {
             lane.mail.send(Letter::End);
-            if lane.thread.join().is_err() {
-                tracing::error!("a thread of the NBD server ended by a bug");
-            }
+            clear_up_after(lane.thread);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, [Option<Lane>; THREADS_MAX]> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Waits for the end of a thread and gives back what many clients had between them in small pieces: some of that the
+/// allocator keeps for the thread as long as it is there.
+fn clear_up_after(thread: JoinHandle<()>) {
+    // It is the thread itself if no other is to be had.
+    if thread.thread().id() == std::thread::current().id() {
+        return;
+    }
+    if thread.join().is_err() {
+        tracing::error!("a thread of the NBD server ended by a bug");
+    }
+    give_back_unused_memory();
 }
 
 /// The thread with the fewest connections.

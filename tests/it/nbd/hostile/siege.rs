@@ -102,10 +102,11 @@ fn a_daemon_besieged_by_hostile_clients_serves_its_guest_and_keeps_nothing_of_th
     let (mean, low, high) = interval(&ratios, &mut rng);
     println!("p99 with them is {mean:.2} times that without (95 %: {low:.2} to {high:.2}); they did {acts} things");
     wait_until("the descriptors", || files(&scene) <= before.1);
+    println!("bytes and descriptors before: {before:?}");
     wait_until("the memory", || resident(&scene.site) <= before.0 + KEPT);
     // What goes on going is told, too.
     thread::sleep(Duration::from_secs(seconds.min(15)));
     let after = (resident(&scene.site), files(&scene));
-    println!("bytes and descriptors before: {before:?}, after: {after:?}");
+    println!("bytes and descriptors after: {after:?}");
     scene.goes_on("the siege");
 }
