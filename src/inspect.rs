@@ -54,7 +54,7 @@ pub fn warn(image: &Inspected) {
     if image.description().is_some_and(|description| description.header.stale_bitmaps) {
         eprintln!(
             "tidemark: warning: a program lacking bitmap support modified this file, so all bitmaps are now \
-             considered inconsistent\nSome clusters may be leaked, run 'qemu-img check -r' on the image file to fix."
+             considered inconsistent\nSome clusters may be leaked, run 'tidemark check --repair leaks' on the image file to fix."
         );
     }
 }

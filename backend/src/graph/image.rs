@@ -168,7 +168,7 @@ fn described(image: &Path, found: &Path, named: &header::Backing) -> Result<Node
             let (image, found) = (image.display(), found.display());
             Err(GraphError::Options(format!(
                 "The header of '{image}' does not say which format '{found}' has: name a node for it, or say it with \
-                 `qemu-img rebase -u -b '{}' -F FORMAT '{image}'`",
+                 `tidemark rebase -u -b '{}' -F FORMAT '{image}'`",
                 named.file
             )))
         }
@@ -208,7 +208,9 @@ pub(super) fn refusal(file: &Arc<Node>, error: OpenError) -> GraphError {
     let name = place_name(file);
     GraphError::Options(match error {
         OpenError::Header(error) => error.to_string(),
-        OpenError::Repair(_) => format!("{error}: repair '{name}' with `qemu-img check -r all`, or open it read-only"),
+        OpenError::Repair(_) => {
+            format!("{error}: repair '{name}' with `tidemark check --repair all`, or open it read-only")
+        }
         OpenError::Bitmaps(LoadError::Directory(error)) => error.to_string(),
         error => format!("Could not open '{name}': {error}"),
     })

@@ -194,7 +194,7 @@ fn format_named(image: &Path, backing: &header::Backing) -> Result<ImageFormat, 
         Some("qcow2") => Ok(ImageFormat::Qcow2),
         Some(other) => Err(GraphError::Options(format!("Unknown driver '{other}'"))),
         None => Err(GraphError::Options(format!(
-            "The header of '{image}' does not say which format it has: say it with `qemu-img rebase -u -b '{}' -F \
+            "The header of '{image}' does not say which format it has: say it with `tidemark rebase -u -b '{}' -F \
              FORMAT '{image}'`",
             backing.file
         ))),

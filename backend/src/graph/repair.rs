@@ -60,7 +60,8 @@ const CHANGE_JOURNAL: u64 = bits::AUTOCLEAR_CHANGES | bits::AUTOCLEAR_SHARED_CHA
 const NAME: &str = "repaired";
 
 impl Graph {
-    /// Repairs the qcow2 image at a path. One that is marked as corrupt is so no longer if nothing is found then.
+    /// Repairs the qcow2 image at a path. One that is marked as corrupt is so no longer if nothing is found then. A sound
+    /// one is not written to.
     ///
     /// # Errors
     /// See [`RepairError`].
@@ -87,6 +88,10 @@ async fn repair(io: &Handle, file: &Arc<Node>, what: Repair) -> Result<Repaired,
         return Err(RepairError::Unclosed);
     }
     let before = check(io, Store::new(file.clone()), Parts::from(&found)).await?;
+    let marks = bits::INCOMPATIBLE_CORRUPT | bits::INCOMPATIBLE_DIRTY;
+    if (before.corruptions, before.leaks, found.incompatible & marks) == (0, 0, 0) {
+        return Ok(Repaired { after: before.clone(), before });
+    }
     let mut header = found.clone();
     header.incompatible &= !bits::INCOMPATIBLE_CORRUPT;
     if what == Repair::All {

@@ -1,5 +1,7 @@
 //! `tidemark check` beside `qemu-img check`: exit status, text, counts and every complaint, of sound and broken images.
 
+mod repair;
+
 use super::images::{ALL, Images, Told, bitmap_directory, number};
 use super::process::{QEMU, Running, TIDEMARK};
 use rustix::process::Signal;
@@ -48,8 +50,10 @@ fn an_image_is_checked_without_those_below_it() {
 #[test]
 fn a_raw_image_has_nothing_to_check() {
     let images = Images::new();
-    let told = images.tidemark(&["check", "base"]);
-    assert_eq!((told.status, told.err.as_str()), (63, "tidemark: This image format does not support checks\n"));
+    for way in [&["check", "base"][..], &["check", "--repair", "all", "base"]] {
+        let told = images.tidemark(way);
+        assert_eq!((told.status, told.err.as_str()), (63, "tidemark: This image format does not support checks\n"));
+    }
 }
 
 /// Offsets of words that lead to clusters or count them: of the active tables, of a snapshot, of bitmaps.
@@ -113,9 +117,13 @@ fn an_image_that_a_daemon_writes_to_is_refused_as_by_qemu_img() {
         command.args(["--chardev", "socket,id=c,path=qmp,server=on,wait=off", "--monitor", "c"]);
         let daemon = Running::spawn(command);
         super::process::wait_until("the monitor", || images.path("qmp").exists());
-        for way in
-            [&["check", "small"][..], &["info", "small"], &["info", "-f", "raw", "small"], &["check", "-U", "small"]]
-        {
+        for way in [
+            &["check", "small"][..],
+            &["check", "-r", "all", "small"],
+            &["info", "small"],
+            &["info", "-f", "raw", "small"],
+            &["check", "-U", "small"],
+        ] {
             let (ours, qemu) = (images.tidemark(way), images.qemu_img(way));
             assert!(ours.same(&qemu), "{program}: {way:?}\nQEMU: {qemu:?}\nours: {ours:?}");
         }

@@ -167,6 +167,7 @@ impl Images {
         let told = self.run("qemu-img", arguments);
         // A line that QEMU does not end.
         let err = told.err.replace("image file to fix.Leaked", "image file to fix.\nLeaked");
+        let err = err.replace("'qemu-img check -r'", "'tidemark check --repair leaks'");
         let err = err.lines().map(|line| line.replacen("qemu-img:", "tidemark:", 1) + "\n").collect();
         Told { err, ..told }
     }

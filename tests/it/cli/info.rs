@@ -77,7 +77,7 @@ fn where_headers_may_not_lead_is_said_with_the_way_out() {
             "elsewhere",
             "which is outside of the image's directory: name a node for it, or allow its directory with --backing-dir",
         ),
-        ("unsaid", "does not say which format it has: say it with `qemu-img rebase -u -b 'base' -F FORMAT 'unsaid'`"),
+        ("unsaid", "does not say which format it has: say it with `tidemark rebase -u -b 'base' -F FORMAT 'unsaid'`"),
         ("remote", "which is no path; only files are opened for a header"),
         ("described", "which is no path; only files are opened for a header"),
     ] {

@@ -293,7 +293,7 @@ fn an_image_left_dirty_is_repaired_and_one_that_cannot_be_is_refused_to_writers_
     client.succeed("{'execute': 'blockdev-del', 'arguments': {'node-name': 'n'}}");
     shell(&daemon, "qemu-img info --output json dirty | grep -q '\"dirty-flag\": false'");
     let found = text(&daemon, &client.ask(&add("hopeless", "")));
-    for part in ["Could not repair dirty image", "'DIR/hopeless'", "qemu-img check -r all", "read-only"] {
+    for part in ["Could not repair dirty image", "'DIR/hopeless'", "tidemark check --repair all", "read-only"] {
         assert!(found.contains(part), "{found}");
     }
     client.succeed(&add("hopeless", ", 'read-only': true"));

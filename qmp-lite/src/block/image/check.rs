@@ -23,6 +23,10 @@ qapi_struct! {
         "leaks" leaks: Option<u64>,
         /// What may destroy data.
         "corruptions" corruptions: Option<u64>,
+        /// Those that were repaired.
+        "leaks-fixed" leaks_fixed: Option<u64>,
+        /// Those that were repaired.
+        "corruptions-fixed" corruptions_fixed: Option<u64>,
         /// What could not be looked at.
         "check-errors" check_errors: u64,
         /// The image.
@@ -44,6 +48,8 @@ impl ImageCheck {
             compressed_clusters: some(report.compressed_clusters),
             leaks: some(report.leaks),
             corruptions: some(report.corruptions),
+            leaks_fixed: None,
+            corruptions_fixed: None,
             check_errors: report.check_errors,
             filename: image.path().display().to_string(),
             format: "qcow2".to_owned(),

@@ -21,7 +21,7 @@ impl Image {
             tracing::warn!(
                 file,
                 "a program lacking bitmap support modified this image, so all bitmaps are dropped; some clusters may \
-                 be leaked, run 'qemu-img check -r leaks' on the image to free them"
+                 be leaked, run 'tidemark check --repair leaks' on the image to free them"
             );
             self.change_header(io, |header| header.stale_bitmaps = false).await?;
         }
