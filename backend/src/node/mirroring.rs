@@ -18,6 +18,9 @@
 //!   before the switch to blocking have ended ([`Mirroring::settle`]): until then one of these may still change the source.
 //!   What it has changed in part stays what it was. Nothing is marked, unless something fails: so a mirror is in sync when
 //!   nothing is dirty, owed or being copied, however many requests are under way.
+//! * **Discards** are read from the source when they have been made there, because what they leave is up to it. Where the
+//!   two part, a write that only one of them gets could be among that. So before they part discards, which are advice, are
+//!   dropped, and those from before are waited for ([`Mirroring::drop_discards`]).
 //! * **The pivot** is sealed inside a hold ([`Mirroring::seal`]): what fails on the target before is marked and the guest
 //!   is not told; what fails after it fails the guest's request, because the target is its disk then.
 
@@ -48,6 +51,8 @@ pub struct Mirroring {
     blocking: AtomicBool,
     /// Nothing from before that is under way any more.
     settled: AtomicBool,
+    /// Discards end without having done anything.
+    drops_discards: AtomicBool,
     fate: Mutex<Fate>,
     /// Bytes of requests that are being mirrored, and their memory.
     under_way: AtomicU64,
@@ -85,6 +90,7 @@ impl Mirroring {
             ranges: Arc::default(),
             blocking: AtomicBool::new(false),
             settled: AtomicBool::new(false),
+            drops_discards: AtomicBool::new(false),
             fate: Mutex::default(),
             under_way: AtomicU64::new(0),
             mirrored: AtomicU64::new(0),
@@ -149,6 +155,16 @@ impl Mirroring {
     /// The requests from before the last hold of [`Mirroring::block`] have ended.
     pub fn settle(&self) {
         self.settled.store(true, Ordering::Release);
+    }
+
+    /// Has discards do nothing from now on: so that the two can part when a passage that begins now is over.
+    pub fn drop_discards(&self) {
+        self.drops_discards.store(true, Ordering::Release);
+    }
+
+    /// Whether discards do nothing.
+    pub fn drops_discards(&self) -> bool {
+        self.drops_discards.load(Ordering::Acquire)
     }
 
     /// Waits until nobody who came before copies or writes to chunks of the range, rounded out to chunks, and keeps others

@@ -278,14 +278,15 @@ impl Follower<'_> {
     async fn finish(&self) -> Result<bool, JobFailure> {
         let (mirror, state) = (self.mirror, &self.mirror.state);
         let pivots = self.ctx.is_completing() && !self.ctx.is_cancel_requested();
-        if !state.blocks.get() || pivots && !state.flushes_along.get() {
+        if !state.blocks.get() || !mirror.mirroring.drops_discards() || pivots && !state.flushes_along.get() {
             state.wants_blocking.set(true);
             if pivots && !state.flushes_along.replace(true) {
                 let points = mirror.plan.source.points();
                 let mut edit = || points.flush_along(mirror.plan.target.clone());
                 points::hold_in_the_end(self.ctx.io(), slice::from_ref(&mirror.plan.source), &mut edit).await;
-                self.ctx.unless_cancelled(mirror.pass()).await?;
             }
+            mirror.mirroring.drop_discards();
+            self.ctx.unless_cancelled(mirror.pass()).await?;
             return Ok(false);
         }
         if !mirror.mirroring.is_clean() || !self.flush().await? || !mirror.mirroring.is_clean() {

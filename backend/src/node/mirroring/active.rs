@@ -153,6 +153,9 @@ impl Active {
     /// Zeroes or discards. What a discard has left is up to the source: the target reads the same afterwards.
     async fn change(&self, io: &Handle, source: &Node, request: &Request) -> Result<(), IoError> {
         let Request { kind, fua, offset, len, .. } = *request;
+        if kind == Kind::Discard && self.mirroring.drops_discards() {
+            return Ok(());
+        }
         let torn = self.torn(offset, len);
         if let (_, Err(error)) = source.handle(io, Request { kind, fua, offset, len, memory: Memory::empty() }).await {
             return torn.on_source(error);
