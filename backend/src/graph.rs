@@ -165,7 +165,7 @@ impl Graph {
         if let Some(reason) = node.busy() {
             return Err(GraphError::Busy { name: name.to_owned(), reason });
         }
-        if !node.is_root() {
+        if !node.is_root() && !node.points().has_doors() {
             return Err(GraphError::NotOwned(name.to_owned()));
         }
         // A copy that a write has given up on still writes to its target, whoever would use that next.

@@ -13,6 +13,7 @@ use crate::copy::{CopyOptions, check_whole, copy_owed, leave_out_below};
 use crate::error::JobFailure;
 use crate::group::Group;
 use crate::job::{Job, JobDriver, JobKind, JobOptions, LocalFuture};
+use crate::opened;
 use crate::point::Point;
 use crate::registry::Registry;
 use crate::transaction::TransactionError;
@@ -277,7 +278,7 @@ impl JobDriver for Backup {
         Box::pin(async {
             self.let_go();
             if let Some(own) = self.own.take() {
-                drive::close(&self.io, &self.graph, own).await;
+                opened::let_go(&self.io, &self.graph, own).await;
             }
         })
     }

@@ -17,7 +17,7 @@ use crate::mirror::active_commit::{self, ActiveCommit};
 use crate::registry::Registry;
 use crate::sweep::{Pass, Sweep, Todo, sweep};
 use crate::transaction::TransactionError;
-use crate::{points, reopen, resize};
+use crate::{opened, points, reopen, resize};
 use check::{Checked, Found};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -224,7 +224,7 @@ impl Commit {
         let grace = points::hold_in_the_end(self.io(), &nodes, &mut || swap.commit()).await;
         points::over(self.io(), &grace).await;
         swap.conclude(&self.graph, self.io()).await;
-        self.graph.let_go(top.clone());
+        opened::let_go(self.io(), &self.graph, top.clone()).await;
         Ok(())
     }
 

@@ -26,6 +26,7 @@ pub mod internal;
 pub mod job;
 mod lifecycle;
 pub mod mirror;
+mod opened;
 mod point;
 mod points;
 pub mod query;

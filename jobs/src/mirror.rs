@@ -22,6 +22,7 @@ use crate::context::JobContext;
 use crate::engine::EngineHandle;
 use crate::error::{JobError, JobFailure};
 use crate::job::{Job, JobDriver, JobKind, JobOptions, LocalFuture};
+use crate::opened;
 use crate::points;
 use crate::registry::Registry;
 use crate::reopen;
@@ -42,6 +43,8 @@ use tidemark_backend::reactor::Handle;
 const DRIVER: &str = "mirror_top";
 /// Between two looks whether requests have ended, in nanoseconds.
 const LOOK_NS: u64 = 50_000;
+/// Bytes of one copy, at most: some of them fit in a processor's cache.
+const COPY_MAX: u64 = 512 << 10;
 
 /// One mirror.
 pub(crate) struct Mirror {
@@ -91,7 +94,7 @@ pub fn start_drive(
         let (options, node) = drive::open(registry.io(), &graph, options).await?;
         let begun = begin(&registry, &graph, options, Some(node.clone())).await;
         if begun.is_err() {
-            drive::close(registry.io(), &graph, node).await;
+            opened::let_go(registry.io(), &graph, node).await;
         }
         begun
     })?
@@ -250,8 +253,8 @@ impl Mirror {
     /// Lets go of the nodes, and leaves a target that took no writes as it was.
     async fn end(&self) {
         self.let_go();
-        if let Some(node) = self.plan.opened.clone().filter(|_| !self.state.pivoted.get()) {
-            drive::close(self.io(), &self.graph, node).await;
+        for node in [Some(&self.plan.replaced), self.plan.opened.as_ref()].into_iter().flatten() {
+            opened::let_go(self.io(), &self.graph, node.clone()).await;
         }
         if self.plan.reopened && !self.state.pivoted.get() {
             let _turn = self.registry.edit().await;

@@ -6,6 +6,7 @@
 
 use crate::action::{SnapshotOptions, SnapshotOverlay};
 use crate::checkpoint;
+use crate::opened;
 use crate::points;
 use crate::registry::Registry;
 use crate::reopen;
@@ -52,7 +53,7 @@ impl Snapshot {
                 match graph.prepare_overlay(&node, &image) {
                     Ok(overlay) => Ok(Self { overlay, opened: true }),
                     Err(error) => {
-                        close(registry.io(), graph, image).await;
+                        opened::let_go(registry.io(), graph, image).await;
                         Err(error.into())
                     }
                 }
@@ -87,7 +88,7 @@ impl Snapshot {
 
     /// After grace: what is below becomes stable and read-only. A disk whose storage fails then goes on failing its
     /// guests' flushes.
-    pub(crate) async fn conclude(self, registry: &Registry, graph: &Graph) {
+    pub(crate) async fn conclude(self, registry: &Registry, graph: &Arc<Graph>) {
         let (io, node, image) = (registry.io(), self.overlay.node().clone(), self.overlay.image().clone());
         if let Err(error) = self.flush(io).await {
             tracing::error!("{error}: flushes of node '{}' fail until that works", image.name());
@@ -101,6 +102,8 @@ impl Snapshot {
         if let Err(error) = reopen::set_read_only(io, graph, &node, true).await {
             tracing::warn!("node '{}' below a snapshot is not made read-only: {error}", node.name());
         }
+        // Of a disk without an export nobody uses it.
+        opened::let_go(io, graph, image).await;
     }
 
     /// Nothing of it happened. A file that was made stays.
@@ -109,7 +112,7 @@ impl Snapshot {
         let image = overlay.image().clone();
         drop(overlay);
         if opened {
-            close(io, graph, image).await;
+            opened::let_go(io, graph, image).await;
         }
     }
 }
@@ -120,13 +123,5 @@ fn check_name(graph: &Graph, new: &NewOverlay) -> Result<(), TransactionError> {
         None if new.needs_name => refuse("New overlay node-name missing"),
         Some(name) if graph.find(name).is_some() => refuse("New overlay node-name already in use"),
         _ => Ok(()),
-    }
-}
-
-async fn close(io: &Handle, graph: &Arc<Graph>, image: Arc<Node>) {
-    let graph = graph.clone();
-    let closed = io.aside(move || graph.close(image.name())).await;
-    if let Some(Err(error)) = closed {
-        tracing::error!("an image that was opened for a snapshot stays open: {error}");
     }
 }

@@ -13,6 +13,7 @@ use crate::fleece::Fleece;
 use crate::group::Group;
 use crate::internal::Internal;
 use crate::job::{Job, LocalFuture};
+use crate::opened;
 use crate::point::Point;
 use crate::points::{self, NotHeld};
 use crate::registry::Registry;
@@ -171,7 +172,7 @@ impl Plan<'_> {
                 Ok(())
             }
             Err(error) => {
-                drive::close(self.registry.io(), self.graph, target).await;
+                opened::let_go(self.registry.io(), self.graph, target).await;
                 Err(error)
             }
         }

@@ -21,6 +21,7 @@ mod malformed;
 mod memory;
 mod messages;
 mod mirrors;
+mod pivots;
 mod qcow2;
 pub mod record;
 mod reopen;

@@ -166,6 +166,7 @@ impl Exports {
             return Err(ExportError::ShuttingDown(id.to_owned()));
         }
         self.lock().retain(|other| !other.is(&export));
+        self.graph.let_go(export.info().node);
         (self.events)(Event::ExportDeleted { id: id.to_owned() });
         Ok(())
     }

@@ -26,7 +26,8 @@ pub struct NewOverlay {
 }
 
 impl Graph {
-    /// Makes the image, unless it is there, and opens it with nothing below. What takes I/O is done on this thread.
+    /// Makes the image, unless it is there, and opens it with nothing below. It belongs to whoever comes to use it: see
+    /// [`Graph::let_go`]. What takes I/O is done on this thread.
     ///
     /// # Errors
     /// With QEMU's texts. A file that was made stays.
@@ -49,7 +50,7 @@ impl Graph {
             discard: above.discard,
             ..NodeOptions::new(DriverOptions::Qcow2(Box::new(image)))
         };
-        self.open_as(&options, true, &self.ring())
+        self.open_as(&options, false, &self.ring())
     }
 
     fn make_overlay(&self, node: &Arc<Node>, path: &Path) -> Result<(), GraphError> {

@@ -43,9 +43,12 @@ impl Graph {
         Ok(Rebase { image: node.clone(), moved, held })
     }
 
-    /// Closes a node that nobody uses any more and that was opened for another one.
+    /// Closes a node that nobody uses any more, if it is there and no command has opened it by itself: it was opened for
+    /// another one, by a snapshot or by a job. What stands for jobs stays. What takes I/O is done on this thread.
     pub fn let_go(&self, node: Arc<Node>) {
-        if self.find(node.name()).is_some_and(|found| Arc::ptr_eq(&found, &node)) {
+        let _turn = self.turn();
+        let is_listed = !matches!(node.driver(), Driver::File(_) | Driver::Raw(_) | Driver::Qcow2(_));
+        if !is_listed && self.find(node.name()).is_some_and(|found| Arc::ptr_eq(&found, &node)) {
             self.remove_unused(node);
         }
     }

@@ -81,17 +81,9 @@ impl Graph {
         match check_other(source, &path) {
             Ok(()) => Ok(node),
             Err(error) => {
-                self.close_target(node);
+                self.let_go(node);
                 Err(error)
             }
-        }
-    }
-
-    /// Closes what [`Graph::open_target`] has opened, unless somebody uses it now.
-    pub fn close_target(&self, node: Arc<Node>) {
-        let _turn = self.turn();
-        if node.users() == 0 && self.find(node.name()).is_some() {
-            self.remove(node, &self.ring());
         }
     }
 

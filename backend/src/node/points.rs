@@ -155,6 +155,11 @@ impl Points {
         Ok(())
     }
 
+    /// Whether exports come to the node.
+    pub(crate) fn has_doors(&self) -> bool {
+        locked(&self.doors).open.iter().any(|door| door.strong_count() > 0)
+    }
+
     /// An export is led to the node.
     pub(super) fn take_door(&self, door: &Arc<Door>) {
         locked(&self.doors).take(door);

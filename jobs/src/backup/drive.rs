@@ -41,12 +41,6 @@ pub(crate) async fn open(
     Ok((backup, node))
 }
 
-/// Closes a target.
-pub(crate) async fn close(io: &Handle, graph: &Arc<Graph>, node: Arc<Node>) {
-    let graph = graph.clone();
-    io.aside(move || graph.close_target(node)).await;
-}
-
 /// The image below that of a node, which may have filters above it.
 fn below(node: &Arc<Node>) -> Option<Arc<Node>> {
     match node.driver() {

@@ -51,9 +51,3 @@ pub(super) async fn open(
     node.name().clone_into(&mut mirror.target);
     Ok((mirror, node))
 }
-
-/// Closes a target.
-pub(super) async fn close(io: &Handle, graph: &Arc<Graph>, node: Arc<Node>) {
-    let graph = graph.clone();
-    io.aside(move || graph.close_target(node)).await;
-}

@@ -88,13 +88,6 @@ pub const DIFFERENCES: &[Difference] = &[
         reason: "It can be done (decision 24).",
     },
     Difference {
-        subject: "blockdev-snapshot-sync",
-        case: "who has the image that it makes",
-        qemu: "Its users: it goes with the last of them, at once if there is none.",
-        ours: "Whoever calls `blockdev-del`.",
-        reason: "An image in use does not vanish because a guest is restarted (decision 24).",
-    },
-    Difference {
         subject: "blockdev-snapshot-internal-sync",
         case: "the guest meanwhile",
         qemu: "Stands still.",
@@ -107,6 +100,13 @@ pub const DIFFERENCES: &[Difference] = &[
         qemu: "Flags are wrong in the image.",
         ours: "The image has the dirty bit, and is repaired when it is opened; of version 2 clusters may leak.",
         reason: "No order of its writes is whole at every moment (decision 28).",
+    },
+    Difference {
+        subject: "blockdev-snapshot-internal-sync",
+        case: "`vm-clock-sec` of the snapshot",
+        qemu: "Is the host's time.",
+        ours: "Is 0.",
+        reason: "Nobody here knows how long the virtual machine has run.",
     },
     Difference {
         subject: "block-stream",
@@ -145,8 +145,8 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         subject: "block-stream",
-        case: "a whole chain with `auto-dismiss: false`",
-        qemu: "The daemon ends when nodes are listed then.",
+        case: "nodes are listed after one with `auto-dismiss: false`",
+        qemu: "The daemon crashes.",
         ours: "Lists them.",
         reason: "It can be done (decision 26).",
     },

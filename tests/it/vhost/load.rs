@@ -7,6 +7,7 @@
 use std::cell::{Ref, RefCell};
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use tidemark_frontend::{Completion, Device, GuestBuf, GuestMemory, Queue, Request, Status};
@@ -28,6 +29,7 @@ struct Busy {
     block: usize,
     write: bool,
     buf: GuestBuf,
+    since: Instant,
 }
 
 /// Queues under load.
@@ -52,6 +54,7 @@ pub struct Load {
     rng: Rng,
     completed: u64,
     overtaken: u64,
+    slowest: Duration,
 }
 
 impl Load {
@@ -81,6 +84,7 @@ impl Load {
             rng: Rng::with_seed(seed),
             completed: 0,
             overtaken: 0,
+            slowest: Duration::ZERO,
         }
     }
 
@@ -208,6 +212,15 @@ impl Load {
         self.overtaken
     }
 
+    /// What the slowest request took of those that have completed since this was asked last, as far as they were in
+    /// flight then.
+    pub fn take_slowest(&mut self) -> Duration {
+        let now = Instant::now();
+        let slowest = std::mem::take(&mut self.slowest);
+        let waiting = self.busy.iter().flatten().map(|busy| now - busy.since).max();
+        slowest.max(waiting.unwrap_or_default())
+    }
+
     /// What a disk of `len` bytes has to hold now.
     pub fn expected(&self, len: u64) -> Vec<u8> {
         let mut disk = vec![0; usize::try_from(len).unwrap()];
@@ -252,14 +265,15 @@ impl Load {
             Request::Read { offset, data: &[buf] }
         };
         let token = self.queues[queue].enqueue(&request).unwrap();
-        self.busy[queue].push(Busy { serial: token.serial, block, write, buf });
+        self.busy[queue].push(Busy { serial: token.serial, block, write, buf, since: Instant::now() });
     }
 
     fn check(&mut self, queue: usize, done: Completion) {
         let busy = &mut self.busy[queue];
         let position = busy.iter().position(|busy| busy.serial == done.token.serial).unwrap();
         self.overtaken += u64::from(position > 0);
-        let Busy { block, write, buf, .. } = busy.remove(position);
+        let Busy { block, write, buf, since, .. } = busy.remove(position);
+        self.slowest = self.slowest.max(since.elapsed());
         assert_eq!(done.status, Status::Ok, "queue {queue}, block {block}, write: {write}");
         if !write {
             let found = self.memory.to_vec(buf).unwrap();
