@@ -38,12 +38,12 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts `program` with a monitor, an image `DIR/disk.img` of 1 MiB, empty qcow2 images `DIR/image`,
-    /// `DIR/over` and `DIR/top`, `blkdebug` rules in `DIR/rules`, and `options`.
+    /// `DIR/over` and `DIR/top` of as much above each other, `blkdebug` rules in `DIR/rules`, and `options`.
     pub fn start(program: &str, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::File::create(dir.path().join("disk.img")).unwrap().set_len(1 << 20).unwrap();
-        for name in ["image", "over", "top"] {
-            std::fs::write(dir.path().join(name), image()).unwrap();
+        for (name, content) in images() {
+            std::fs::write(dir.path().join(name), content).unwrap();
         }
         std::fs::write(dir.path().join("rules"), "[inject-error]\nevent = \"none\"\niotype = \"flush\"\n").unwrap();
         let chardev = format!("socket,id=m,path={},server=on,wait=off", dir.path().join("qmp.sock").display());
@@ -103,16 +103,20 @@ impl Drop for Daemon {
     }
 }
 
-/// An empty qcow2 image of 1 MiB.
-fn image() -> &'static [u8] {
-    static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();
-    IMAGE.get_or_init(|| {
+/// Three images of 1 MiB, each above the one before.
+fn images() -> &'static [(&'static str, Vec<u8>)] {
+    static IMAGES: OnceLock<Vec<(&str, Vec<u8>)>> = OnceLock::new();
+    IMAGES.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("image");
-        let options = ["create", "-q", "-f", "qcow2", "-o", "cluster_size=512"];
-        let status = Command::new("qemu-img").args(options).arg(&path).arg("1M").status().unwrap();
-        assert!(status.success());
-        std::fs::read(path).unwrap()
+        let below: [(_, &[&str]); 3] =
+            [("image", &[]), ("over", &["-b", "image", "-F", "qcow2"]), ("top", &["-b", "over", "-F", "qcow2"])];
+        let made = below.map(|(name, below)| {
+            let options = ["create", "-q", "-f", "qcow2", "-o", "cluster_size=512", name, "1M"];
+            let status = Command::new("qemu-img").args(options).args(below).current_dir(dir.path()).status().unwrap();
+            assert!(status.success());
+            (name, std::fs::read(dir.path().join(name)).unwrap())
+        });
+        made.into()
     })
 }
 

@@ -7,6 +7,10 @@ use qmp_lite::wire;
 /// Bytes of a cluster of the image `full`.
 const CLUSTER: usize = 65536;
 
+/// Images with bitmaps and snapshots: opening them to be repaired, QEMU 10.0 writes a header without snapshots, and then
+/// frees what these had. Ours keeps them.
+const FORGOTTEN: [&str; 5] = ["full", "dirty", "corrupt", "inuse", "stale"];
+
 /// The image `full` with some of its counts changed.
 fn damaged(sound: &[u8], random: &mut fastrand::Rng) -> Vec<u8> {
     let mut content = sound.to_vec();
@@ -53,7 +57,7 @@ fn damaged_counts_are_repaired_and_the_disk_stays() {
             let (ours, theirs) = (images.tidemark(way), images.qemu_img(way));
             assert_eq!((ours.status, theirs.status), (0, 0), "{round}: {way:?}: {ours:?} {theirs:?}");
         }
-        images.shell("qemu-img compare -q full ours");
+        images.shell("qemu-img compare -q full ours; diff <(qemu-img snapshot -l full) <(qemu-img snapshot -l ours)");
         repaired.0 += told(&ours.out, "leaks-fixed");
         repaired.1 += told(&ours.out, "corruptions-fixed");
     }
@@ -83,20 +87,26 @@ fn leaks_alone_are_freed_and_what_is_corrupt_is_still_told() {
 fn images_of_every_kind_are_told_to_be_repaired_as_by_qemu_img_and_sound_ones_stay_as_they_are() {
     let images = Images::new();
     let mut wrong = Vec::new();
-    for name in ALL.iter().filter(|name| !NEEDS_NO_BACKING.contains(name)) {
-        if !images.path(name).is_file() {
-            continue;
-        }
+    let files = ALL.iter().filter(|name| images.path(name).is_file() && !NEEDS_NO_BACKING.contains(name));
+    for name in files {
         let content = images.content(name);
         let sound = images.tidemark(&["check", "-q", name]).status == 0;
         let ours = images.tidemark(&["check", "-r", "all", name]);
         let after = images.content(name);
+        let snapshots = images.qemu_img(&["snapshot", "-l", name]).out;
         std::fs::write(images.path(name), &content).unwrap();
+        assert_eq!(snapshots, images.qemu_img(&["snapshot", "-l", name]).out, "{name}");
         let theirs = images.qemu_img(&["check", "-r", "all", name]);
-        if !ours.same(&theirs) {
+        std::fs::write(images.path(name), &content).unwrap();
+        // Of raw images QEMU says more than that there is nothing to check.
+        let same = if ours.status == 63 || FORGOTTEN.contains(name) {
+            ours.status == theirs.status
+        } else {
+            ours.same(&theirs)
+        };
+        if !same {
             wrong.push(format!("{name}\nQEMU: {theirs:?}\nours: {ours:?}"));
         }
-        std::fs::write(images.path(name), &content).unwrap();
         // Dirty, or corrupt.
         let marked = content.len() > 80 && number(&content, 72, 8) & 3 != 0;
         if sound && !marked && after != content {
