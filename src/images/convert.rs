@@ -20,7 +20,6 @@ use crate::logging::{self, Level};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use qmp_lite::context::Context;
 use std::path::PathBuf;
-use tidemark_backend::node::Driver;
 use tidemark_backend::node::options::Backing;
 
 /// Bytes of a piece that is read and written, at most.
@@ -205,8 +204,14 @@ impl Conversion<'_> {
     /// Writes all that goes into the target.
     fn copy_into(&self, target: &Disk, above: bool) -> Result<()> {
         let options = self.options;
-        let copied = self.compress(target).and_then(|()| self.copy(target, above));
-        self.end_compressing(target).and(copied)?;
+        match options.compress {
+            true => {
+                target.compress()?;
+                let copied = self.copy(target, above);
+                target.end_compressing(self.context).and(copied)?;
+            }
+            false => self.copy(target, above)?,
+        }
         if options.bitmaps {
             bitmaps::copy(options, self.context, self.source, target)?;
         }
@@ -233,25 +238,6 @@ impl Conversion<'_> {
         let new = NewImage { path, format, given, size, no_flush };
         let created = below.and_then(|_| new.make(&self.context.graph, made));
         created.with_context(|| format!("{}: error while converting {}", path.display(), format.name()))
-    }
-
-    /// Has whole clusters that are written to the target compressed, if that was asked for.
-    fn compress(&self, target: &Disk) -> Result<()> {
-        let Some(image) = target.image().filter(|_| self.options.compress) else { return Ok(()) };
-        ensure!(image.can_compress(), "Compression not supported for this file format");
-        image.begin_compressing();
-        Ok(())
-    }
-
-    fn end_compressing(&self, target: &Disk) -> Result<()> {
-        if !self.options.compress {
-            return Ok(());
-        }
-        let node = target.node.clone();
-        Ok(self.context.jobs.ask_async(async move |registry| match node.driver() {
-            Driver::Qcow2(image) if image.can_compress() => image.end_compressing(registry.io()).await,
-            _ => {}
-        })?)
     }
 
     fn copy(&self, target: &Disk, above: bool) -> Result<()> {

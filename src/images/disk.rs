@@ -188,6 +188,30 @@ impl Disk {
         flushed.map_err(|error| anyhow!("cannot make '{shown}' stable: {error}"))
     }
 
+    /// Has clusters that are written as a whole compressed from now on.
+    ///
+    /// # Errors
+    /// It is no image that can have such.
+    pub fn compress(&self) -> Result<()> {
+        let image = self.image().filter(|image| image.can_compress());
+        image.context("Compression not supported for this file format")?.begin_compressing();
+        Ok(())
+    }
+
+    /// Undoes one [`Disk::compress`].
+    ///
+    /// # Errors
+    /// There is no thread for it.
+    pub fn end_compressing(&self, context: &Context) -> Result<()> {
+        let node = self.node.clone();
+        let ended = context.jobs.ask_async(async move |registry| {
+            if let Driver::Qcow2(image) = node.driver() {
+                image.end_compressing(registry.io()).await;
+            }
+        });
+        Ok(ended?)
+    }
+
     /// Has its file end where the image ends: files grow some way ahead.
     ///
     /// # Errors

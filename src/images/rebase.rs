@@ -45,6 +45,9 @@ pub struct RebaseOptions {
     /// what the old one has.
     #[arg(short = 'u', long)]
     backing_unsafe: bool,
+    /// Write clusters compressed.
+    #[arg(short, long, conflicts_with = "backing_unsafe")]
+    compress: bool,
     /// How the image is read and written.
     #[arg(short = 't', long, value_enum, value_name = "CACHE", default_value = "writeback")]
     cache: CacheMode,
@@ -113,7 +116,14 @@ fn rebase(context: &Context, options: &RebaseOptions, top: &Disk, named: Option<
         refused()
     );
     if !options.backing_unsafe {
-        keep_content(context, options, top, &name)?;
+        match options.compress {
+            true => {
+                top.compress()?;
+                let kept = keep_content(context, options, top, &name);
+                top.end_compressing(context).and(kept)?;
+            }
+            false => keep_content(context, options, top, &name)?,
+        }
         top.trim(context)?;
     }
     top.flush(context)?;

@@ -93,6 +93,28 @@ fn a_rebased_image_shows_what_it_did_above_whatever_it_is() {
 }
 
 #[test]
+fn what_a_rebased_image_gets_itself_is_compressed_as_by_qemu_img() {
+    for (seed, chain) in chains(450) {
+        let place = &chain.place;
+        let before = content(place, "top", "qcow2");
+        // QEMU gives the image more than it needs.
+        let compressed = |image: &str| {
+            let info = wire::parse(&qemu_img(place, &["check", "--output=json", image]).out).unwrap();
+            ["allocated-clusters", "compressed-clusters"].map(|member| info[member].as_u64().unwrap_or_default())
+        };
+        let [allocated, packed] = compressed("top");
+        std::fs::copy(place.file("top"), place.file("theirs")).unwrap();
+        tidemark(place, &["rebase", "-c", "-b", "other", "-F", "qcow2", "top"]);
+        qemu_img(place, &["rebase", "-c", "-b", "other", "-F", "qcow2", "theirs"]);
+        assert_eq!(content(place, "top", "qcow2"), before, "seed {seed}");
+        let ([ours, our_packed], [_, their_packed]) = (compressed("top"), compressed("theirs"));
+        assert!(our_packed <= their_packed && (our_packed > packed) == (ours > allocated), "seed {seed}");
+        println!("seed {seed}: {our_packed} of {ours} clusters compressed, by QEMU {their_packed}");
+        check_all(&chain);
+    }
+}
+
+#[test]
 fn a_committed_image_is_in_the_one_below_and_empty() {
     for (seed, chain) in chains(500) {
         let (place, before) = (&chain.place, content(&chain.place, "top", "qcow2"));
