@@ -1,6 +1,6 @@
 //! Seeded runs with chains of images: two disks with guests on several queues, images put on top of each other at points
-//! in time, backups, power cuts and kills; judged by what guests and operator were told. With `MOVES=1` there are mirrors,
-//! commits and streams, too, and storage that fails, for which the judge is young: look at what it condemns.
+//! in time, backups, mirrors, commits and streams, storage that fails, power cuts and kills; judged by what guests and
+//! operator were told.
 
 mod alone;
 mod errands;
@@ -22,6 +22,11 @@ use setting::{Betrayal, Setting};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 use tidemark_backend::io::sim::Lie;
+
+/// Runs in which somebody betrays the judge, for each way to do so.
+const RUNS: u64 = 20;
+/// It has to find out in more of them.
+const MOST: usize = 5;
 
 fn run(setting: Setting) -> Result<Report, String> {
     let run = AssertUnwindSafe(|| live(setting));
@@ -54,12 +59,10 @@ fn the_same_seed_makes_the_same_chains() {
 }
 
 /// How many of the first runs the judge condemns if somebody betrays it.
-fn condemned_of(runs: u64, betrayal: Betrayal) -> usize {
-    (1..=runs).filter(|seed| run(Setting::betrayed(*seed, betrayal)).is_err()).count()
-}
-
 fn condemned(betrayal: Betrayal) -> usize {
-    condemned_of(20, betrayal)
+    let found = (1..=RUNS).filter(|seed| run(Setting::betrayed(*seed, betrayal)).is_err()).count();
+    println!("{betrayal:?}: {found} of {RUNS}");
+    found
 }
 
 #[test]
@@ -69,22 +72,20 @@ fn a_chain_that_nobody_betrays_is_not_condemned() {
 
 #[test]
 fn a_flush_that_leaves_out_what_is_below_is_found_out() {
-    // Most of what was written is flushed right before a snapshot.
-    let found = condemned_of(100, Betrayal::FlushAlone);
-    assert!(found > 1, "{found} of 100");
+    assert!(condemned(Betrayal::FlushAlone) > MOST);
 }
 
 #[test]
 fn a_chain_on_storage_that_lies_about_flushes_is_found_out() {
-    assert!(condemned(Betrayal::Storage(Lie::FlushDoesNothing)) > 1);
+    assert!(condemned(Betrayal::Storage(Lie::FlushDoesNothing)) > MOST);
 }
 
 #[test]
 fn a_chain_on_storage_that_drops_writes_is_found_out() {
-    assert!(condemned(Betrayal::Storage(Lie::WriteIsDropped)) > 1);
+    assert!(condemned(Betrayal::Storage(Lie::WriteIsDropped)) > MOST);
 }
 
 #[test]
 fn a_mark_that_a_bitmap_on_top_misses_is_found_out() {
-    assert!(condemned(Betrayal::LostMark) > 1);
+    assert!(condemned(Betrayal::LostMark) > MOST);
 }

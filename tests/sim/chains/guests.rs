@@ -34,7 +34,10 @@ impl Machine {
     fn parcel(&mut self, disk: usize) -> Parcel {
         // The last sector is the ledger's.
         let range = self.range(self.setting.disks[disk].sectors - 1);
+        let is_late = self.disks[disk].coming.is_some();
         let action = match self.random.u8(0..24) {
+            0..12 if self.setting.flushes_late && is_late => Action::Flush,
+            20.. if self.setting.flushes_late && !is_late => Action::Read(range),
             0..=5 => Action::Read(range),
             6..=14 => Action::Write(range, self.sent),
             15 => Action::Write(range, 0),

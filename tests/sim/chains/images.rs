@@ -3,6 +3,7 @@
 use super::errands::Errands;
 use crate::oracle::SECTOR;
 use crate::process::file_of;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use tempfile::NamedTempFile;
 use tidemark_backend::error::GraphError;
@@ -108,6 +109,13 @@ impl Image {
         let file = file_of(node);
         world.add_disk(file, std::mem::take(&mut self.content), 1);
         self.file = Some(file);
+    }
+
+    /// The process is about to be gone: whoever looks then for journals that nobody needs reads in the file which one the
+    /// image names.
+    pub fn show(&self, world: &World) {
+        let content = self.file.map(|file| world.content(file)).unwrap_or_default();
+        self.stands_for.as_file().write_all_at(&content, 0).unwrap();
     }
 
     /// The process is gone, and this is left. After a power cut it is a file that no journal in memory knows.

@@ -110,7 +110,8 @@ impl Machine {
     /// A flush has ended: now and then, what a power cut would leave is looked at.
     pub(super) fn look_after_flush(&mut self, disk: usize) -> Result<(), String> {
         let before = self.disks[disk].coming.is_some() || self.disks[disk].other.is_some();
-        if self.looks_left == 0 || (!before && self.random.u8(0..8) > 0) {
+        let seldom = !before && !self.setting.flushes_late;
+        if self.looks_left == 0 || (seldom && self.random.u8(0..8) > 0) {
             return Ok(());
         }
         self.looks_left -= 1;
@@ -165,12 +166,17 @@ impl Machine {
         let marked = (0..bitmap.len().div_ceil(granularity)).map(|at| bitmap.is_marked(at * granularity)).collect();
         let mut bits = Bits { granularity, shift: 0, marked };
         if self.setting.betrayal == Some(Betrayal::LostMark)
-            && let Some(mark) = bits.marked.iter_mut().find(|mark| **mark)
+            && let Some(mark) = bits.marked.iter_mut().rfind(|mark| **mark)
         {
             *mark = false;
         }
         self.report.bitmaps += 1;
-        let judged = self.history.check_marks(disk, &bits, &[recording]);
+        // What a failed flush has lost nobody knows, so that everything counts as changed then.
+        let flushes_fail = self.setting.queues.faults.flush_error > 0;
+        let judged = match bits.marked.iter().all(|marked| *marked) && flushes_fail {
+            true => self.history.check_marked(disk, &bits, &[recording]),
+            false => self.history.check_marks(disk, &bits, &[recording]),
+        };
         judged.map_err(|why| format!("a bitmap of {}: {why}", node.name()))
     }
 }

@@ -40,11 +40,7 @@ impl Machine {
     /// Begins a job now and then, and tells those to end that wait for it.
     pub(super) fn operate_moves(&mut self, goes_on: bool) -> Result<(), String> {
         let disk = self.random.usize(0..DISKS);
-        if goes_on
-            && self.setting.moves
-            && self.operator.asked.is_none()
-            && self.random.u16(0..4096) < self.setting.chance
-        {
+        if goes_on && self.operator.asked.is_none() && self.random.u16(0..4096) < self.setting.chance {
             self.begin_move(disk)?;
         }
         for at in 0..self.operator.moves.len() {

@@ -50,8 +50,10 @@ pub struct Setting {
     pub looks: u32,
     /// Most requests in each.
     pub requests: u32,
-    /// Whether there are mirrors, commits and streams, and storage that fails.
+    /// Whether there are mirrors, commits and streams.
     pub moves: bool,
+    /// Guests flush while an image is put on top of their disk, and hardly at other times.
+    pub flushes_late: bool,
     /// For tests of the judge.
     pub betrayal: Option<Betrayal>,
 }
@@ -60,7 +62,6 @@ impl Setting {
     /// The run of this seed.
     pub fn new(seed: u64) -> Self {
         let random = &mut fastrand::Rng::with_seed(seed ^ 0x0063_6861_696e_7321);
-        let moves = crate::number("MOVES").is_some();
         let scenario = Scenario::new(seed);
         let quiet = Faults { write_error: 0, no_space: 0, flush_error: 0, read_error: 0, ..scenario.faults };
         let queues = Scenario {
@@ -72,7 +73,7 @@ impl Setting {
             capacity: 64,
             without_kicks: false,
             chances: [0; 5],
-            faults: if moves && random.u8(0..3) == 0 { scenario.faults } else { quiet },
+            faults: if random.u8(0..3) == 0 { scenario.faults } else { quiet },
             ..scenario
         };
         Self {
@@ -84,21 +85,24 @@ impl Setting {
             chance: random.u16(10..100),
             looks: 12,
             requests: 1200,
-            moves,
+            moves: true,
+            flushes_late: false,
             betrayal: None,
         }
     }
 
-    /// A run in which somebody betrays the judge and no fault explains anything.
+    /// A run in which somebody betrays the judge and no fault explains anything. It is one of those in which that matters.
     pub fn betrayed(seed: u64, betrayal: Betrayal) -> Self {
         let honest = Self::new(seed);
         let faults = match betrayal {
             Betrayal::Storage(lie) => Faults { lie: Some(lie), ..Faults::default() },
-            _ => Faults::default(),
+            _ => Faults { long_delay: 500, ..Faults::default() },
         };
         let queues = Scenario { longest: 2, write_cache: true, faults, ..honest.queues };
         let disks = honest.disks.map(|disk| DiskSetting { grain: 512, ..disk });
-        Self { betrayal: Some(betrayal), lives: 1, plans: 8, looks: 40, queues, disks, ..honest }
+        let flushes_late = betrayal == Betrayal::FlushAlone;
+        let directed = Self { lives: 1, plans: 8, looks: 40, moves: false, flushes_late, queues, disks, ..honest };
+        Self { betrayal: Some(betrayal), ..directed }
     }
 
     /// Whether a fault explains that a request fails which changes something or makes it stable.

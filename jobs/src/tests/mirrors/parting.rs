@@ -8,7 +8,9 @@ fn a_target_that_is_left_has_all_of_a_write_or_nothing_also_where_a_discard_was_
     for seed in 0..10 * seeds().end {
         let mut machine = Machine::new(seed);
         // What a discard leaves is what was written last.
-        machine.world.set_faults_of(machine.files[0], Faults { discard_keeps: true, long_delay: 100, ..Faults::default() });
+        machine
+            .world
+            .set_faults_of(machine.files[0], Faults { discard_keeps: true, long_delay: 100, ..Faults::default() });
         let options = options(&mut machine.dice);
         machine.mirror(MirrorOptions { granularity: 512, copy_mode: CopyMode::WriteBlocking, ..options });
         machine.until_ready();

@@ -40,6 +40,7 @@ impl Machine {
         let Self { setting, random, life, mut disks, oracles, mut history, report, sent, .. } = self;
         let world = life.world.clone();
         world.set_faults(Faults::default());
+        disks.iter().flat_map(|disk| &disk.images).for_each(|image| image.show(&world));
         match how {
             How::PowerCut => {
                 drop(life);
