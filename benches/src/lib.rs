@@ -4,6 +4,7 @@
 //! one is built, nor what is measured with it. `macro-bench` measures the data path, `points-bench` points in time,
 //! `qcow2-bench` images, `nbd-bench` the NBD server, `convert-bench` the conversion of images.
 
+pub mod awake;
 pub mod case;
 pub mod clocked;
 pub mod contender;

@@ -33,6 +33,9 @@ pub struct Options {
     /// Three minutes instead of twenty; intervals are wide then.
     #[arg(long)]
     pub quick: bool,
+    /// Keep the cores from halting between requests; matters with one request in flight on virtual machines.
+    #[arg(long)]
+    pub awake: bool,
     /// Directory on a disk file system for the benchmark's files.
     #[arg(long, default_value = "/var/tmp")]
     pub dir: PathBuf,

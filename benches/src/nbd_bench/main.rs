@@ -14,6 +14,7 @@ mod server;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use tidemark_benches::awake::Awake;
 use tidemark_benches::cpu::{self, Machine};
 use tidemark_benches::images::Format;
 use tidemark_benches::report::{self, Report};
@@ -48,6 +49,7 @@ fn main() -> Result<()> {
         .with_context(|| format!("cannot create {}", options.results.display()))?;
     let machine = cpu::split_cores()?;
     report::print_method(&options.tidemark, &options.qsd, options.pairs(), "NBD clients", &machine);
+    let _awake = options.awake.then(|| Awake::keep(&machine)).transpose()?;
     let mut report = Report::default();
     let ran = disks(&options, &machine, &mut report)? + changed(&options, &machine, &mut report)?;
     anyhow::ensure!(ran > 0, "no case matches --only {}", options.only.join(" "));
