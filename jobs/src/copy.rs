@@ -20,6 +20,7 @@ use tidemark_backend::node::copy_before_write::{CopyBeforeWrite, PIECE_MAX};
 use tidemark_backend::node::{Released, Root};
 use worker::Work;
 
+pub use flow::Flow;
 pub use top::leave_out_below;
 
 /// How often a chunk that a guest's write is copying is looked at, in nanoseconds.
@@ -51,10 +52,11 @@ pub async fn copy_owed(
     options: CopyOptions,
 ) -> Result<(), JobFailure> {
     let piece = if options.chunk_max == 0 { PIECE_MAX } else { options.chunk_max.min(PIECE_MAX) };
-    let crew = Crew::new(options.workers_max);
+    let crew = Crew::new(options.workers_max, piece);
     let (copies, target) = (copy.clone(), target.clone());
     let work = Rc::new(Work { crew: crew.clone(), copy: copies, target, discarding });
-    let result = Copier { survey: Survey::new(copy.map().chunk().bytes()), ctx, copy, work: &work, crew: &crew, piece, options }.run().await;
+    let survey = Survey::new(copy.map().chunk().bytes());
+    let result = Copier { survey, ctx, copy, work: &work, crew: &crew, piece, options }.run().await;
     // A job that has no result waits for no throttle.
     let _released = result.is_err().then(|| Released::of([copy.source(), copy.target()]));
     crew.all_done().await;

@@ -46,6 +46,7 @@ pub mod transaction;
 
 pub use command::{Command, Family};
 pub use context::{JobContext, OnError};
+pub use copy::Flow;
 pub use engine::{Answer, Engine, EngineHandle};
 pub use error::{ErrorClass, JobError, JobFailure};
 pub use event::{ErrorAction, JobEvent, JobEventSink, JobFacts, Operation};

@@ -13,11 +13,10 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 use tidemark_backend::error::IoError;
-use tidemark_backend::node::copy_before_write::PIECE_MAX;
 use tidemark_backend::reactor::Handle;
 
-/// Bytes of a piece while the speed is limited: QEMU's, so that as much of a limit is used at once.
-const LIMITED_PIECE: u64 = 512 << 10;
+/// Bytes of a piece: QEMU's, so that as much of a speed limit is used at once. Some of them fit in a processor's cache.
+const PIECE: u64 = 512 << 10;
 /// Pieces at a time, at most.
 const WORKERS_MAX: usize = 16;
 
@@ -65,9 +64,9 @@ pub(crate) struct Pass {
 /// this is under way then.
 pub(crate) async fn sweep(ctx: &JobContext, what: &Rc<impl Sweep>, pass: Pass) -> Result<(), JobFailure> {
     ctx.progress(pass.len);
-    let crew = Crew::new(WORKERS_MAX);
+    let crew = Crew::new(WORKERS_MAX, PIECE);
     let left_out = RefCell::new(None);
-    let survey = Survey::new(PIECE_MAX);
+    let survey = Survey::new(PIECE);
     let sweeper = Sweeper { ctx, what, crew: &crew, pass, failed: Rc::default(), left_out: &left_out, survey };
     let result = sweeper.run().await;
     crew.all_done().await;
@@ -114,8 +113,7 @@ impl<S: Sweep> Sweeper<'_, S> {
         if self.crew.has_failed() {
             return Ok(range.start);
         }
-        let piece = if self.ctx.job().rate.get().speed() > 0 { LIMITED_PIECE } else { PIECE_MAX };
-        let piece_end = (range.start / piece + 1).saturating_mul(piece).min(range.end);
+        let piece_end = (range.start / PIECE + 1).saturating_mul(PIECE).min(range.end);
         let (len, todo) = match self.look(range.clone()).await {
             Ok(found) => found,
             Err(failed) => {

@@ -14,6 +14,7 @@ mod shared;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 mod socket;
+mod turns;
 mod uring;
 mod workers;
 
@@ -24,6 +25,7 @@ pub use inherited::take_inherited;
 pub use op::{Completion, Op, OpKind, Token};
 pub use shared::SharedWords;
 pub use socket::Socket;
+pub use turns::{let_others_go_first, take_short_turns};
 pub use uring::Uring;
 pub use workers::Workers;
 

@@ -18,13 +18,7 @@ impl Node {
     ///
     /// # Errors
     /// The storage's; [`IoError::Permission`] where the node is read-only.
-    pub fn populate<'a>(
-        &'a self,
-        io: &'a Handle,
-        offset: u64,
-        len: u64,
-        spare: &'a mut Option<Buf>,
-    ) -> Populating<'a> {
+    pub fn populate<'a>(&'a self, io: &'a Handle, offset: u64, len: u64, spare: &'a mut Option<Buf>) -> Populating<'a> {
         Box::pin(async move {
             if self.is_read_only() {
                 return Err(IoError::Permission);

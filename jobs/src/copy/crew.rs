@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use tidemark_backend::error::IoError;
 use tidemark_backend::io::{Buf, byte_count};
-use tidemark_backend::node::copy_before_write::PIECE_MAX;
 
 /// Buffers kept for the next copies.
 const SPARE_MAX: usize = 64;
@@ -20,6 +19,8 @@ pub(crate) struct Crew {
     flow: RefCell<Flow>,
     busy: Cell<usize>,
     failures: RefCell<Vec<Failed>>,
+    /// Bytes of most copies, and their memory.
+    piece: u64,
     spare: RefCell<Vec<Buf>>,
     waiting: RefCell<Option<Waker>>,
 }
@@ -28,12 +29,13 @@ pub(crate) struct Crew {
 pub(crate) struct Member(Rc<Crew>);
 
 impl Crew {
-    /// At most so many copies at a time.
-    pub(crate) fn new(max: usize) -> Rc<Self> {
+    /// At most so many copies at a time, most of them of `piece` bytes.
+    pub(crate) fn new(max: usize, piece: u64) -> Rc<Self> {
         Rc::new(Self {
             flow: RefCell::new(Flow::new(max)),
             busy: Cell::default(),
             failures: RefCell::default(),
+            piece,
             spare: RefCell::default(),
             waiting: RefCell::default(),
         })
@@ -117,7 +119,7 @@ impl Crew {
     pub(crate) fn keep(&self, buf: Option<Buf>) {
         let mut spare = self.spare.borrow_mut();
         if let Some(buf) = buf
-            && buf.as_slice().len() as u64 == PIECE_MAX
+            && buf.as_slice().len() as u64 == self.piece
             && spare.len() < SPARE_MAX
         {
             spare.push(buf);

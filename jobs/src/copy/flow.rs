@@ -55,7 +55,7 @@ impl Class {
 
 /// The number of copies, and what it is learnt from.
 #[derive(Debug)]
-pub(super) struct Flow {
+pub struct Flow {
     max: usize,
     window: usize,
     /// Small copies and large ones.
@@ -74,7 +74,8 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    pub(super) fn new(max: usize) -> Self {
+    /// At most so many copies at a time.
+    pub fn new(max: usize) -> Self {
         let max = max.max(1);
         Self {
             max,
@@ -90,12 +91,12 @@ impl Flow {
     }
 
     /// Copies at a time.
-    pub(super) fn window(&self) -> usize {
+    pub fn window(&self) -> usize {
         self.window
     }
 
     /// A copy of `len` bytes took `time` nanoseconds.
-    pub(super) fn took(&mut self, len: u64, time: u64) {
+    pub fn took(&mut self, len: u64, time: u64) {
         if self.stale > 0 {
             self.stale -= 1;
             return;

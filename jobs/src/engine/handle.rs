@@ -9,6 +9,7 @@ use crate::registry::Registry;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use tidemark_backend::io::let_others_go_first;
 use tidemark_backend::reactor::Reactor;
 
 /// Makes the reactor, on the thread that will own it.
@@ -182,6 +183,7 @@ impl EngineHandle {
         let shared = Arc::downgrade(&self.0);
         let run = move || {
             let Some(strong) = shared.upgrade() else { return };
+            let_others_go_first();
             let engine = (strong.reactor)().map(|reactor| Engine::new(reactor, strong.events.clone()));
             drop(strong);
             match engine {

@@ -3,7 +3,7 @@
 //! What is dirty is taken when nothing is owed any more, so that what is changed often is copied once a round. What is
 //! dirty already when the first round comes to it is left to the next. Between two rounds that leave nothing it sleeps.
 
-use super::{Mirror, worker};
+use super::{COPY_MAX, Mirror, worker};
 use crate::context::JobContext;
 use crate::copy::crew::Crew;
 use crate::copy::survey::Survey;
@@ -68,7 +68,7 @@ pub(super) async fn run(mirror: &Rc<Mirror>, ctx: &JobContext) -> Result<(), Job
     let follower = Follower {
         mirror,
         ctx,
-        crew: Crew::new(mirror.plan.workers_max),
+        crew: Crew::new(mirror.plan.workers_max, COPY_MAX),
         survey: Survey::new(mirror.mirroring.granularity().bytes()),
         settling: RefCell::default(),
         at: Cell::new(0),
@@ -196,7 +196,7 @@ impl Follower<'_> {
         }
         let hole = self.hole_at(run.start).await;
         let block = self.mirror.mirroring.granularity().bytes();
-        let most = if hole > 0 { hole } else { PIECE_MAX.max(block) };
+        let most = if hole > 0 { hole } else { COPY_MAX.max(block) };
         let end = run.end.min(run.start.saturating_add(most));
         self.ctx.limit(if hole > 0 { 0 } else { end - run.start }).await?;
         // Requests may have brought some of it to the target meanwhile.

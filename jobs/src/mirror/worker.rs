@@ -3,14 +3,13 @@
 //! What it was given it has taken from the bitmap. Whatever it does not bring to the target is owed again when it ends,
 //! however that comes about. It looks itself whether there is a hole: what was found out before may have been written to.
 
-use super::Mirror;
+use super::{COPY_MAX, Mirror};
 use crate::copy::crew::{Crew, Failed, Member};
 use crate::event::Operation;
 use std::ops::Range;
 use std::rc::Rc;
 use tidemark_backend::error::IoError;
 use tidemark_backend::io::Memory;
-use tidemark_backend::node::copy_before_write::PIECE_MAX;
 use tidemark_backend::node::{Kind, Request};
 use tidemark_backend::reactor::Handle;
 
@@ -40,7 +39,7 @@ impl Taken {
         while !self.run.is_empty() {
             let (at, left) = (self.run.start, self.run.end - self.run.start);
             let zeroes = if hole { self.zeroes(io, at, left).await? } else { 0 };
-            let len = if zeroes > 0 { zeroes } else { left.min(PIECE_MAX) };
+            let len = if zeroes > 0 { zeroes } else { left.min(COPY_MAX) };
             match zeroes {
                 0 => self.copy(io, at, len).await?,
                 _ => self.zero(io, at, len).await?,
@@ -71,8 +70,14 @@ impl Taken {
         result.map_err(|error| (Operation::Write, error))
     }
 
+    /// Zeroes, if the target does not have zeroes there already: nobody else writes to it.
     async fn zero(&self, io: &Handle, offset: u64, len: u64) -> Result<(), Failed> {
-        let (kind, started) = (Kind::Zero { unmap: self.mirror.plan.unmap }, io.read_clock());
+        let unmap = self.mirror.plan.unmap;
+        let there = self.mirror.target.visit().extent(io, offset, len).await;
+        if unmap && there.is_ok_and(|(zeroes, data)| !data && zeroes >= len) {
+            return Ok(());
+        }
+        let (kind, started) = (Kind::Zero { unmap }, io.read_clock());
         let zero = Request { kind, fua: false, offset, len, memory: Memory::empty() };
         let (_, result) = self.mirror.target.handle(io, zero).await;
         self.crew.zeroed(len, io.read_clock().saturating_sub(started));

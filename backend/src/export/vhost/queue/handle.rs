@@ -6,6 +6,7 @@ use super::super::ring::{RingConfig, RingError};
 use super::super::shared::ExportShared;
 use super::{Mail, Queue};
 use crate::export::ExportError;
+use crate::io::take_short_turns;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -65,6 +66,7 @@ impl QueueHandle {
         let id = export.id.clone();
         let run = move || {
             pin(&export, index);
+            take_short_turns();
             match export.reactor().map(|reactor| Queue::new(index, export, reactor)) {
                 Ok(mut queue) => {
                     if ready.send(Ok(queue.mail().clone())).is_ok() {
