@@ -23,6 +23,9 @@ const MORE: [&str; 2] = ["blockdev-add 'file' aio 'native'", "blockdev-add 'host
 /// What QEMU's daemon crashes by, as soon as nodes are listed.
 const CRASH: &str = "block-stream 'j' auto-dismiss false";
 
+/// Members that are not compared: how files are called, and when a snapshot was taken.
+const UNLIKE: [&str; 6] = ["file", "filename", "date-sec", "date-nsec", "vm-clock-sec", "vm-clock-nsec"];
+
 /// States that a job stays in.
 const LASTING: [&str; 4] = ["paused", "ready", "pending", "concluded"];
 
@@ -266,9 +269,9 @@ fn difference(path: &str, ours: &Value, qemu: &Value) -> Option<String> {
         (Value::Object(ours), Value::Object(_)) => ours
             .iter()
             .filter(|(name, _)| {
-                !["file", "filename", "date-sec", "date-nsec", "vm-clock-sec", "vm-clock-nsec"].contains(&name.as_str())
-                    && !name.starts_with("x-")
-                    && !(below && *name == "image")
+                let name = name.as_str();
+                let left_out = UNLIKE.contains(&name) || name.starts_with("x-") || (below && name == "image");
+                !left_out
             })
             .find_map(|(name, value)| difference(&format!("{path}.{name}"), value, &qemu[name])),
         (Value::Array(ours), Value::Array(qemu)) if ours.len() == qemu.len() => {
