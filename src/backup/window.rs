@@ -40,6 +40,11 @@ impl<T: 'static> Window<T> {
         self.slots.len() >= self.max.max(1)
     }
 
+    /// So many at a time from now on.
+    pub fn limit(&mut self, max: usize) {
+        self.max = max;
+    }
+
     /// Begins one more.
     pub fn begin(&mut self, io: &Handle, task: impl Future<Output = T> + 'static) {
         let slot = Rc::new(Slot { result: Cell::new(None), waiting: Cell::new(None) });
@@ -72,9 +77,12 @@ impl<E: 'static> Window<Result<(), E>> {
     /// Waits until there is room for one more.
     ///
     /// # Errors
-    /// That of the oldest, which has ended.
+    /// That of one that has ended.
     pub async fn room(&mut self) -> Result<(), E> {
-        if self.is_full() { self.next().await.unwrap_or(Ok(())) } else { Ok(()) }
+        while self.is_full() {
+            self.next().await.unwrap_or(Ok(()))?;
+        }
+        Ok(())
     }
 
     /// Waits for the end of all.

@@ -24,6 +24,8 @@ use tidemark_backend::node::options::Backing;
 
 /// Bytes of a piece that is read and written, at most.
 const PIECE: u64 = 1 << 20;
+/// The same where both are cached by the system, and copying is all there is to do: several fit in a processor's cache.
+const CACHED_PIECE: u64 = 256 << 10;
 /// Bytes of the smallest hole that file systems make.
 const BLOCK: u64 = 4096;
 /// Threads that copy, at most: files in memory are read and written by whoever wants that, on his own time. More of them
@@ -250,6 +252,8 @@ impl Conversion<'_> {
         // Part of a cluster saves no space.
         let least = if is_zero { target.cluster() } else { 1 };
         let align = if sparse == 0 { 1 } else { least.max(BLOCK) };
+        let direct = options.source_cache.direct() || options.target_cache.direct();
+        let piece = if direct { PIECE } else { CACHED_PIECE };
         let grain = if sparse == 0 { 0 } else { (1 << sparse.ilog2()).max(least).min(PIECE.max(least)) };
         let copying = Copying {
             source: self.source.node.clone(),
@@ -262,7 +266,7 @@ impl Conversion<'_> {
             grain,
             align,
             stable: options.target_cache.stable(),
-            piece: PIECE.max(grain).max(align),
+            piece: piece.max(grain).max(align),
             window: requests.div_ceil(threads),
         };
         let what = (!options.quiet).then(|| format!("'{}'", options.target.display()));

@@ -1,5 +1,5 @@
 //! Copying what is on one disk to another: looked up, read, searched for zeroes, written; several pieces at a time on
-//! several threads, and never two of the same bytes.
+//! several threads, as many as the storage bears, and never two of the same bytes.
 //!
 //! Zeroes are made by zeroing where the target does not have them already, and what has no space in the source takes
 //! none in the target. Knows nodes and not how they were made.
@@ -15,9 +15,12 @@ use tidemark_backend::error::IoError;
 use tidemark_backend::io::{Buf, Memory, byte_count};
 use tidemark_backend::node::{Kind, Node, Request};
 use tidemark_backend::reactor::Handle;
+use tidemark_jobs::Flow;
 
 /// Bytes that are zeroed at a time.
 const ZERO: u64 = 1 << 30;
+/// Bytes that a source is asked about at first. A table is gone through for all of them, whatever comes of it.
+const AHEAD: u64 = 16 << 20;
 /// What a block of zeroes is compared with.
 const ZEROES: [u8; 4096] = [0; 4096];
 
@@ -46,7 +49,7 @@ pub struct Copying {
     pub stable: bool,
     /// Bytes of a piece, at most; a multiple of both.
     pub piece: u64,
-    /// Pieces under way on one thread.
+    /// Pieces under way on one thread, at most.
     pub window: usize,
 }
 
@@ -67,9 +70,8 @@ impl Copying {
         })
     }
 
-    /// What comes next in the source, and for how long: whole blocks but at the disk's end.
-    async fn run_at(&self, io: &Handle, offset: u64, end: u64) -> Result<(u64, Run)> {
-        let rest = end - offset;
+    /// What comes next in the source, and for how long, of `rest` bytes: whole blocks but at its end.
+    async fn run_at(&self, io: &Handle, offset: u64, rest: u64) -> Result<(u64, Run)> {
         let status = self.source.status(io, offset, rest).await;
         let status = status.map_err(|error| failed("read", &self.source_path, offset, error))?;
         let ours = status.depth <= self.levels && (status.depth > 0 || self.levels == u32::MAX);
@@ -101,18 +103,24 @@ struct Lane {
     shared: Rc<Shared>,
     sweep: Arc<Sweep>,
     window: Window<Result<()>>,
+    /// Bytes that the source is asked about next: twice as many each time while there is no data.
+    ahead: u64,
 }
 
 struct Shared {
     copying: Copying,
     io: Handle,
     spare: RefCell<Vec<Buf>>,
+    /// Where copying is all there is to do, pieces that wait for their turn are out of the processor's cache when it
+    /// comes; where storage takes its time they are what keeps it busy.
+    flow: RefCell<Flow>,
 }
 
 impl Lane {
     fn new(copying: Copying, io: Handle, sweep: Arc<Sweep>) -> Self {
-        let window = Window::of(copying.window);
-        Self { shared: Rc::new(Shared { copying, io, spare: RefCell::default() }), sweep, window }
+        let (window, flow) = (Window::of(copying.window), RefCell::new(Flow::new(copying.window)));
+        let shared = Rc::new(Shared { copying, io, spare: RefCell::default(), flow });
+        Self { shared, sweep, window, ahead: AHEAD }
     }
 
     async fn run(mut self) -> Result<()> {
@@ -133,7 +141,10 @@ impl Lane {
     /// Begins to copy the beginning of a range; returns what is left of it.
     async fn step(&mut self, range: Range<u64>) -> Result<Range<u64>> {
         let (at, copying) = (range.start, &self.shared.copying);
-        let (len, run) = copying.run_at(&self.shared.io, at, self.sweep.end()).await?;
+        let asked = self.ahead.min(self.sweep.end() - at);
+        let (len, run) = copying.run_at(&self.shared.io, at, asked).await?;
+        let goes_on = len >= asked && !matches!(run, Run::Data);
+        self.ahead = if goes_on { self.ahead.saturating_mul(2) } else { AHEAD };
         let piece = copying.piece;
         match run {
             Run::Data => {
@@ -173,6 +184,7 @@ impl Lane {
 
     /// Begins to copy data, or to zero.
     async fn begin(&mut self, at: u64, len: u64, data: bool) -> Result<()> {
+        self.window.limit(self.shared.flow.borrow().window());
         self.window.room().await?;
         let (shared, sweep) = (self.shared.clone(), self.sweep.clone());
         self.window.begin(&self.shared.io, async move {
@@ -189,7 +201,7 @@ impl Lane {
 
 impl Shared {
     async fn copy(&self, at: u64, len: u64) -> Result<()> {
-        let copying = &self.copying;
+        let (copying, started) = (&self.copying, self.io.read_clock());
         let spare = self.spare.borrow_mut().pop();
         let mut memory = Memory::from(spare.unwrap_or_else(|| Buf::mapped(byte_count(copying.piece))));
         memory.narrow(0, len);
@@ -207,6 +219,7 @@ impl Shared {
             }
         }
         self.spare.borrow_mut().push(buf);
+        self.flow.borrow_mut().took(len, self.io.read_clock().saturating_sub(started));
         Ok(())
     }
 
