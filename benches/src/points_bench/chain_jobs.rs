@@ -2,8 +2,10 @@
 //! takes, and how long a guest's requests take meanwhile.
 //!
 //! The chain is `base`, `middle` and `top`, of which one has the data: what is copied is as much in every case. Files
-//! that are written to are new in every round. Time runs from the command until the job is gone or, of a mirror, ready.
-//! The guest has one request of 4 KiB at a time, half of them writes.
+//! that are written to are new each time. Time runs from the command until the job is gone or, of a mirror, ready.
+//! The guest has one request of 4 KiB at a time, half of them writes, and sends the same ones to the same new images
+//! without the job, for as long as that took alone, and beside it. A mirror that follows such a guest need not ever be
+//! ready: none is waited for longer than four times as long.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -31,6 +33,8 @@ const MEMORY: &str = "/dev/shm";
 const MIB: u64 = 1 << 20;
 const BLOCK: u64 = 4096;
 const PATIENCE: Duration = Duration::from_secs(300);
+/// How many times as long as alone a job is watched beside a guest.
+const WATCHED: u32 = 4;
 
 /// What is run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -146,6 +150,8 @@ struct Contender {
     seconds: Vec<f64>,
     idle_us: Vec<f64>,
     busy_us: Vec<f64>,
+    /// How long the job was watched beside a guest.
+    beside: Vec<f64>,
 }
 
 impl Contender {
@@ -166,17 +172,33 @@ impl Contender {
 
     /// A guest without it and beside it.
     fn watch(&mut self, images: &Images, options: &Options, machine: &Machine) -> Result<()> {
+        let alone = Duration::from_secs_f64(self.seconds.last().copied().unwrap_or(1.0));
+        let (idle, _) =
+            self.attend(images, options, machine, |_, guest| requests(guest, images.size, |now| Ok(now > alone)))?;
+        let (busy, beside) = self.attend(images, options, machine, |monitor, guest| {
+            begin(images.job, monitor)?;
+            requests(guest, images.size, |now| Ok(ended(images.job, monitor)? || now > alone * WATCHED))
+        })?;
+        self.idle_us.push(idle);
+        self.busy_us.push(busy);
+        self.beside.push(beside);
+        Ok(())
+    }
+
+    /// A guest of new images.
+    fn attend(
+        &self,
+        images: &Images,
+        options: &Options,
+        machine: &Machine,
+        run: impl FnOnce(&mut Monitor, &mut Clocked) -> Result<(f64, f64)>,
+    ) -> Result<(f64, f64)> {
         images.renew()?;
         let export = Export { node: "top", queues: 1 };
         let daemon = Daemon::start(self.peer.program(options), &images.blockdevs(), &[export], machine)?;
         let mut monitor = daemon.monitor()?;
         let mut guest = Clocked::new(vec![daemon.connect(export)?], 1, u32::try_from(BLOCK)?)?;
-        let idle = requests(&mut guest, images.size, |now| Ok(now > options.duration()))?;
-        begin(images.job, &mut monitor)?;
-        let busy = requests(&mut guest, images.size, |_| ended(images.job, &mut monitor))?;
-        self.idle_us.push(idle);
-        self.busy_us.push(busy);
-        Ok(())
+        run(&mut monitor, &mut guest)
     }
 }
 
@@ -195,8 +217,9 @@ fn ended(job: Job, monitor: &mut Monitor) -> Result<bool> {
     Ok(false)
 }
 
-/// A guest's requests until something is over; the 99th percentile of how long they took, in microseconds.
-fn requests(guest: &mut Clocked, size: u64, mut over: impl FnMut(Duration) -> Result<bool>) -> Result<f64> {
+/// A guest's requests until something is over; the 99th percentile of how long they took, in microseconds, and how many
+/// seconds that was.
+fn requests(guest: &mut Clocked, size: u64, mut over: impl FnMut(Duration) -> Result<bool>) -> Result<(f64, f64)> {
     let mut rng = Rng::with_seed(11);
     let is_over = std::cell::Cell::new(false);
     let plan = |_| {
@@ -214,7 +237,7 @@ fn requests(guest: &mut Clocked, size: u64, mut over: impl FnMut(Duration) -> Re
     };
     let timed = guest.run(Duration::ZERO, plan, between)?;
     let all: Vec<u64> = timed.reads_ns.into_iter().chain(timed.writes_ns).collect();
-    Ok(as_f64(percentile(&all, 0.99)) / 1000.0)
+    Ok((as_f64(percentile(&all, 0.99)) / 1000.0, timed.elapsed.as_secs_f64()))
 }
 
 /// Runs a case.
@@ -225,7 +248,10 @@ pub fn run(name: &str, options: &Options, machine: &Machine, report: &mut Report
         _ => Job::Mirror,
     };
     let images = Images::prepare(job, u64::from(options.size) * MIB)?;
-    let contender = |peer| Contender { peer, seconds: Vec::new(), idle_us: Vec::new(), busy_us: Vec::new() };
+    let contender = |peer| {
+        let (seconds, idle_us, busy_us, beside) = Default::default();
+        Contender { peer, seconds, idle_us, busy_us, beside }
+    };
     let mut contenders = Peer::BOTH.map(contender);
     for round in 0..options.pairs() {
         for index in order(contenders.len(), round) {
@@ -242,8 +268,9 @@ pub fn run(name: &str, options: &Options, machine: &Machine, report: &mut Report
 
 fn show(images: &Images, contenders: &[Contender; 2], report: &mut Report) {
     report.note(&format!("{} MiB, half of it allocated", images.size / MIB));
-    for Contender { peer, seconds, idle_us, busy_us } in contenders {
+    for Contender { peer, seconds, idle_us, busy_us, beside } in contenders {
         report.samples(peer.name(), "alone", "seconds", seconds);
+        report.samples(peer.name(), "beside a guest", "seconds", beside);
         report.samples(peer.name(), "no job", "p99 us", idle_us);
         report.samples(peer.name(), "job", "p99 us", busy_us);
     }
