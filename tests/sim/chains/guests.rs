@@ -34,9 +34,9 @@ impl Machine {
     fn parcel(&mut self, disk: usize) -> Parcel {
         // The last sector is the ledger's.
         let range = self.range(self.setting.disks[disk].sectors - 1);
-        let is_late = self.disks[disk].coming.is_some();
+        let is_late = self.setting.flushes_late && self.has_switched(disk);
         let action = match self.random.u8(0..24) {
-            0..12 if self.setting.flushes_late && is_late => Action::Flush,
+            0..12 if is_late => Action::Flush,
             20.. if self.setting.flushes_late && !is_late => Action::Read(range),
             0..=5 => Action::Read(range),
             6..=14 => Action::Write(range, self.sent),
@@ -46,6 +46,13 @@ impl Machine {
             _ => Action::Flush,
         };
         Parcel::new(action, self.random.bool())
+    }
+
+    /// Whether guests come to an image of whose place at the top nobody has been told yet.
+    fn has_switched(&self, disk: usize) -> bool {
+        let Some(coming) = self.disks[disk].coming else { return false };
+        let (node, name) = (self.life.served[disk].process.node(), &self.disks[disk].images[coming].name);
+        node.name() == name || node.child().is_some_and(|below| below.name() == name)
     }
 
     /// Some sectors, or whole blocks of 4 KiB.

@@ -40,7 +40,8 @@ impl Machine {
     /// Begins a job now and then, and tells those to end that wait for it.
     pub(super) fn operate_moves(&mut self, goes_on: bool) -> Result<(), String> {
         let disk = self.random.usize(0..DISKS);
-        if goes_on && self.operator.asked.is_none() && self.random.u16(0..4096) < self.setting.chance {
+        let may_begin = goes_on && self.setting.moves && self.operator.asked.is_none();
+        if may_begin && self.random.u16(0..4096) < self.setting.chance {
             self.begin_move(disk)?;
         }
         for at in 0..self.operator.moves.len() {
@@ -112,8 +113,9 @@ impl Machine {
             What::Commit { top, .. } => top + 1 == self.disks[disk].chain.len(),
             What::Stream { .. } => false,
         };
+        // An image that has left those below it behind shows zeroes where it has nothing.
+        self.disks[disk].other = Some(self.after(disk, what));
         if pivots {
-            self.disks[disk].other = Some(self.after(disk, what));
             let top = self.disks[disk].top().name.clone();
             self.operator.recorded.retain(|recorded| recorded.node != top);
         }

@@ -52,7 +52,7 @@ pub struct Setting {
     pub requests: u32,
     /// Whether there are mirrors, commits and streams.
     pub moves: bool,
-    /// Guests flush while an image is put on top of their disk, and hardly at other times.
+    /// Guests flush when they have just come to an image on top, and not at other times.
     pub flushes_late: bool,
     /// For tests of the judge.
     pub betrayal: Option<Betrayal>,
