@@ -1,6 +1,6 @@
 //! Seeded runs with chains of images: two disks with guests on several queues, images put on top of each other at points
 //! in time, backups, mirrors, commits and streams, storage that fails, power cuts and kills; judged by what guests and
-//! operator were told.
+//! operator were told. `CUTS=n` cuts the power so many times right after a switch.
 
 mod alone;
 mod errands;
@@ -56,6 +56,18 @@ fn the_same_seed_makes_the_same_chains() {
         let first = run(Setting::new(seed)).expect("a good run");
         assert_eq!(first, run(Setting::new(seed)).expect("the same run"), "seed {seed}");
     }
+}
+
+#[test]
+fn a_power_cut_right_after_a_switch_loses_nothing_that_was_flushed() {
+    let cuts = number("CUTS").unwrap_or(50);
+    let (mut sum, mut seed) = (Report::default(), 0);
+    while sum.looks[1] < cuts {
+        seed += 1;
+        let report = run(Setting::switching(seed)).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        sum.add(&report);
+    }
+    println!("{seed} seeds, {} switches, {} power cuts right after them", sum.snapshots, sum.looks[1]);
 }
 
 /// How many of the first runs the judge condemns if somebody betrays it.

@@ -98,11 +98,21 @@ impl Setting {
             Betrayal::Storage(lie) => Faults { lie: Some(lie), ..Faults::default() },
             _ => Faults { long_delay: 500, ..Faults::default() },
         };
-        let queues = Scenario { longest: 2, write_cache: true, faults, ..honest.queues };
-        let disks = honest.disks.map(|disk| DiskSetting { grain: 512, ..disk });
         let flushes_late = betrayal == Betrayal::FlushAlone;
-        let directed = Self { lives: 1, plans: 8, looks: 40, moves: false, flushes_late, queues, disks, ..honest };
-        Self { betrayal: Some(betrayal), ..directed }
+        Self { betrayal: Some(betrayal), flushes_late, ..honest.directed(faults) }
+    }
+
+    /// A run in which guests flush when they have just come to an image on top, on storage that may take long.
+    pub fn switching(seed: u64) -> Self {
+        let slow = Faults { long_delay: 500, ..Faults::default() };
+        Self { flushes_late: true, looks: 400, ..Self::new(seed).directed(slow) }
+    }
+
+    /// The same with small requests that are not stable by themselves, one process, and images put on top alone.
+    fn directed(self, faults: Faults) -> Self {
+        let queues = Scenario { longest: 2, write_cache: true, faults, ..self.queues };
+        let disks = self.disks.map(|disk| DiskSetting { grain: 512, ..disk });
+        Self { lives: 1, plans: 8, looks: 40, moves: false, queues, disks, ..self }
     }
 
     /// Whether a fault explains that a request fails which changes something or makes it stable.
