@@ -8,8 +8,8 @@
 
 /// Nanoseconds of the shortest turn that the kernel has (`sched_setattr(2)`).
 const SHORT: u64 = 100_000;
-/// What is added to a nice value: about a tenth of the share.
-const NICER: i32 = 10;
+/// What is added to a nice value: a third of the weight. More would let a job stand behind whatever else the machine does.
+const NICER: i32 = 5;
 /// The highest nice value.
 const NICE_MAX: i32 = 19;
 

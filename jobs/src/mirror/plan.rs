@@ -4,7 +4,8 @@ use super::CopyMode;
 use crate::context::OnError;
 use std::cell::Cell;
 use std::sync::Arc;
-use tidemark_backend::node::Node;
+use tidemark_backend::node::qcow2::image::Image;
+use tidemark_backend::node::{Driver, Node};
 use tidemark_cbt::Granularity;
 
 /// What a mirror and an active commit have in common.
@@ -31,6 +32,19 @@ pub(super) struct Plan {
     pub(super) opened: Option<Arc<Node>>,
     /// Nodes between the two, which nobody else may use meanwhile.
     pub(super) between: Vec<Arc<Node>>,
+}
+
+impl Plan {
+    /// Whether the target shows zeroes for good where it has nothing. An image that its header or its user puts over
+    /// another one need not be over that yet.
+    pub(super) fn keeps_its_zeroes(&self) -> bool {
+        let named = |image: &Image| image.backing().is_some() || image.header().backing.is_some();
+        let is_over_another = match self.target.unfiltered().driver() {
+            Driver::Qcow2(image) => named(image),
+            _ => false,
+        };
+        matches!(self.start, Start::All) && !is_over_another
+    }
 }
 
 /// What is copied at first.

@@ -70,12 +70,14 @@ impl Taken {
         result.map_err(|error| (Operation::Write, error))
     }
 
-    /// Zeroes, if the target does not have zeroes there already: nobody else writes to it.
+    /// Zeroes, if the target does not have zeroes there already that stay: nobody else writes to it.
     async fn zero(&self, io: &Handle, offset: u64, len: u64) -> Result<(), Failed> {
         let unmap = self.mirror.plan.unmap;
-        let there = self.mirror.target.visit().extent(io, offset, len).await;
-        if unmap && there.is_ok_and(|(zeroes, data)| !data && zeroes >= len) {
-            return Ok(());
+        if unmap && self.mirror.plan.keeps_its_zeroes() {
+            let there = self.mirror.target.visit().extent(io, offset, len).await;
+            if there.is_ok_and(|(zeroes, data)| !data && zeroes >= len) {
+                return Ok(());
+            }
         }
         let (kind, started) = (Kind::Zero { unmap }, io.read_clock());
         let zero = Request { kind, fua: false, offset, len, memory: Memory::empty() };
