@@ -113,7 +113,7 @@ impl<S: Sweep> Sweeper<'_, S> {
         if self.crew.has_failed() {
             return Ok(range.start);
         }
-        let piece_end = (range.start / PIECE + 1).saturating_mul(PIECE).min(range.end);
+        let piece_end = range.start.saturating_add(PIECE).min(range.end);
         let (len, todo) = match self.look(range.clone()).await {
             Ok(found) => found,
             Err(failed) => {
