@@ -64,10 +64,14 @@ impl Chain {
         qmp.wait_event(&["\"JOB_STATUS_CHANGE\"", "\"j\"", "\"null\""]);
     }
 
-    fn close(&mut self, nodes: &[&str]) {
-        for node in nodes {
-            self.qmp().execute("blockdev-del", &format!(r#"{{"node-name": "{node}"}}"#));
-        }
+    fn close(&mut self, node: &str) {
+        self.qmp().execute("blockdev-del", &format!(r#"{{"node-name": "{node}"}}"#));
+    }
+
+    /// A snapshot's image is closed as soon as nobody uses it.
+    fn has_gone(&mut self, node: &str) {
+        let nodes = self.qmp().execute("query-named-block-nodes", r#"{"flat": true}"#);
+        assert!(!nodes.contains(&format!("\"{node}\"")), "{nodes}");
     }
 
     /// While the guest's file system stands still: the image on top is sound, as QEMU finds, and with what is below it
@@ -109,26 +113,28 @@ fn a_file_system_goes_through_snapshots_streams_commits_mirrors_and_pivots_witho
     chain.snapshot("s1", "s2");
     chain.job("block-stream", &format!(r#""device": "s2", "base-node": "{NODE}""#), false);
     chain.check(&mut guest, "s2");
-    chain.close(&["s1"]);
+    chain.has_gone("s1");
     chain.snapshot("s2", "s3");
     chain.job("block-commit", &format!(r#""device": "s3", "top-node": "s2", "base-node": "{NODE}""#), false);
     chain.check(&mut guest, "s3");
-    chain.close(&["s2"]);
+    chain.has_gone("s2");
     let m = chain.directory.join("m");
     let file = format!(r#"{{"driver": "file", "filename": "{}"}}"#, m.display());
     chain.qmp().execute("blockdev-add", &format!(r#"{{"driver": "qcow2", "node-name": "m", "file": {file}}}"#));
     chain.job("blockdev-mirror", r#""device": "s3", "target": "m", "sync": "full""#, true);
     chain.check(&mut guest, "m");
-    chain.close(&["s3", NODE]);
+    chain.has_gone("s3");
+    chain.close(NODE);
     chain.snapshot("m", "s4");
     chain.job("block-commit", r#""device": "s4""#, true);
     chain.check(&mut guest, "m");
-    chain.close(&["s4"]);
+    chain.has_gone("s4");
     chain.snapshot("m", "s5");
     chain.snapshot("s5", "s6");
     chain.job("block-stream", r#""device": "s6""#, false);
     chain.check(&mut guest, "s6");
-    chain.close(&["s5", "m"]);
+    chain.has_gone("s5");
+    chain.close("m");
 
     guest.run("cmp /bin/busybox /mnt/b && touch /tmp/stop");
     guest.join(SOON);
