@@ -18,6 +18,8 @@ use crate::vhost::daemon::DISK;
 
 /// What the heap may keep of it all when the server's threads have ended, in bytes.
 const KEPT: u64 = 4 << 20;
+/// After that threads of the server have ended that have nothing to do.
+const THREADS_END: Duration = Duration::from_secs(7);
 
 /// With and without, this many times.
 const PAIRS: u32 = 12;
@@ -86,10 +88,13 @@ fn a_daemon_besieged_by_hostile_clients_serves_its_guest_and_keeps_nothing_of_th
     let phase = Duration::from_secs(seconds) / PAIRS;
     let mut rng = Rng::with_seed(6);
     let mut scene = Scene::new(", 'max-connections': 0");
-    // What is taken once and for good.
+    let files = |scene: &Scene| scene.site.daemon.open_files();
+    // What is taken once and for good: pages of the program, and what the allocator keeps of a thread that goes on.
     p99(&mut scene, phase, &mut rng);
     scene.goes_on("nothing");
-    let files = |scene: &Scene| scene.site.daemon.open_files();
+    println!("bytes and descriptors of a new daemon: {:?}", (resident(&scene.site), files(&scene)));
+    under_attack(&mut scene, connections, phase, &mut rng);
+    thread::sleep(THREADS_END);
     let before = (resident(&scene.site), files(&scene));
     let (mut ratios, mut acts) = (Vec::new(), 0);
     for _ in 0..PAIRS {
