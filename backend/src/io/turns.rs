@@ -63,7 +63,10 @@ mod tests {
     #[test]
     fn a_thread_that_guests_wait_for_has_shorter_turns_and_one_that_works_for_itself_a_smaller_share() {
         // Whoever runs this may have chosen another scheduler, or have a kernel that does not tell.
-        let Some((turn, nice)) = after(|| {}).filter(|(turn, _)| *turn > 0) else { return };
+        let Some((turn, nice)) = after(|| {}).filter(|(turn, _)| *turn > 0) else {
+            println!("not tested: this kernel does not tell how long turns are, or another scheduler was chosen");
+            return;
+        };
         assert_eq!(after(take_short_turns), Some((SHORT, nice)));
         assert_eq!(after(let_others_go_first), Some((turn, (nice + NICER).min(NICE_MAX))));
         assert_eq!(after(|| {}), Some((turn, nice)), "the one that asked has ended");

@@ -39,11 +39,9 @@ impl Plan {
     /// another one need not be over that yet.
     pub(super) fn keeps_its_zeroes(&self) -> bool {
         let named = |image: &Image| image.backing().is_some() || image.header().backing.is_some();
-        let is_over_another = match self.target.unfiltered().driver() {
-            Driver::Qcow2(image) => named(image),
-            _ => false,
-        };
-        matches!(self.start, Start::All) && !is_over_another
+        let is_over_another = |node: &Arc<Node>| matches!(node.driver(), Driver::Qcow2(image) if named(image));
+        let mut shown = std::iter::successors(Some(self.target.clone()), |node| node.child());
+        matches!(self.start, Start::All) && !shown.any(|node| is_over_another(&node))
     }
 }
 

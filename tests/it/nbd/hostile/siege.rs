@@ -17,7 +17,7 @@ use crate::cli::process::wait_until;
 use crate::vhost::daemon::DISK;
 
 /// What the heap may keep of it all when the server's threads have ended, in bytes.
-const KEPT: u64 = 4 << 20;
+const KEPT: u64 = 2 << 20;
 /// After that threads of the server have ended that have nothing to do.
 const THREADS_END: Duration = Duration::from_secs(7);
 
