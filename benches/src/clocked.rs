@@ -2,6 +2,7 @@
 //!
 //! A plan says what comes next on a queue, and when it ends; a request that fails ends the run.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -9,6 +10,8 @@ use tidemark_frontend::{Device, GuestBuf, Queue, Request, Status};
 
 use crate::daemon::Guest;
 
+/// A guest that looks at its queues this much later has not been running.
+const GAP: Duration = Duration::from_micros(100);
 /// Longer than any request may take here.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -21,17 +24,43 @@ pub struct Operation {
     pub is_write: bool,
 }
 
+/// A request that has completed; times in nanoseconds of the run.
+#[derive(Clone, Copy, Debug)]
+pub struct Completed {
+    /// When it was sent.
+    pub sent: u64,
+    /// How long it took.
+    pub took: u64,
+    /// A write, or else a read.
+    pub is_write: bool,
+}
+
 /// What a run gave.
 #[derive(Debug, Default)]
 pub struct Timed {
-    /// Nanoseconds of each read.
-    pub reads_ns: Vec<u64>,
-    /// Nanoseconds of each write.
-    pub writes_ns: Vec<u64>,
+    /// The requests, as they completed.
+    pub requests: Vec<Completed>,
     /// From the first request to the last completion.
     pub elapsed: Duration,
-    /// The longest time the guest did not look at its queues.
-    pub gap: Duration,
+    /// When the guest did not look at its queues for longer than 0.1 ms, in nanoseconds of the run.
+    pub gaps: Vec<Range<u64>>,
+}
+
+impl Timed {
+    /// Nanoseconds of each read.
+    pub fn reads_ns(&self) -> Vec<u64> {
+        self.requests.iter().filter(|request| !request.is_write).map(|request| request.took).collect()
+    }
+
+    /// Nanoseconds of each write.
+    pub fn writes_ns(&self) -> Vec<u64> {
+        self.requests.iter().filter(|request| request.is_write).map(|request| request.took).collect()
+    }
+
+    /// Nanoseconds of each request.
+    pub fn all_ns(&self) -> Vec<u64> {
+        self.requests.iter().map(|request| request.took).collect()
+    }
 }
 
 /// A queue with its buffers and what is in flight there.
@@ -85,7 +114,9 @@ impl Clocked {
         let (mut planned, mut last, mut ended) = (true, Duration::ZERO, Duration::ZERO);
         while planned || self.lanes.iter().any(|lane| lane.queue.in_flight() > 0) {
             let now = start.elapsed();
-            timed.gap = timed.gap.max(now - last);
+            if now - last > GAP {
+                timed.gaps.push(nanoseconds(last)..nanoseconds(now));
+            }
             last = now;
             let depth = self.depth_at(now, ramp);
             for lane in &mut self.lanes {
@@ -135,7 +166,7 @@ impl Lane {
             anyhow::ensure!(done.status == Status::Ok, "a request ended with {:?}", done.status);
             let (sent, is_write) = self.sent.get(usize::from(done.token.slot)).copied().unwrap_or_default();
             let took = nanoseconds(start.elapsed()).saturating_sub(sent);
-            if is_write { &mut timed.writes_ns } else { &mut timed.reads_ns }.push(took);
+            timed.requests.push(Completed { sent, took, is_write });
             count += 1;
         }
         Ok(count)

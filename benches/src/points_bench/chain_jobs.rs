@@ -236,8 +236,7 @@ fn requests(guest: &mut Clocked, size: u64, mut over: impl FnMut(Duration) -> Re
         Ok(())
     };
     let timed = guest.run(Duration::ZERO, plan, between)?;
-    let all: Vec<u64> = timed.reads_ns.into_iter().chain(timed.writes_ns).collect();
-    Ok((as_f64(percentile(&all, 0.99)) / 1000.0, timed.elapsed.as_secs_f64()))
+    Ok((as_f64(percentile(&timed.all_ns(), 0.99)) / 1000.0, timed.elapsed.as_secs_f64()))
 }
 
 /// Runs a case.

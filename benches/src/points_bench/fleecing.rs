@@ -75,8 +75,9 @@ struct Series {
 
 impl Series {
     fn push(&mut self, timed: &Timed) {
-        let us = |share| as_f64(percentile(&timed.writes_ns, share)) / 1000.0;
-        self.rate.push(as_f64(timed.writes_ns.len() as u64) / timed.elapsed.as_secs_f64());
+        let writes = timed.writes_ns();
+        let us = |share| as_f64(percentile(&writes, share)) / 1000.0;
+        self.rate.push(as_f64(writes.len() as u64) / timed.elapsed.as_secs_f64());
         self.p50_us.push(us(0.5));
         self.p99_us.push(us(0.99));
     }

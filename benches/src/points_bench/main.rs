@@ -7,11 +7,11 @@ mod chain_jobs;
 mod cli;
 mod fleecing;
 mod full_backup;
-mod lateness;
 mod overlays;
 mod peer;
 mod recording;
 mod script;
+mod stalls;
 mod transaction;
 
 use anyhow::{Context, Result};

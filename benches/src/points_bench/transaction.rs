@@ -1,7 +1,8 @@
 //! Transactions over four disks under load: no request may notice them.
 //!
 //! The disks are `null-co` with a latency of 100 ms, four queues each, half reads and half writes. Beside the requests
-//! of rounds with transactions stand those of rounds without, and how late threads are woken that only sleep. A write
+//! of rounds with transactions stand those of rounds without. Time in which threads that only sleep are not woken on the
+//! daemon's core, or the guest does not look, is nobody's whose request is under way ([`crate::stalls`]). A write
 //! that has to copy first takes the latency twice: for the read of what was there, and for itself. Snapshots are images
 //! whose clusters are a guest's block, so that nothing has to be copied, on a `null-co` of that latency, too; every round
 //! has daemons of its own, since images stay on top of each other.
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use fastrand::Rng;
-use tidemark_benches::clocked::{Clocked, Operation, Timed, percentile};
+use tidemark_benches::clocked::{Clocked, Completed, Operation, Timed, percentile};
 use tidemark_benches::cpu::Machine;
 use tidemark_benches::daemon::{Daemon, Export};
 use tidemark_benches::load::as_f64;
@@ -20,12 +21,13 @@ use tidemark_benches::statistics::{Median, median};
 use tidemark_benches::turns::order;
 
 use crate::cli::Options;
-use crate::lateness::Sleepers;
 use crate::overlays::Overlays;
 use crate::peer::Peer;
 use crate::script::{Kind, Script};
+use crate::stalls::{Sleepers, Stalls};
 
-const LATENCY: Duration = Duration::from_millis(100);
+const LATENCY_NS: u64 = 100_000_000;
+const LATENCY: Duration = Duration::from_nanos(LATENCY_NS);
 const NODES: [&str; 4] = ["d0", "d1", "d2", "d3"];
 const QUEUES: u16 = 4;
 /// In flight on each queue; more than 2000 on all.
@@ -105,11 +107,12 @@ impl Contender {
         let sleepers = Sleepers::start(core);
         let mut script = Script::new(kind, NODES.len(), &mut self.monitor);
         let timed = self.guest.run(LATENCY, plan, |now| if is_busy { script.tick(now) } else { Ok(()) })?;
-        let late = sleepers.latest()?;
+        let mut stalls = sleepers.end()?;
+        stalls.extend(timed.gaps.iter().cloned());
         let answered = script.finish()?;
         drop(overlays);
         let series = if is_busy { &mut self.busy } else { &mut self.quiet };
-        series.push(kind, &timed, late, &answered);
+        series.push(kind, &timed, &Stalls::new(stalls), &answered);
         Ok(())
     }
 
@@ -123,21 +126,17 @@ impl Contender {
 }
 
 impl Series {
-    fn push(&mut self, kind: Kind, timed: &Timed, late: Duration, answered: &[Duration]) {
+    fn push(&mut self, kind: Kind, timed: &Timed, stalls: &Stalls, answered: &[Duration]) {
         let ms = |ns: u64| as_f64(ns) / 1e6;
-        let mut judged = timed.reads_ns.clone();
-        if kind != Kind::Backups {
-            judged.extend(&timed.writes_ns);
-        }
-        let max = ms(percentile(&judged, 1.0));
-        // Of the daemon's core and of the guest's own.
-        let late = (late + timed.gap).as_secs_f64() * 1e3;
+        let judged = if kind == Kind::Backups { timed.reads_ns() } else { timed.all_ns() };
         self.p50.push(ms(percentile(&judged, 0.5)));
         self.p99.push(ms(percentile(&judged, 0.99)));
-        self.max.push(max);
-        self.writes_max.push(ms(percentile(&timed.writes_ns, 1.0)));
-        self.late.push(late);
-        self.excess.push(max - LATENCY.as_secs_f64() * 1e3 - late);
+        self.max.push(ms(percentile(&judged, 1.0)));
+        self.writes_max.push(ms(percentile(&timed.writes_ns(), 1.0)));
+        self.late.push(ms(stalls.longest()));
+        let requests = timed.requests.iter().filter(|request| kind != Kind::Backups || !request.is_write);
+        let beyond = requests.map(|request| beyond(request, stalls));
+        self.excess.push(beyond.max_by(f64::total_cmp).unwrap_or_default());
         self.answered.extend(answered.iter().map(|answered| answered.as_secs_f64() * 1e3));
     }
 
@@ -152,9 +151,18 @@ impl Series {
         row(&format!("{requests} p99 ms"), &self.p99);
         row(&format!("{requests} max ms"), &self.max);
         row("writes max ms", &self.writes_max);
-        row("scheduling delay beside it max ms", &self.late);
+        row("longest that core or guest did not run ms", &self.late);
         row("transaction answered ms", &self.answered);
     }
+}
+
+/// How much longer than the latency a request took while daemon and guest could run, in milliseconds. Whether they could
+/// matters until the latency begins and when it is over, and both are no further from the request's ends than that.
+fn beyond(request: &Completed, stalls: &Stalls) -> f64 {
+    let Completed { sent, took, .. } = *request;
+    let (more, done) = (took.saturating_sub(LATENCY_NS), sent + took);
+    let stalled = stalls.within(&(sent..sent + more)) + stalls.within(&(done - more..done));
+    (as_f64(more) - as_f64(stalled)) / 1e6
 }
 
 /// The worst of all rounds, with the range they span.

@@ -96,6 +96,6 @@ fn fill(peer: &str, aio: &str, images: &Images, rng: &mut Rng, options: &Options
     let plan = |_| offsets.next().map(|offset| Operation { offset, is_write: true });
     let timed = guest.run(Duration::ZERO, plan, |_| Ok(()))?;
     let cpu_ns = CpuTime::of(daemon.pid())?.since(&before);
-    let writes = as_f64(timed.writes_ns.len().max(1) as u64);
+    let writes = as_f64(timed.writes_ns().len().max(1) as u64);
     Ok(Sample { iops: writes / timed.elapsed.as_secs_f64(), cpu_us_per_io: as_f64(cpu_ns) / writes / 1000.0 })
 }

@@ -122,7 +122,7 @@ fn first_touches(images: &Images, depth: u16, options: &Options, machine: &Machi
             let mut offsets = areas.into_iter();
             let plan = |_| offsets.next().map(|offset| Operation { offset, is_write: true });
             let timed = guest.run(Duration::ZERO, plan, |_| Ok(()))?;
-            let writes = as_f64(timed.writes_ns.len().max(1) as u64);
+            let writes = as_f64(timed.writes_ns().len().max(1) as u64);
             took.push(timed.elapsed.as_secs_f64() * 1e6 / writes);
         }
     }
