@@ -169,7 +169,7 @@ impl Graph {
             return Err(GraphError::NotOwned(name.to_owned()));
         }
         // A copy that a write has given up on still writes to its target, whoever would use that next.
-        if node.users() > 0 || is_copying(&node) {
+        if is_copying(&node) || !node.retire() {
             return Err(GraphError::InUse(name.to_owned()));
         }
         let _released = Released::of([&node]);
@@ -247,7 +247,7 @@ impl Graph {
             }
         };
         let node = Arc::new(Node::new(name, root, options, length, driver));
-        node.adopted().for_each(|child| child.adopt());
+        node.adopt_children()?;
         opening.opened.push(node.clone());
         Ok(node)
     }
@@ -288,6 +288,7 @@ impl Graph {
         }
     }
 
+    /// Closes a node that has retired, and the inline nodes below that nobody uses then.
     fn remove(&self, node: Arc<Node>, runner: &dyn Runner) {
         image::close(&node, runner);
         self.lock().remove(node.name());
@@ -300,7 +301,7 @@ impl Graph {
         node.abandon_children();
         for child in children {
             // Of two edges to one node the last one takes it along.
-            if !child.is_root() && child.users() == 0 && self.find(child.name()).is_some() {
+            if !child.is_root() && self.find(child.name()).is_some() && child.retire() {
                 self.remove(child, runner);
             }
         }

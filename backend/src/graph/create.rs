@@ -66,7 +66,7 @@ impl Drop for Borrowed<'_> {
         if self.acquired {
             self.node.release_for(Access::Write);
         }
-        if self.own && self.node.users() == 0 {
+        if self.own && self.node.retire() {
             self.graph.remove(self.node.clone(), &self.graph.ring());
         }
     }

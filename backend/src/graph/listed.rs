@@ -86,7 +86,7 @@ impl Graph {
         let mut names = self.lock();
         let name = self.name(options, &names)?;
         let node = Arc::new(Node::new(name.clone(), false, options, child.length(), driver));
-        child.adopt();
+        child.adopt()?;
         self.order().push(name.clone());
         names.insert(name, node.clone());
         Ok(node)

@@ -16,10 +16,13 @@ pub(in crate::graph) struct Moved {
 }
 
 impl Moved {
-    pub(in crate::graph) fn new(last: Option<Arc<Node>>, node: Option<Arc<Node>>) -> Self {
+    /// # Errors
+    /// [`GraphError::NotFound`]: it is being closed.
+    pub(in crate::graph) fn new(last: Option<Arc<Node>>, node: Option<Arc<Node>>) -> Result<Self, GraphError> {
+        let moved = Self { last, node, hold: None, lead: None, settled: false };
         // Nobody closes it.
-        node.iter().for_each(|node| node.adopt());
-        Self { last, node, hold: None, lead: None, settled: false }
+        moved.node.iter().try_for_each(|node| node.adopt())?;
+        Ok(moved)
     }
 
     pub(in crate::graph) fn node(&self) -> Option<&Arc<Node>> {

@@ -9,7 +9,7 @@ use super::swap::Swap;
 use crate::epoch::Grace;
 use crate::error::GraphError;
 use crate::node::options::{Backing, ChildRef, DriverOptions};
-use crate::node::{Driver, Hold, Node};
+use crate::node::{Driver, Hold, Kept, Node};
 use crate::reactor::Handle;
 use std::sync::Arc;
 
@@ -18,6 +18,9 @@ pub struct Overlay {
     node: Arc<Node>,
     image: Arc<Node>,
     swap: Swap,
+    /// Who nobody closes: the node below, which the image keeps then, and the image.
+    kept: Option<Kept>,
+    _image: Kept,
     hold: Option<Hold>,
 }
 
@@ -48,7 +51,8 @@ impl Graph {
         }
         let swap = self.prepare_swap(node, image, &[])?;
         let hold = Some(Hold::of_reader(node)?);
-        Ok(Overlay { node: node.clone(), image: image.clone(), swap, hold })
+        let (kept, _image) = (Some(Kept::new(node)?), Kept::new(image)?);
+        Ok(Overlay { node: node.clone(), image: image.clone(), swap, kept, _image, hold })
     }
 
     /// Refuses a node that a job or an image above has for itself.
@@ -86,9 +90,12 @@ impl Overlay {
 
     /// The switch; inside [`crate::node::points::hold`] of [`Overlay::nodes`].
     pub fn commit(&mut self) {
-        let (Driver::Qcow2(image), Some(hold)) = (self.image.driver(), self.hold.take()) else { return };
+        let (Driver::Qcow2(image), Some(hold), Some(node)) = (self.image.driver(), self.hold.take(), self.kept.take())
+        else {
+            return;
+        };
         self.swap.commit();
-        image.cover(&self.node, hold);
+        image.cover(node, hold);
         self.image.points().flush_along(self.node.clone());
         let below = ChildRef::Name(self.node.name().to_owned());
         self.image.change_options(|options| {

@@ -37,7 +37,7 @@ impl Graph {
             Driver::Qcow2(image) => image.backing(),
             _ => None,
         };
-        let mut moved = Moved::new(last, base.cloned());
+        let mut moved = Moved::new(last, base.cloned())?;
         moved.enter_backing()?;
         let held = self.nodes().into_iter().filter(|other| reaches(other, node)).collect();
         Ok(Rebase { image: node.clone(), moved, held })

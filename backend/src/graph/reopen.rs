@@ -150,7 +150,7 @@ impl Graph {
 
     /// Closes a node that nobody uses, unless somebody else has to.
     pub(super) fn remove_unused(&self, node: Arc<Node>) {
-        if !node.is_root() && node.users() == 0 {
+        if !node.is_root() && node.retire() {
             self.remove(node, &self.ring());
         }
     }

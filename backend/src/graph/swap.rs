@@ -84,7 +84,7 @@ impl Parent {
             if !parent.has_movable_child() {
                 return Err(GraphError::InUse(from.name().to_owned()));
             }
-            let mut moved = Moved::new(Some(from.clone()), Some(to.clone()));
+            let mut moved = Moved::new(Some(from.clone()), Some(to.clone()))?;
             moved.enter_file(parent)?;
             ways.push(Self { node: parent.clone(), edge: Edge::File, moved });
         }
@@ -93,7 +93,7 @@ impl Parent {
                 return Err(GraphError::InUse(from.name().to_owned()));
             }
             if is(image.backing()) {
-                let mut moved = Moved::new(Some(from.clone()), Some(to.clone()));
+                let mut moved = Moved::new(Some(from.clone()), Some(to.clone()))?;
                 moved.enter_backing()?;
                 ways.push(Self { node: parent.clone(), edge: Edge::Backing, moved });
             }

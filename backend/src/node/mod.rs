@@ -60,6 +60,7 @@ pub use raw::Raw;
 pub use root::{Root, Section, Stamp, Visit};
 pub use status::{Extent, Looking, Status};
 pub use throttle::{Released, Throttle, ThrottleGroup};
+pub(crate) use users::Kept;
 
 /// What a request asks for. Which kind it is stands in a byte of its own: it is looked at several times on the fast path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

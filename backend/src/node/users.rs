@@ -7,6 +7,32 @@ use crate::io::lock::Access;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+/// In the number of users: the node is being closed, and nobody takes it into use any more.
+const GONE: usize = !(usize::MAX >> 1);
+
+/// A node that nobody closes until this is dropped.
+pub(crate) struct Kept(Option<Arc<Node>>);
+
+impl Kept {
+    /// # Errors
+    /// [`GraphError::NotFound`]: it is being closed.
+    pub(crate) fn new(node: &Arc<Node>) -> Result<Self, GraphError> {
+        let kept = Self(Some(node.clone()));
+        node.adopt().map(|()| kept)
+    }
+
+    /// It is for the caller to abandon it.
+    pub(crate) fn hand_over(mut self) -> Option<Arc<Node>> {
+        self.0.take()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|node| node.abandon());
+    }
+}
+
 impl Node {
     /// Whether it has parents or is exported.
     pub fn is_used(&self) -> bool {
@@ -15,14 +41,14 @@ impl Node {
 
     /// Parents and exports.
     pub(crate) fn users(&self) -> usize {
-        self.users.load(Ordering::Acquire)
+        self.users.load(Ordering::Acquire) & !GONE
     }
 
     /// Takes the node into use by an export: image locks are taken by the strongest need of all users.
     ///
     /// # Errors
     /// [`GraphError::Locked`] when another process has the image, [`GraphError::ReadOnly`] for `writable` on a
-    /// read-only node.
+    /// read-only node, [`GraphError::NotFound`] when it is being closed.
     pub fn acquire(&self, writable: bool) -> Result<(), GraphError> {
         if writable && self.is_read_only() {
             return Err(GraphError::ReadOnly);
@@ -39,14 +65,12 @@ impl Node {
     ///
     /// # Errors
     /// [`GraphError::Locked`] when another process has the image, [`GraphError::NotWritable`] if it is to be written
-    /// and read-only.
+    /// and read-only, [`GraphError::NotFound`] when it is being closed.
     pub fn acquire_for(&self, access: Access) -> Result<(), GraphError> {
         if access.writes() && !self.is_writable() {
             return Err(GraphError::NotWritable);
         }
-        self.lock(&User::Root(access))?;
-        self.adopt();
-        Ok(())
+        self.adopt().and_then(|()| self.lock(&User::Root(access))).inspect_err(|_| self.abandon())
     }
 
     /// Whether writes get through to where the node's content is.
@@ -75,9 +99,28 @@ impl Node {
         *self.busy.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
-    /// Counts a parent.
-    pub(crate) fn adopt(&self) {
-        self.users.fetch_add(1, Ordering::AcqRel);
+    /// Counts a parent, who has to abandon the node, after an error too.
+    ///
+    /// # Errors
+    /// [`GraphError::NotFound`]: it is being closed.
+    pub(crate) fn adopt(&self) -> Result<(), GraphError> {
+        match self.users.fetch_add(1, Ordering::AcqRel) & GONE {
+            0 => Ok(()),
+            _ => Err(GraphError::NotFound(self.name.clone())),
+        }
+    }
+
+    /// Counts the node as the parent of those below.
+    ///
+    /// # Errors
+    /// As [`Node::adopt`]; whoever drops it abandons them all.
+    pub(crate) fn adopt_children(&self) -> Result<(), GraphError> {
+        self.adopted().map(|child| child.adopt()).fold(Ok(()), Result::and)
+    }
+
+    /// If nobody uses the node, nobody ever does any more; whether that is so from now on.
+    pub(crate) fn retire(&self) -> bool {
+        self.users.compare_exchange(0, GONE, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Counts one less.

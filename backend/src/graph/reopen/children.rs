@@ -55,7 +55,7 @@ impl Graph {
                 node.name()
             )));
         }
-        Ok(Some(Moved::new(Some(now), Some(found))))
+        Moved::new(Some(now), Some(found)).map(Some)
     }
 
     /// The other node that an image is to be over, or none.
@@ -81,7 +81,7 @@ impl Graph {
             (None, None) => true,
             _ => false,
         };
-        Ok((!same).then(|| Moved::new(now, found)))
+        (!same).then(|| Moved::new(now, found)).transpose()
     }
 
     fn find_below(&self, node: &Arc<Node>, name: &str, role: &str, staged: &[Change]) -> Result<Arc<Node>, GraphError> {

@@ -19,7 +19,7 @@ impl Node {
     pub fn simulated(options: &NodeOptions, driver: Driver, length: u64) -> Arc<Node> {
         let name = options.node_name.clone().unwrap_or_default();
         let node = Arc::new(Node::new(name, true, options, length, driver));
-        node.adopted().for_each(|child| child.adopt());
+        node.adopt_children().expect("nobody closes what is in no graph");
         node
     }
 }

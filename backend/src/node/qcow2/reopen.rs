@@ -11,7 +11,7 @@ use super::open::{OpenError, Options};
 use crate::epoch::Grace;
 use crate::error::{GraphError, IoError};
 use crate::node::points::Points;
-use crate::node::{Hold, Node};
+use crate::node::{Hold, Kept, Node};
 use crate::range_lock::Guard;
 use crate::reactor::Handle;
 use std::sync::atomic::Ordering;
@@ -112,11 +112,10 @@ impl Image {
 
     /// Puts the image, which has none, over a node that guests write to so far; inside [`crate::node::points::hold`] of
     /// all of them. What `hold` keeps from others is kept as long as the node is below. [`Image::settle`] has to follow.
-    pub(crate) fn cover(&self, node: &Arc<Node>, hold: Hold) {
-        node.adopt();
+    pub(crate) fn cover(&self, node: Kept, hold: Hold) {
         self.settling.begin();
         self.exchange_holds(None, Some(hold));
-        self.change_backing(Some(node.clone()));
+        self.change_backing(node.hand_over());
     }
 
     /// Guests' writes of `grace` are those that were under way below when the image was put there.

@@ -4,6 +4,7 @@ use super::bench::{Bench, file_options};
 use crate::error::GraphError;
 use crate::graph::{Errand, Graph, KernelRing, Runner};
 use crate::io::Workers;
+use crate::io::lock::Access;
 use crate::node::options::{BlkDebugOptions, ChildRef, Delays, DriverOptions, FileOptions, NullOptions, RawOptions};
 use crate::node::qcow2::options::Qcow2Options;
 use crate::node::{Node, NodeOptions};
@@ -56,24 +57,74 @@ impl Runner for Asked {
     }
 }
 
+/// An empty image, as node `image`.
+fn image(directory: &Path) -> NodeOptions {
+    let path = directory.join("image");
+    let create = ["create", "-q", "-f", "qcow2", path.to_str().unwrap(), "1M"];
+    assert!(Command::new("qemu-img").args(create).status().unwrap().success());
+    let qcow2 = Qcow2Options::new(ChildRef::Inline(Box::new(file_options(&path))));
+    NodeOptions { node_name: Some("image".into()), ..NodeOptions::new(DriverOptions::Qcow2(Box::new(qcow2))) }
+}
+
 #[test]
 fn nodes_are_found_while_an_image_is_opened_and_closed() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("image");
-    let create = ["create", "-q", "-f", "qcow2", path.to_str().unwrap(), "1M"];
-    assert!(Command::new("qemu-img").args(create).status().unwrap().success());
     let graph = Graph::new();
     graph.open(&null(Some("other"))).unwrap();
-    let qcow2 = Qcow2Options::new(ChildRef::Inline(Box::new(file_options(&path))));
-    let image = NodeOptions::new(DriverOptions::Qcow2(Box::new(qcow2)));
     let asked = Asked { graph: graph.clone(), answers: RefCell::default() };
-    graph.open_on(&asked, &NodeOptions { node_name: Some("image".into()), ..image }).unwrap();
+    graph.open_on(&asked, &image(directory.path())).unwrap();
     let opened = asked.answers.borrow().len();
     assert!(opened > 0 && graph.nodes().len() == 3);
     graph.close_on(&asked, "image").unwrap();
     let answers = asked.answers.borrow();
     assert!(answers.len() > opened && answers.iter().all(|found| *found), "{answers:?}");
     assert_eq!(graph.nodes().len(), 1);
+}
+
+/// Before each task of the control plane, somebody who knows a node takes it into use.
+struct Taken {
+    graph: Arc<Graph>,
+    node: Arc<Node>,
+    answers: RefCell<Vec<String>>,
+}
+
+impl Runner for Taken {
+    fn run(&self, errand: Errand) -> Result<(), GraphError> {
+        let answer = self.node.acquire_for(Access::Read).map_or_else(|error| error.to_string(), |()| "taken".into());
+        self.answers.borrow_mut().push(answer);
+        KernelRing::new(self.graph.files().clone(), Workers::new()).run(errand)
+    }
+}
+
+#[test]
+fn a_node_that_is_being_closed_is_taken_into_use_by_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let graph = Graph::new();
+    let node = graph.open(&image(directory.path())).unwrap();
+    let taken = Taken { graph: graph.clone(), node: node.clone(), answers: RefCell::default() };
+    graph.close_on(&taken, "image").unwrap();
+    let (answers, refused) = (taken.answers.take(), "Failed to find node with node-name='image'");
+    assert!(!answers.is_empty() && answers.iter().all(|answer| answer == refused), "{answers:?}");
+    // As a parent neither, and the name is another one's then.
+    let again = graph.open(&image(directory.path())).unwrap();
+    assert!(node.acquire(false).is_err() && again.acquire(false).is_ok());
+    assert_eq!(graph.close("image").unwrap_err().to_string(), "Node image is in use");
+    again.release(false);
+    graph.close("image").unwrap();
+}
+
+#[test]
+fn nodes_that_are_about_to_be_put_on_each_other_are_not_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let graph = Graph::new();
+    let (disk, image) = (graph.open(&null(Some("disk"))).unwrap(), graph.open(&image(directory.path())).unwrap());
+    let overlay = graph.prepare_overlay(&disk, &image).unwrap();
+    for name in ["disk", "image"] {
+        assert_eq!(graph.close(name).unwrap_err().to_string(), format!("Node {name} is in use"));
+    }
+    drop(overlay);
+    ["disk", "image"].map(|name| graph.close(name).unwrap());
+    assert!(graph.nodes().is_empty());
 }
 
 #[test]
