@@ -9,9 +9,11 @@ mod check;
 
 use crate::context::{JobContext, OnError};
 use crate::copy::crew::{Crew, Failed};
+use crate::copy::piece::bring;
 use crate::engine::EngineHandle;
 use crate::error::JobFailure;
 use crate::event::Operation;
+use crate::holdings::Holdings;
 use crate::job::{JobDriver, JobKind, JobOptions, LocalFuture};
 use crate::mirror::active_commit::{self, ActiveCommit};
 use crate::registry::Registry;
@@ -66,14 +68,10 @@ struct Commit {
     registry: Registry,
     graph: Arc<Graph>,
     checked: Checked,
+    holdings: Holdings,
     root: RefCell<Option<Rc<Root>>>,
     backing_file: Option<String>,
     on_error: OnError,
-    /// What is listed for it among the nodes.
-    filter: RefCell<Option<Arc<Node>>>,
-    /// Nodes that nobody else may use meanwhile.
-    busy: RefCell<Vec<Arc<Node>>>,
-    held: RefCell<Vec<(Arc<Node>, Access)>>,
     was_read_only: bool,
 }
 
@@ -99,10 +97,8 @@ pub async fn run(registry: &Registry, graph: &Arc<Graph>, options: CommitOptions
         Found::Intermediate(checked) => checked,
     };
     registry.check_id(&options.job_id)?;
-    let (base, was_read_only) = (checked.base.clone(), checked.base.is_read_only());
-    if was_read_only {
-        reopen::set_read_only(registry.io(), graph, &base, false).await?;
-    }
+    let base = checked.base.clone();
+    let was_read_only = reopen::make_writable(registry.io(), graph, &base).await?;
     let begun = Commit::begin(registry, graph, checked, options, was_read_only);
     if begun.is_err() && was_read_only {
         reopen::set_read_only(registry.io(), graph, &base, true).await?;
@@ -136,12 +132,10 @@ impl Commit {
         let commit = Rc::new(Self {
             registry: registry.clone(),
             graph: graph.clone(),
+            holdings: Holdings::new(graph, BUSY),
             root: RefCell::default(),
             backing_file: options.backing_file,
             on_error: options.on_error,
-            filter: RefCell::default(),
-            busy: RefCell::default(),
-            held: RefCell::default(),
             was_read_only,
             checked,
         });
@@ -156,18 +150,13 @@ impl Commit {
 
     fn take_nodes(&self, filter: Option<&str>) -> Result<(), TransactionError> {
         let Checked { device, top, base, .. } = &self.checked;
-        let filter = self.graph.add_job(filter, top, "commit_top")?;
-        *self.filter.borrow_mut() = Some(filter);
-        for (node, access) in [(base, Access::Write), (top, Access::Read)] {
-            node.acquire_for(access)?;
-            self.held.borrow_mut().push((node.clone(), access));
-        }
+        self.holdings.list(self.graph.add_job(filter, top, "commit_top")?);
+        self.holdings.take(base, Access::Write)?;
+        self.holdings.take(top, Access::Read)?;
         *self.root.borrow_mut() = Some(Root::new(base));
         let ends = base.below();
         let is_end = |node: &Arc<Node>| ends.as_ref().is_some_and(|end| Arc::ptr_eq(end, node));
-        let busy: Vec<_> = top.chain().take_while(|node| !is_end(node)).chain([device.clone()]).collect();
-        busy.iter().for_each(|node| node.set_busy(Some(BUSY)));
-        *self.busy.borrow_mut() = busy;
+        self.holdings.reserve(top.chain().take_while(|node| !is_end(node)).chain([device.clone()]));
         Ok(())
     }
 
@@ -211,10 +200,10 @@ impl Commit {
     /// All is copied and stable: whoever is over the uppermost image comes to the base, and its header says so.
     async fn lead_to_base(&self) -> Result<(), JobFailure> {
         let _turn = self.registry.edit().await;
-        self.unlist();
+        self.holdings.unlist();
         let Checked { top, base, .. } = &self.checked;
         // Nobody else has a turn.
-        self.free();
+        self.holdings.free();
         for above in self.graph.images_over(&top.unfiltered()) {
             self.name_base(&above).await?;
         }
@@ -239,25 +228,15 @@ impl Commit {
         reopen::write_header(self.io(), &self.graph, above, named).await.map_err(|error| text(&error))
     }
 
-    fn unlist(&self) {
-        self.filter.take().iter().for_each(|filter| self.graph.remove_filter(filter));
-    }
-
-    /// Others may use the nodes again.
-    fn free(&self) {
-        self.busy.take().iter().for_each(|node| node.set_busy(None));
-    }
-
     fn release(&self) {
         self.root.take();
-        self.held.take().into_iter().for_each(|(node, access)| node.release_for(access));
+        self.holdings.release();
     }
 
     /// Lets go of the nodes.
     fn let_go(&self) {
-        self.unlist();
-        self.free();
-        self.release();
+        self.root.take();
+        self.holdings.let_go();
     }
 }
 
@@ -288,19 +267,10 @@ impl Sweep for Commit {
                 let kind = Kind::Zero { unmap: true };
                 return self.to_base(io, Request { kind, fua: false, offset, len, memory: Memory::empty() }).await;
             }
-            let memory = Memory::from(crew.buffer(len));
-            let read = Request { kind: Kind::Read, fua: false, offset, len, memory };
-            let (memory, result) = self.checked.top.handle(io, read).await;
-            result.map_err(|error| (Operation::Read, error))?;
-            // The memory that comes back of a short transfer is what was left of it.
-            let memory =
-                memory.into_buf().map(Memory::from).ok_or((Operation::Read, tidemark_backend::error::IoError::Io))?;
             let root = self.root.borrow().clone();
             let Some(root) = root else { return Ok(()) };
-            let write = Request { kind: Kind::Write, fua: false, offset, len, memory };
-            let (memory, result) = root.handle(io, write).await;
-            crew.keep(memory.into_buf());
-            result.map_err(|error| (Operation::Write, error))
+            let read = async |request| self.checked.top.handle(io, request).await;
+            bring(crew, run, read, async |request| root.handle(io, request).await).await
         })
     }
 }
@@ -318,11 +288,7 @@ impl JobDriver for Commit {
         Box::pin(async {
             self.let_go();
             if self.was_read_only {
-                let _turn = self.registry.edit().await;
-                let base = &self.checked.base;
-                if let Err(error) = reopen::set_read_only(self.io(), &self.graph, base, true).await {
-                    tracing::warn!(node = base.name(), "an image stays writable after a commit: {error}");
-                }
+                reopen::make_read_only_again(&self.registry, &self.graph, &self.checked.base).await;
             }
         })
     }

@@ -5,6 +5,7 @@
 
 pub(crate) mod crew;
 mod flow;
+pub(crate) mod piece;
 pub(crate) mod survey;
 mod top;
 mod worker;

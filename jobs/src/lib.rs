@@ -22,6 +22,7 @@ pub mod error;
 pub mod event;
 mod fleece;
 mod group;
+mod holdings;
 pub mod internal;
 pub mod job;
 mod lifecycle;

@@ -21,6 +21,7 @@ pub use options::{CopyMode, MirrorOptions, MirrorSync};
 use crate::context::JobContext;
 use crate::engine::EngineHandle;
 use crate::error::{JobError, JobFailure};
+use crate::holdings::Holdings;
 use crate::job::{Job, JobDriver, JobKind, JobOptions, LocalFuture};
 use crate::opened;
 use crate::points;
@@ -28,7 +29,6 @@ use crate::registry::Registry;
 use crate::reopen;
 use crate::transaction::TransactionError;
 use plan::{Plan, Start, State};
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::slice;
 use std::sync::Arc;
@@ -56,9 +56,7 @@ pub(crate) struct Mirror {
     source: Rc<Root>,
     target: Rc<Root>,
     state: State,
-    held: RefCell<Vec<(Arc<Node>, Access)>>,
-    /// What stands for it among the nodes.
-    filter: RefCell<Option<Arc<Node>>>,
+    holdings: Holdings,
 }
 
 /// Starts a mirror.
@@ -131,8 +129,8 @@ impl Mirror {
         filter: Option<&str>,
     ) -> Result<(), TransactionError> {
         let mirror = Self::new(registry, graph, plan)?;
-        *mirror.filter.borrow_mut() = Some(graph.add_job_filter(filter, DRIVER, mirror.mirroring.source())?);
-        let job = registry.create(job, mirror.clone()).inspect_err(|_| mirror.let_go())?;
+        mirror.holdings.list(graph.add_job_filter(filter, DRIVER, mirror.mirroring.source())?);
+        let job = registry.create(job, mirror.clone()).inspect_err(|_| mirror.holdings.let_go())?;
         let started = mirror.take_nodes();
         let started = match started {
             Ok(()) => mirror.install().await,
@@ -142,7 +140,7 @@ impl Mirror {
             Ok(()) => registry.start(&job),
             Err(_) => {
                 registry.fail_early(&job);
-                mirror.let_go();
+                mirror.holdings.let_go();
             }
         }
         started
@@ -152,6 +150,7 @@ impl Mirror {
         let mirroring = Mirroring::new(&plan.source, &plan.target, plan.granularity, plan.unmap);
         let mirroring = mirroring.map_err(|error| TransactionError::Text(error.to_string()))?;
         Ok(Rc::new(Self {
+            holdings: Holdings::new(graph, plan.reason),
             registry: registry.clone(),
             graph: graph.clone(),
             source: Root::new(&plan.source),
@@ -159,27 +158,20 @@ impl Mirror {
             mirroring,
             plan,
             state: State::default(),
-            held: RefCell::default(),
-            filter: RefCell::default(),
         }))
     }
 
     /// Takes the nodes into use.
     fn take_nodes(&self) -> Result<(), TransactionError> {
-        if let Some(filter) = &*self.filter.borrow() {
-            check_apart(&self.plan.source, &self.plan.target, filter.name())?;
-            filter.set_busy(Some(self.plan.reason));
+        let Plan { source, target, between, .. } = &self.plan;
+        if let Some(filter) = self.holdings.listed() {
+            check_apart(source, target, filter.name())?;
+            self.holdings.reserve([filter]);
         }
-        for (node, access) in [(&self.plan.target, Access::Target), (&self.plan.source, Access::Read)] {
-            node.acquire_for(access)?;
-            self.held.borrow_mut().push((node.clone(), access));
-        }
-        self.nodes().for_each(|node| node.set_busy(Some(self.plan.reason)));
+        self.holdings.take(target, Access::Target)?;
+        self.holdings.take(source, Access::Read)?;
+        self.holdings.reserve([source, target].into_iter().chain(between).cloned());
         Ok(())
-    }
-
-    fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
-        [&self.plan.source, &self.plan.target].into_iter().chain(&self.plan.between)
     }
 
     /// From here on no change of the source is missed.
@@ -252,29 +244,13 @@ impl Mirror {
 
     /// Lets go of the nodes, and leaves a target that took no writes as it was.
     async fn end(&self) {
-        self.let_go();
+        self.holdings.let_go();
         for node in [Some(&self.plan.replaced), self.plan.opened.as_ref()].into_iter().flatten() {
             opened::let_go(self.io(), &self.graph, node.clone()).await;
         }
         if self.plan.reopened && !self.state.pivoted.get() {
-            let _turn = self.registry.edit().await;
-            let closed = reopen::set_read_only(self.io(), &self.graph, &self.plan.target, true).await;
-            if let Err(error) = closed {
-                tracing::warn!(node = self.plan.target.name(), "it still takes writes: {error}");
-            }
+            reopen::make_read_only_again(&self.registry, &self.graph, &self.plan.target).await;
         }
-    }
-
-    /// Lets go of the nodes.
-    fn let_go(&self) {
-        if let Some(filter) = self.filter.take() {
-            self.graph.remove_filter(&filter);
-        }
-        let held = std::mem::take(&mut *self.held.borrow_mut());
-        if held.len() == 2 {
-            self.nodes().for_each(|node| node.set_busy(None));
-        }
-        held.into_iter().for_each(|(node, access)| node.release_for(access));
     }
 }
 

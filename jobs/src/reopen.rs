@@ -31,6 +31,26 @@ pub(crate) async fn set_read_only(
     change(io, graph, &[node.as_open(read_only)]).await
 }
 
+/// Has a node take writes; whether it refused them before, and is to do so again.
+///
+/// # Errors
+/// As [`set_read_only`].
+pub(crate) async fn make_writable(io: &Handle, graph: &Graph, node: &Arc<Node>) -> Result<bool, TransactionError> {
+    let was_read_only = node.is_read_only();
+    if was_read_only {
+        set_read_only(io, graph, node, false).await?;
+    }
+    Ok(was_read_only)
+}
+
+/// Has a node refuse writes when a job is over that it took them for. What stands against it is logged.
+pub(crate) async fn make_read_only_again(registry: &Registry, graph: &Graph, node: &Arc<Node>) {
+    let _turn = registry.edit().await;
+    if let Err(error) = set_read_only(registry.io(), graph, node, true).await {
+        tracing::warn!(node = node.name(), "it still takes writes after a job: {error}");
+    }
+}
+
 /// Says in the header of an image what is below it, as [`Node::name_backing`] does; the image may be read-only, and is so
 /// again then. The caller has the registry's turn.
 ///
@@ -42,10 +62,7 @@ pub(crate) async fn write_header(
     image: &Arc<Node>,
     backing: Option<(String, Option<String>)>,
 ) -> Result<(), TransactionError> {
-    let was_read_only = image.is_read_only();
-    if was_read_only {
-        set_read_only(io, graph, image, false).await?;
-    }
+    let was_read_only = make_writable(io, graph, image).await?;
     let written = image.name_backing(io, backing).await;
     if was_read_only {
         set_read_only(io, graph, image, true).await?;

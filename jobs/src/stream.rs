@@ -12,13 +12,14 @@ use crate::copy::crew::{Crew, Failed};
 use crate::engine::EngineHandle;
 use crate::error::JobFailure;
 use crate::event::Operation;
+use crate::holdings::Holdings;
 use crate::job::{JobDriver, JobKind, JobOptions, LocalFuture};
 use crate::registry::Registry;
 use crate::sweep::{Pass, Sweep, Todo, sweep};
 use crate::transaction::TransactionError;
 use crate::{points, reopen};
 use check::Checked;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -62,15 +63,11 @@ struct Stream {
     registry: Registry,
     graph: Arc<Graph>,
     checked: Checked,
+    holdings: Holdings,
     root: RefCell<Option<Rc<Root>>>,
     backing_file: Option<String>,
     on_error: OnError,
-    /// What is listed for it among the nodes.
-    filter: RefCell<Option<Arc<Node>>>,
-    /// Nodes that nobody else may use meanwhile.
-    busy: RefCell<Vec<Arc<Node>>>,
     was_read_only: bool,
-    held: Cell<bool>,
 }
 
 /// Starts a stream.
@@ -89,10 +86,8 @@ pub fn start(jobs: &EngineHandle, graph: &Arc<Graph>, options: StreamOptions) ->
 pub async fn run(registry: &Registry, graph: &Arc<Graph>, options: StreamOptions) -> Result<(), TransactionError> {
     let _turn = registry.edit().await;
     let checked = check::check(graph, &options)?;
-    let (image, was_read_only) = (checked.image.clone(), checked.image.is_read_only());
-    if was_read_only {
-        reopen::set_read_only(registry.io(), graph, &image, false).await?;
-    }
+    let image = checked.image.clone();
+    let was_read_only = reopen::make_writable(registry.io(), graph, &image).await?;
     let begun = Stream::begin(registry, graph, checked, options, was_read_only);
     if begun.is_err() && was_read_only {
         reopen::set_read_only(registry.io(), graph, &image, true).await?;
@@ -117,13 +112,11 @@ impl Stream {
         let stream = Rc::new(Self {
             registry: registry.clone(),
             graph: graph.clone(),
+            holdings: Holdings::new(graph, BUSY),
             root: RefCell::default(),
             backing_file: options.backing_file,
             on_error: options.on_error,
-            filter: RefCell::default(),
-            busy: RefCell::default(),
             was_read_only,
-            held: Cell::new(false),
             checked,
         });
         stream.take_nodes(options.filter_node_name.as_deref()).inspect_err(|_| stream.let_go())?;
@@ -136,21 +129,13 @@ impl Stream {
         let Checked { image, last, .. } = &self.checked;
         let filter = self.graph.add_stream(filter, image, last);
         let filter = filter.map_err(|error| TransactionError::Text(format!("Could not create node: {error}")))?;
-        *self.filter.borrow_mut() = Some(filter.clone());
-        image.acquire_for(Access::Write)?;
-        self.held.set(true);
+        self.holdings.list(filter.clone());
+        self.holdings.take(image, Access::Write)?;
         *self.root.borrow_mut() = Some(Root::new(image));
         let below = last.below();
         let ends = |node: &Arc<Node>| below.as_ref().is_some_and(|below| Arc::ptr_eq(below, node));
-        let busy: Vec<_> = image.chain().take_while(|node| !ends(node)).chain([filter]).collect();
-        busy.iter().for_each(|node| node.set_busy(Some(BUSY)));
-        *self.busy.borrow_mut() = busy;
+        self.holdings.reserve(image.chain().take_while(|node| !ends(node)).chain([filter]));
         Ok(())
-    }
-
-    /// Others may use the nodes again.
-    fn free(&self) {
-        self.busy.take().iter().for_each(|node| node.set_busy(None));
     }
 
     fn root(&self) -> Option<Rc<Root>> {
@@ -178,7 +163,7 @@ impl Stream {
     /// All is copied and stable: the image is over the base from now on, and says so.
     async fn leave_behind(&self) -> Result<(), JobFailure> {
         let _turn = self.registry.edit().await;
-        self.unlist();
+        self.holdings.unlist();
         let Checked { image, last, base } = &self.checked;
         if image.below().is_none() {
             return Ok(());
@@ -198,7 +183,7 @@ impl Stream {
         };
         image.name_backing(self.io(), named).await.map_err(|error| text(&error))?;
         let mut rebase = self.graph.prepare_rebase(image, base.as_ref()).map_err(|error| text(&error))?;
-        self.free();
+        self.holdings.free();
         let nodes = rebase.nodes().to_vec();
         let grace = points::hold_in_the_end(self.io(), &nodes, &mut || rebase.commit()).await;
         points::over(self.io(), &grace).await;
@@ -206,18 +191,10 @@ impl Stream {
         Ok(())
     }
 
-    fn unlist(&self) {
-        self.filter.take().iter().for_each(|filter| self.graph.remove_filter(filter));
-    }
-
     /// Lets go of the nodes.
     fn let_go(&self) {
-        self.unlist();
         self.root.take();
-        self.free();
-        if self.held.take() {
-            self.checked.image.release_for(Access::Write);
-        }
+        self.holdings.let_go();
     }
 }
 
@@ -267,11 +244,7 @@ impl JobDriver for Stream {
         Box::pin(async {
             self.let_go();
             if self.was_read_only {
-                let _turn = self.registry.edit().await;
-                let image = &self.checked.image;
-                if let Err(error) = reopen::set_read_only(self.io(), &self.graph, image, true).await {
-                    tracing::warn!(node = image.name(), "an image stays writable after a stream: {error}");
-                }
+                reopen::make_read_only_again(&self.registry, &self.graph, &self.checked.image).await;
             }
         })
     }

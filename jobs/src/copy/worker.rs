@@ -1,11 +1,11 @@
 //! The copies under way: each a task that reads, writes and reports.
 
 use super::crew::{Crew, Failed, Member};
+use super::piece::bring;
 use crate::event::Operation;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use tidemark_backend::error::IoError;
 use tidemark_backend::io::Memory;
 use tidemark_backend::node::copy_before_write::{CopyBeforeWrite, PIECE_MAX};
 use tidemark_backend::node::{Kind, Request, Root};
@@ -80,19 +80,12 @@ impl Claimed {
     }
 
     async fn copy(&self, io: &Handle, run: Range<u64>) -> Result<(), Failed> {
-        let started = io.read_clock();
-        let (offset, len) = (run.start, run.end - run.start);
-        let read =
-            Request { kind: Kind::Read, fua: false, offset, len, memory: Memory::from(self.work.crew.buffer(len)) };
-        let (memory, result) = self.work.copy.source().handle(io, read).await;
-        result.map_err(|error| (Operation::Read, error))?;
-        // The memory that comes back of a short transfer is what was left of it.
-        let memory = memory.into_buf().map(Memory::from).ok_or((Operation::Read, IoError::Io))?;
-        let write = Request { kind: Kind::Write, fua: false, offset, len, memory };
-        let (memory, result) = self.work.target.handle(io, write).await;
-        self.work.crew.keep(memory.into_buf());
-        self.work.crew.took(len, io.read_clock().saturating_sub(started));
-        result.map_err(|error| (Operation::Write, error))
+        let Work { crew, copy, target, .. } = &*self.work;
+        let (started, len) = (io.read_clock(), run.end - run.start);
+        let read = async |request| copy.source().handle(io, request).await;
+        let brought = bring(crew, run, read, async |request| target.handle(io, request).await).await;
+        crew.took(len, io.read_clock().saturating_sub(started));
+        brought
     }
 
     /// Looks again, now that no write can come before; zeroes what is a hole, copies what is not.

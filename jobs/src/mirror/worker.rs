@@ -5,10 +5,10 @@
 
 use super::{COPY_MAX, Mirror};
 use crate::copy::crew::{Crew, Failed, Member};
+use crate::copy::piece::bring;
 use crate::event::Operation;
 use std::ops::Range;
 use std::rc::Rc;
-use tidemark_backend::error::IoError;
 use tidemark_backend::io::Memory;
 use tidemark_backend::node::{Kind, Request};
 use tidemark_backend::reactor::Handle;
@@ -57,17 +57,12 @@ impl Taken {
     }
 
     async fn copy(&self, io: &Handle, offset: u64, len: u64) -> Result<(), Failed> {
-        let (crew, started) = (&self.crew, io.read_clock());
-        let read = Request { kind: Kind::Read, fua: false, offset, len, memory: Memory::from(crew.buffer(len)) };
-        let (memory, result) = self.mirror.source.handle(io, read).await;
-        result.map_err(|error| (Operation::Read, error))?;
-        // The memory that comes back of a short transfer is what was left of it.
-        let memory = memory.into_buf().map(Memory::from).ok_or((Operation::Read, IoError::Io))?;
-        let write = Request { kind: Kind::Write, fua: false, offset, len, memory };
-        let (memory, result) = self.mirror.target.handle(io, write).await;
-        crew.keep(memory.into_buf());
-        crew.took(len, io.read_clock().saturating_sub(started));
-        result.map_err(|error| (Operation::Write, error))
+        let (Mirror { source, target, .. }, started) = (&*self.mirror, io.read_clock());
+        let read = async |request| source.handle(io, request).await;
+        let write = async |request| target.handle(io, request).await;
+        let brought = bring(&self.crew, offset..offset + len, read, write).await;
+        self.crew.took(len, io.read_clock().saturating_sub(started));
+        brought
     }
 
     /// Zeroes, if the target does not have zeroes there already that stay: nobody else writes to it.

@@ -1,0 +1,83 @@
+//! What a job on a chain has of the graph while it runs: what is listed for it, nodes that it uses, and nodes that nobody
+//! else may use meanwhile.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use tidemark_backend::error::GraphError;
+use tidemark_backend::graph::Graph;
+use tidemark_backend::io::lock::Access;
+use tidemark_backend::node::Node;
+
+/// What one job has. All of it is given back when this is dropped, if it was not before.
+pub(crate) struct Holdings {
+    graph: Arc<Graph>,
+    /// What others are told who ask for a reserved node.
+    reason: &'static str,
+    listed: RefCell<Option<Arc<Node>>>,
+    used: RefCell<Vec<(Arc<Node>, Access)>>,
+    reserved: RefCell<Vec<Arc<Node>>>,
+}
+
+impl Holdings {
+    /// Nothing yet.
+    pub(crate) fn new(graph: &Arc<Graph>, reason: &'static str) -> Self {
+        let (listed, used, reserved) = Default::default();
+        Self { graph: graph.clone(), reason, listed, used, reserved }
+    }
+
+    /// `filter` stands for the job among the nodes.
+    pub(crate) fn list(&self, filter: Arc<Node>) {
+        *self.listed.borrow_mut() = Some(filter);
+    }
+
+    /// What stands for the job.
+    pub(crate) fn listed(&self) -> Option<Arc<Node>> {
+        self.listed.borrow().clone()
+    }
+
+    /// Takes a node into use.
+    ///
+    /// # Errors
+    /// As [`Node::acquire_for`].
+    pub(crate) fn take(&self, node: &Arc<Node>, access: Access) -> Result<(), GraphError> {
+        node.acquire_for(access)?;
+        self.used.borrow_mut().push((node.clone(), access));
+        Ok(())
+    }
+
+    /// Nobody else may use these nodes as a whole.
+    pub(crate) fn reserve(&self, nodes: impl IntoIterator<Item = Arc<Node>>) {
+        for node in nodes {
+            node.set_busy(Some(self.reason));
+            self.reserved.borrow_mut().push(node);
+        }
+    }
+
+    /// Nothing stands for the job any more.
+    pub(crate) fn unlist(&self) {
+        self.listed.take().iter().for_each(|filter| self.graph.remove_filter(filter));
+    }
+
+    /// Others may use the nodes that were reserved.
+    pub(crate) fn free(&self) {
+        self.reserved.take().iter().for_each(|node| node.set_busy(None));
+    }
+
+    /// The job uses no nodes any more.
+    pub(crate) fn release(&self) {
+        self.used.take().into_iter().for_each(|(node, access)| node.release_for(access));
+    }
+
+    /// Gives all of it back.
+    pub(crate) fn let_go(&self) {
+        self.unlist();
+        self.free();
+        self.release();
+    }
+}
+
+impl Drop for Holdings {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
