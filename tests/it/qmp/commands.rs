@@ -136,3 +136,15 @@ fn removed_exports_and_nodes_leave_nothing_behind() {
         "{'execute': 'blockdev-add', 'arguments': {'driver': 'file', 'node-name': 'disk', 'filename': 'DIR/disk.img'}}",
     );
 }
+
+#[test]
+fn who_connects_at_once_finds_what_all_options_make_also_those_after_the_monitor() {
+    let image = "driver=qcow2,read-only=on,file.driver=file,file.filename=DIR/image,file.locking=off";
+    let options: Vec<String> =
+        (0..200).flat_map(|number| ["--blockdev".into(), format!("{image},node-name=n{number}")]).collect();
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let mut daemon = Daemon::start(TIDEMARK, &options);
+    let found = daemon.negotiate().succeed("{'execute': 'query-named-block-nodes', 'arguments': {'flat': true}}");
+    let found = names(&found, "node-name");
+    assert!((0..200).all(|number| found.contains(&format!("n{number}"))), "{found:?}");
+}
