@@ -3,6 +3,7 @@
 //! The node is `n`, its image `disk`; each test says how the image is made, what its bitmaps survive, and what happens to
 //! it between two daemons.
 
+mod above;
 mod closed;
 mod durable;
 mod foreign;
