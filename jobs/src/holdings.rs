@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tidemark_backend::error::GraphError;
 use tidemark_backend::graph::Graph;
 use tidemark_backend::io::lock::Access;
-use tidemark_backend::node::Node;
+use tidemark_backend::node::{Denial, Node};
 
 /// What one job has. All of it is given back when this is dropped, if it was not before.
 pub(crate) struct Holdings {
@@ -16,13 +16,14 @@ pub(crate) struct Holdings {
     listed: RefCell<Option<Arc<Node>>>,
     used: RefCell<Vec<(Arc<Node>, Access)>>,
     reserved: RefCell<Vec<Arc<Node>>>,
+    denied: RefCell<Vec<(Arc<Node>, Denial)>>,
 }
 
 impl Holdings {
     /// Nothing yet.
     pub(crate) fn new(graph: &Arc<Graph>, reason: &'static str) -> Self {
-        let (listed, used, reserved) = Default::default();
-        Self { graph: graph.clone(), reason, listed, used, reserved }
+        let (listed, used, reserved, denied) = Default::default();
+        Self { graph: graph.clone(), reason, listed, used, reserved, denied }
     }
 
     /// `filter` stands for the job among the nodes.
@@ -53,6 +54,22 @@ impl Holdings {
         }
     }
 
+    /// Keeps others from a node.
+    ///
+    /// # Errors
+    /// An export does already what it would be kept from.
+    pub(crate) fn deny(&self, node: &Arc<Node>, denial: Denial) -> Result<(), GraphError> {
+        self.graph.nodes().iter().try_for_each(|export| export.check_export(node, &denial))?;
+        node.deny(denial.clone());
+        self.denied.borrow_mut().push((node.clone(), denial));
+        Ok(())
+    }
+
+    /// Keeps nobody from anything any more.
+    pub(crate) fn allow(&self) {
+        self.denied.take().iter().for_each(|(node, denial)| node.allow(denial));
+    }
+
     /// Nothing stands for the job any more.
     pub(crate) fn unlist(&self) {
         self.listed.take().iter().for_each(|filter| self.graph.remove_filter(filter));
@@ -60,6 +77,7 @@ impl Holdings {
 
     /// Others may use the nodes that were reserved.
     pub(crate) fn free(&self) {
+        self.allow();
         self.reserved.take().iter().for_each(|node| node.set_busy(None));
     }
 

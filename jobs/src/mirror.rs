@@ -18,6 +18,7 @@ mod worker;
 pub use drive::DriveMirrorOptions;
 pub use options::{CopyMode, MirrorOptions, MirrorSync};
 
+use crate::commit::deny_between;
 use crate::context::JobContext;
 use crate::engine::EngineHandle;
 use crate::error::{JobError, JobFailure};
@@ -36,7 +37,7 @@ use tidemark_backend::epoch::Passage;
 use tidemark_backend::graph::{Graph, check_apart};
 use tidemark_backend::io::lock::Access;
 use tidemark_backend::node::mirroring::Mirroring;
-use tidemark_backend::node::{Node, Root};
+use tidemark_backend::node::{Denial, Denied, Node, Root};
 use tidemark_backend::reactor::Handle;
 
 /// QEMU's driver of what stands for a mirror among the nodes.
@@ -108,7 +109,7 @@ pub(crate) async fn begin(
     options: MirrorOptions,
     opened: Option<Arc<Node>>,
 ) -> Result<(), TransactionError> {
-    let plan = Plan { opened, ..check::check(graph, &options)? };
+    let plan = check::check(graph, &options, opened)?;
     let job = JobOptions {
         speed: options.speed,
         auto_finalize: options.auto_finalize,
@@ -131,7 +132,7 @@ impl Mirror {
         let mirror = Self::new(registry, graph, plan)?;
         mirror.holdings.list(graph.add_job_filter(filter, DRIVER, mirror.mirroring.source())?);
         let job = registry.create(job, mirror.clone()).inspect_err(|_| mirror.holdings.let_go())?;
-        let started = mirror.take_nodes();
+        let started = mirror.take_nodes(job.id());
         let started = match started {
             Ok(()) => mirror.install().await,
             refused => refused,
@@ -162,14 +163,21 @@ impl Mirror {
     }
 
     /// Takes the nodes into use.
-    fn take_nodes(&self) -> Result<(), TransactionError> {
-        let Plan { source, target, between, .. } = &self.plan;
+    fn take_nodes(&self, job: &str) -> Result<(), TransactionError> {
+        let Plan { source, target, between, grows, .. } = &self.plan;
         if let Some(filter) = self.holdings.listed() {
             check_apart(source, target, filter.name())?;
             self.holdings.reserve([filter]);
         }
         self.holdings.take(target, Access::Target)?;
         self.holdings.take(source, Access::Read)?;
+        match grows {
+            true => deny_between(&self.holdings, job, source, between.iter().cloned())?,
+            false => {
+                let by = format!("an unnamed block device (uses node '{}' as 'root' child)", target.name());
+                self.holdings.deny(target, Denial { denied: Denied::All, by, chain: Vec::new() })?;
+            }
+        }
         self.holdings.reserve([source, target].into_iter().chain(between).cloned());
         Ok(())
     }

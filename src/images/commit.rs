@@ -15,6 +15,7 @@ use qmp_lite::context::Context;
 use std::path::{Path, PathBuf};
 use tidemark_backend::node::options::{Backing, ChildRef, DriverOptions, Qcow2Options};
 use tidemark_backend::node::{Driver, NodeOptions};
+use tidemark_jobs::resize::resize;
 
 /// Bytes of a piece.
 const PIECE: u64 = 1 << 20;
@@ -132,14 +133,14 @@ fn commit(
 ) -> Result<()> {
     let size = top.length();
     if base.length() < size {
-        let (graph, node) = (context.graph.clone(), base.node.clone());
-        let grown = context.jobs.ask_async(async move |registry| graph.resize(registry.io(), &node, size).await)?;
+        let grown = resize(&context.jobs, &context.graph, &base.node, size);
         grown.map_err(|error| anyhow!("cannot make '{}' as long as the image: {error}", base.shown()))?;
     }
     let copying = Copying {
         source: top.node.clone(),
         source_path: top.shown(),
         levels,
+        below: u64::MAX,
         target: base.node.clone(),
         target_path: base.shown(),
         is_zero: false,

@@ -128,6 +128,7 @@ pub fn run(options: &ConvertOptions) -> Result<()> {
         force_share: options.force_share,
         cache: options.source_cache,
         snapshot: options.source_snapshot.as_deref().map(snapshot),
+        settled: true,
         ..Wanted::read(&options.source, options.source_format)
     };
     let source = wanted.open(&context)?;
@@ -259,6 +260,7 @@ impl Conversion<'_> {
             source: self.source.node.clone(),
             source_path: self.source.shown(),
             levels: if above { 1 } else { u32::MAX },
+            below: self.source.node.unfiltered().below().map_or(0, |below| below.length()),
             target: target.node.clone(),
             target_path: target.shown(),
             is_zero,

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tidemark_backend::error::IoError;
 use tidemark_backend::io::{Buf, Memory, byte_count};
-use tidemark_backend::node::{Kind, Node, Request};
+use tidemark_backend::node::{Kind, Node, Request, Root};
 use tidemark_backend::reactor::Handle;
 use tidemark_jobs::Flow;
 
@@ -33,6 +33,8 @@ pub struct Copying {
     pub source_path: String,
     /// What the topmost so many images of it have; what is below them is left out.
     pub levels: u32,
+    /// Bytes of the disk that these are over: past them is nothing but zeroes where they have nothing.
+    pub below: u64,
     /// To here.
     pub target: Arc<Node>,
     /// Its name.
@@ -74,19 +76,22 @@ impl Copying {
     async fn run_at(&self, io: &Handle, offset: u64, rest: u64) -> Result<(u64, Run)> {
         let status = self.source.status(io, offset, rest).await;
         let status = status.map_err(|error| failed("read", &self.source_path, offset, error))?;
-        let ours = status.depth <= self.levels && (status.depth > 0 || self.levels == u32::MAX);
+        let (mut len, ours) = (status.len, (1..=self.levels).contains(&status.depth));
         let run = match (ours, status.zero) {
-            (false, _) => Run::Absent,
-            (true, true) => Run::Zero,
+            (false, _) if offset < self.below && self.levels < u32::MAX => {
+                len = len.min(self.below - offset);
+                Run::Absent
+            }
+            (false, _) | (true, true) => Run::Zero,
             (true, false) => Run::Data,
         };
-        if status.len >= rest {
+        if len >= rest {
             return Ok((rest, run));
         }
         // What does not fill blocks is read with what comes after it, if all of that is to be copied.
         let align = if self.levels == u32::MAX { self.align.max(1) } else { 1 };
-        Ok(match (run, status.len - status.len % align) {
-            (Run::Data, _) => (status.len.next_multiple_of(align).min(rest), Run::Data),
+        Ok(match (run, len - len % align) {
+            (Run::Data, _) => (len.next_multiple_of(align).min(rest), Run::Data),
             (_, 0) => (align.min(rest), Run::Data),
             (run, whole) => (whole, run),
         })
@@ -109,6 +114,8 @@ struct Lane {
 
 struct Shared {
     copying: Copying,
+    /// The way to the target: bitmaps there mark what is written.
+    target: Rc<Root>,
     io: Handle,
     spare: RefCell<Vec<Buf>>,
     /// Where copying is all there is to do, pieces that wait for their turn are out of the processor's cache when it
@@ -119,7 +126,8 @@ struct Shared {
 impl Lane {
     fn new(copying: Copying, io: Handle, sweep: Arc<Sweep>) -> Self {
         let (window, flow) = (Window::of(copying.window), RefCell::new(Flow::new(copying.window)));
-        let shared = Rc::new(Shared { copying, io, spare: RefCell::default(), flow });
+        let target = Root::new(&copying.target);
+        let shared = Rc::new(Shared { copying, target, io, spare: RefCell::default(), flow });
         Self { shared, sweep, window, ahead: AHEAD }
     }
 
@@ -228,7 +236,7 @@ impl Shared {
         let mut memory = Memory::from(buf);
         memory.narrow(part.start, len);
         let write = Request { kind: Kind::Write, fua: copying.stable, offset, len, memory };
-        let (memory, result) = copying.target.handle(&self.io, write).await;
+        let (memory, result) = self.target.handle(&self.io, write).await;
         result.map_err(|error| failed("write", &copying.target_path, offset, error))?;
         memory.into_buf().ok_or_else(|| failed("write", &copying.target_path, offset, IoError::Io))
     }
@@ -236,7 +244,7 @@ impl Shared {
     async fn zero(&self, offset: u64, len: u64) -> Result<()> {
         let (copying, kind) = (&self.copying, Kind::Zero { unmap: true });
         let zero = Request { kind, fua: copying.stable, offset, len, memory: Memory::empty() };
-        let (_, result) = copying.target.handle(&self.io, zero).await;
+        let (_, result) = self.target.handle(&self.io, zero).await;
         result.map_err(|error| failed("write", &copying.target_path, offset, error))
     }
 }

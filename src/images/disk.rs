@@ -11,6 +11,7 @@ use qmp_lite::context::Context;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tidemark_backend::error::GraphError;
 use tidemark_backend::graph::{ImageFormat, InspectError};
 use tidemark_backend::io::Memory;
 use tidemark_backend::io::lock::Access;
@@ -31,6 +32,8 @@ pub struct Wanted<'a> {
     pub writes: bool,
     /// Whoever writes to it meanwhile.
     pub force_share: bool,
+    /// Nobody may write to it meanwhile, nor to what is below it.
+    pub settled: bool,
     /// How its storage is used.
     pub cache: CacheMode,
     /// As it was at this internal snapshot.
@@ -45,7 +48,8 @@ pub struct Disk {
     pub node: Arc<Node>,
     /// Its file.
     pub path: PathBuf,
-    access: Access,
+    /// What it has of its node and of those below.
+    held: Vec<(Arc<Node>, Access)>,
 }
 
 impl<'a> Wanted<'a> {
@@ -56,6 +60,7 @@ impl<'a> Wanted<'a> {
             format,
             writes: false,
             force_share: false,
+            settled: false,
             cache: CacheMode::Writeback,
             snapshot: None,
             backing: Backing::FromHeader,
@@ -72,18 +77,30 @@ impl<'a> Wanted<'a> {
     /// # Errors
     /// It cannot be opened, is not what it is said to be, or is in use.
     pub fn open(self, context: &Context) -> Result<Disk> {
-        let path = self.path;
-        let access = if self.writes { Access::Write } else { Access::Read };
+        let (path, access, settled) = (self.path, self.access(), self.settled);
         let options = self.node_options(context)?;
         let refused = |source| inspect::refusal(&InspectError::Open { path: path.display().to_string(), source });
         let node = context.graph.open(&options).map_err(refused)?;
-        if let Err(error) = node.acquire_for(access) {
-            let name = node.name().to_owned();
-            drop(node);
-            context.graph.close(&name)?;
-            return Err(refused(error));
+        let mut disk = Disk { node: node.clone(), path: path.to_owned(), held: Vec::new() };
+        let below = node.chain().skip(1).filter(|_| settled);
+        let mut held = std::iter::once(node.clone()).chain(below);
+        match held.try_for_each(|node| disk.hold(node, access)) {
+            Ok(()) => Ok(disk),
+            Err(error) => {
+                drop((node, held));
+                disk.close(context)?;
+                Err(refused(error))
+            }
         }
-        Ok(Disk { node, path: path.to_owned(), access })
+    }
+
+    fn access(&self) -> Access {
+        match (self.writes, self.settled && !self.force_share) {
+            (true, _) => Access::Write,
+            // As an image relies on its file.
+            (false, true) => Access::Format,
+            (false, false) => Access::Read,
+        }
     }
 
     /// What it is opened with, as what its first bytes say that it is if nobody says that.
@@ -226,13 +243,19 @@ impl Disk {
         Ok(trimmed?)
     }
 
+    fn hold(&mut self, node: Arc<Node>, access: Access) -> Result<(), GraphError> {
+        node.acquire_for(access)?;
+        self.held.push((node, access));
+        Ok(())
+    }
+
     /// Closes it.
     ///
     /// # Errors
     /// It is in use.
     pub fn close(self, context: &Context) -> Result<()> {
         let name = self.node.name().to_owned();
-        self.node.release_for(self.access);
+        self.held.into_iter().for_each(|(node, access)| node.release_for(access));
         drop(self.node);
         context.graph.close(&name).with_context(|| format!("cannot close '{}'", self.path.display()))
     }

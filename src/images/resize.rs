@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tidemark_backend::io::{Buf, Memory, byte_count};
 use tidemark_backend::node::{Kind, Node, Request};
 use tidemark_backend::reactor::Handle;
+use tidemark_jobs::resize::resize as jobs_resize;
 
 /// Bytes of zeroes that are written at a time.
 const PIECE: u64 = 1 << 20;
@@ -88,11 +89,17 @@ fn resize(context: &Context, options: &ResizeOptions, disk: &Disk) -> Result<u64
         space != Space::Falloc || disk.image().is_none(),
         "A qcow2 image that grows takes no space, or writes zeroes: --preallocation off or full"
     );
-    let (graph, node, path) = (context.graph.clone(), disk.node.clone(), disk.shown());
-    context.jobs.ask_async(async move |registry| {
-        graph.resize(registry.io(), &node, size).await.map_err(|error| anyhow!("{error}"))?;
-        fill(registry.io(), &node, before, space).await.map_err(|(at, error)| failed("write", &path, at, error))
-    })??;
+    let change = |size| jobs_resize(&context.jobs, &context.graph, &disk.node, size);
+    change(size).map_err(|error| anyhow!("{error}"))?;
+    let node = disk.node.clone();
+    let filled = context.jobs.ask_async(async move |registry| fill(registry.io(), &node, before, space).await)?;
+    if let Err((at, error)) = filled {
+        let error = failed("write", &disk.shown(), at, error);
+        return Err(match change(before) {
+            Ok(()) => error.context("the disk is as long as it was"),
+            Err(_) => error.context(format!("the disk has {size} bytes now, for which there is no room")),
+        });
+    }
     let found = disk.length();
     // A device has the size it has.
     ensure!(found == size, "Image was not resized; resizing may not be supported for this image");

@@ -70,7 +70,9 @@ impl Node {
         if access.writes() && !self.is_writable() {
             return Err(GraphError::NotWritable);
         }
-        self.adopt().and_then(|()| self.lock(&User::Root(access))).inspect_err(|_| self.abandon())
+        let let_in =
+            self.adopt().and_then(|()| self.check_denied(access)).and_then(|()| self.lock(&User::Root(access)));
+        let_in.inspect_err(|_| self.abandon())
     }
 
     /// Whether writes get through to where the node's content is.

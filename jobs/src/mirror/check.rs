@@ -1,7 +1,7 @@
 //! Whether a mirror can be made of what was asked for; in QEMU's order and with its texts.
 
 use super::{MirrorOptions, MirrorSync, Plan, Start};
-use crate::backup::check::{check_free, find};
+use crate::backup::check::find;
 use crate::transaction::TransactionError;
 use std::sync::Arc;
 use tidemark_backend::bitmaps::Tracked;
@@ -29,22 +29,30 @@ pub(super) fn cluster_size(node: &Node) -> Option<u64> {
     Tracked::cluster_size(node)
 }
 
-/// A node that is nobody's part.
-pub(crate) fn find_root(graph: &Graph, name: &str) -> Result<Arc<Node>, TransactionError> {
+/// A node that is nobody's part, but perhaps that of what was opened for the job.
+pub(crate) fn find_root(graph: &Graph, name: &str, opened: Option<&Arc<Node>>) -> Result<Arc<Node>, TransactionError> {
     let node = find(graph, name)?;
-    let is = |other: &Arc<Node>| Arc::ptr_eq(other, &node);
+    let is_parent = |parent: &Arc<Node>| {
+        opened.is_none_or(|opened| !Arc::ptr_eq(opened, parent))
+            && parent.adopted().any(|below| Arc::ptr_eq(&below, &node))
+    };
     // A job that has it is above it.
-    if node.busy().is_some() || graph.nodes().iter().any(|parent| parent.adopted().any(|below| is(&below))) {
+    if node.busy().is_some() || graph.nodes().iter().any(is_parent) {
         return refuse("Need a root block node");
     }
     Ok(node)
 }
 
-pub(super) fn check(graph: &Arc<Graph>, options: &MirrorOptions) -> Result<Plan, TransactionError> {
-    let source = find_root(graph, &options.device)?;
+/// `opened` is the target if that was opened for the mirror.
+pub(super) fn check(
+    graph: &Arc<Graph>,
+    options: &MirrorOptions,
+    opened: Option<Arc<Node>>,
+) -> Result<Plan, TransactionError> {
+    let source = find_root(graph, &options.device, opened.as_ref())?;
     let target = find(graph, &options.target)?;
     check_granularity(options.granularity)?;
-    check_free(&target)?;
+    graph.check_free(&target)?;
     let replaced = check_replaced(graph, &source, options.replaces.as_deref())?;
     let start = match options.sync {
         MirrorSync::Unsupported(sync) => return refuse(format!("Sync mode '{sync}' not supported")),
@@ -71,7 +79,7 @@ pub(super) fn check(graph: &Arc<Graph>, options: &MirrorOptions) -> Result<Plan,
         copy_mode: options.copy_mode,
         grows: false,
         reopened: false,
-        opened: None,
+        opened,
         between: Vec::new(),
         source,
         target,

@@ -35,7 +35,7 @@ pub(super) async fn open(
     options: DriveMirrorOptions,
 ) -> Result<(MirrorOptions, Arc<Node>), TransactionError> {
     let DriveMirrorOptions { mut mirror, target, format, node_name, existing } = options;
-    let source = check::find_root(graph, &mirror.device)?;
+    let source = check::find_root(graph, &mirror.device, None)?;
     check_free(&source)?;
     let backing = match mirror.sync {
         MirrorSync::Top => source.unfiltered().below(),

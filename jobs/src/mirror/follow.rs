@@ -90,7 +90,7 @@ impl Follower<'_> {
         loop {
             self.handle_failures().await?;
             if self.ctx.wants_pause() {
-                self.crew.all_done().await;
+                self.ctx.unless_cancelled(self.crew.all_done()).await?;
                 self.ctx.pause_point().await?;
                 // They failed while it waited; what they were about is dirty.
                 self.mirror.mirroring.take_failure();
@@ -103,7 +103,7 @@ impl Follower<'_> {
             if let Some(run) = self.next() {
                 self.copy(run).await?;
             } else if !self.crew.is_idle() {
-                self.crew.one_done().await;
+                self.ctx.unless_cancelled(self.crew.one_done()).await?;
             } else if self.settling.borrow().is_some() {
                 self.ctx.io().sleep_until(self.ctx.io().read_clock().saturating_add(LOOK_NS)).await;
             } else if self.end_round().await? {
@@ -190,7 +190,7 @@ impl Follower<'_> {
     }
 
     async fn copy(&self, run: Range<u64>) -> Result<(), JobFailure> {
-        self.crew.room().await;
+        self.ctx.unless_cancelled(self.crew.room()).await?;
         if self.crew.has_failed() {
             return Ok(());
         }
@@ -320,7 +320,7 @@ impl Follower<'_> {
     /// together count as one error, the first.
     async fn handle_failures(&self) -> Result<(), JobFailure> {
         if self.crew.has_failed() {
-            self.crew.all_done().await;
+            self.ctx.unless_cancelled(self.crew.all_done()).await?;
         }
         let failed = self.crew.take_failures().first().copied();
         let failed = failed.or_else(|| self.mirror.mirroring.take_failure().map(|error| (Operation::Write, error)));

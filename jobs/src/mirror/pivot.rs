@@ -37,6 +37,7 @@ impl Mirror {
             return Ok(());
         }
         let _turn = self.registry.edit().await;
+        self.holdings.allow();
         let listed: Vec<_> = self.holdings.listed().into_iter().collect();
         let mut swap = self.graph.prepare_swap(&self.plan.replaced, &self.plan.target, &listed).map_err(text)?;
         let mut nodes = swap.nodes().to_vec();

@@ -12,6 +12,13 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         subject: "block-export-add",
+        case: "an image between the two of a commit below the topmost one",
+        qemu: "Exports it, though it looked for such exports when the commit began.",
+        ours: "Refuses it with the text of the latter.",
+        reason: "Who reads there sees the base change under what he reads.",
+    },
+    Difference {
+        subject: "block-export-add",
         case: "a writable export of a file that somebody else writes to",
         qemu: "Lets both write.",
         ours: "Refuses it, unless `locking` of the file is `off`.",

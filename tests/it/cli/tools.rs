@@ -3,6 +3,7 @@
 
 mod bitmaps;
 mod chains;
+mod kept;
 mod left;
 mod random;
 mod refused;

@@ -123,7 +123,7 @@ fn nodes_that_are_about_to_be_put_on_each_other_are_not_closed() {
         assert_eq!(graph.close(name).unwrap_err().to_string(), format!("Node {name} is in use"));
     }
     drop(overlay);
-    ["disk", "image"].map(|name| graph.close(name).unwrap());
+    ["disk", "image"].iter().for_each(|name| graph.close(name).unwrap());
     assert!(graph.nodes().is_empty());
 }
 
