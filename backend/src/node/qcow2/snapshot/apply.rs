@@ -80,6 +80,6 @@ impl Image {
     /// # Errors
     /// As when an image is opened that says so.
     pub async fn settle_after_apply(&self, io: &Handle) -> Result<(), OpenError> {
-        Box::pin(self.repair(io)).await
+        Box::pin(self.repair(io, None)).await
     }
 }

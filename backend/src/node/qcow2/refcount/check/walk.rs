@@ -25,6 +25,7 @@ impl Check<'_> {
             }
             let table = entry & OFFSET;
             self.refer(table, geometry.cluster());
+            self.note_table(table, active);
             if geometry.in_cluster(table) != 0 {
                 self.report.corruption(|| {
                     format!("ERROR l2_offset={table:x}: Table is not cluster aligned; L1 entry corrupted")
