@@ -22,6 +22,7 @@ impl Image {
     /// There is no such snapshot, or it cannot be read; bitmaps would mark something else than what changes; the
     /// storage's. The disk is what it was.
     pub async fn apply_snapshot(&self, io: &Handle, wanted: &str, points: &Points) -> Result<(), SnapshotFault> {
+        self.can_have_snapshots()?;
         if self.has_stored_bitmaps() {
             return Err(SnapshotFault::Bitmaps);
         }

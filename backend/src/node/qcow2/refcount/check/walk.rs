@@ -135,6 +135,10 @@ impl Check<'_> {
 
     /// Counts the snapshot table and what the snapshots' L1 tables lead to.
     pub(super) async fn walk_snapshots(&mut self, table: &SnapshotTable) -> Result<(), IoError> {
+        let count = table.snapshots.len();
+        if count > 0 && self.parts.geometry.external_data {
+            self.report.corruption(|| format!("ERROR {count} snapshots in image with data file"));
+        }
         for snapshot in &table.snapshots {
             self.walk_snapshot(snapshot).await?;
         }
