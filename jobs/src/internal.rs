@@ -83,6 +83,7 @@ impl Internal {
         if name.is_empty() {
             return refuse("Name is empty");
         }
+        image.can_have_snapshots().map_err(unlisted)?;
         let is_other = |other: &Self| Arc::ptr_eq(&other.node, &node) && other.description.name == name;
         if image.snapshots().find_both(None, Some(&name)).is_some() || others.iter().any(is_other) {
             return refuse(format!("Snapshot with name '{name}' already exists on device '{device}'"));
@@ -123,6 +124,10 @@ impl Internal {
     }
 }
 
+fn unlisted(error: impl std::fmt::Display) -> TransactionError {
+    TransactionError::Text(format!("Failed to get a snapshot list: {error}"))
+}
+
 fn failed(name: &str, device: &str, error: &dyn std::fmt::Display) -> TransactionError {
     TransactionError::Text(format!("Failed to create snapshot '{name}' on device '{device}': {error}"))
 }
@@ -157,8 +162,9 @@ async fn remove(
     check_free(&node)?;
     let keeper = keeper(&node);
     let Some(image) = keeper.as_deref().and_then(image) else {
-        return refuse("Failed to get a snapshot list: Operation not supported");
+        return Err(unlisted("Operation not supported"));
     };
+    image.can_have_snapshots().map_err(unlisted)?;
     if image.snapshots().find_both(id, name).is_none() {
         let [id, name] = [id, name].map(|text| text.unwrap_or("null"));
         return refuse(format!("Snapshot with id '{id}' and name '{name}' does not exist on device '{device}'"));

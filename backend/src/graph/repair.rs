@@ -9,7 +9,7 @@ use crate::node::qcow2::header::bits;
 use crate::node::qcow2::image::Image;
 use crate::node::qcow2::journal::Place;
 use crate::node::qcow2::open::{Files, OpenError, Options, read_header};
-use crate::node::qcow2::refcount::check::{CheckError, CheckReport, Parts, check};
+use crate::node::qcow2::refcount::check::{CheckError, CheckReport, Contested, Parts, check};
 use crate::node::qcow2::store::Store;
 use crate::node::{Hold, Node, NodeOptions};
 use crate::reactor::Handle;
@@ -46,6 +46,9 @@ pub enum RepairError {
     /// Its references cannot be counted.
     #[error("Check failed: {0}")]
     Check(#[from] CheckError),
+    /// What is to be written to is something else's, too.
+    #[error("Cannot repair the image: {0}")]
+    Contested(Contested),
     /// Bitmaps would be lost.
     #[error(
         "The image was not closed, and what its bitmaps lack is in its change journal: `tidemark bitmap recover` first"
@@ -91,6 +94,10 @@ async fn repair(io: &Handle, file: &Arc<Node>, what: Repair) -> Result<Repaired,
     let marks = bits::INCOMPATIBLE_CORRUPT | bits::INCOMPATIBLE_DIRTY;
     if (before.corruptions, before.leaks, found.incompatible & marks) == (0, 0, 0) {
         return Ok(Repaired { after: before.clone(), before });
+    }
+    let contested = &before.contested;
+    if contested.table.is_some() || (what == Repair::Leaks && !contested.blocks.is_empty()) {
+        return Err(RepairError::Contested(contested.clone()));
     }
     let mut header = found.clone();
     header.incompatible &= !bits::INCOMPATIBLE_CORRUPT;

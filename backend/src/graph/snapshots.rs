@@ -55,7 +55,8 @@ impl SnapshotChange {
             (Self::Apply(_), SnapshotFault::Snapshot(SnapshotError::NotFound(_))) => {
                 self.refused(&"Failed to load snapshot: No such file or directory")
             }
-            (Self::Delete(_), SnapshotFault::Snapshot(SnapshotError::NotFound(_))) => {
+            (Self::Apply(_), SnapshotFault::Outside) => self.refused(&format!("Failed to load snapshot: {fault}")),
+            (Self::Delete(_), SnapshotFault::Outside | SnapshotFault::Snapshot(SnapshotError::NotFound(_))) => {
                 self.refused(&"snapshot not found")
             }
             (_, fault) => self.refused(fault),

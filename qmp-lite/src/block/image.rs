@@ -67,7 +67,7 @@ pub(super) fn image(node: &Node, flat: bool) -> ImageInfo {
     let below = below(node).filter(|_| !flat);
     let info = match node.driver() {
         Driver::Qcow2(image) => {
-            ImageInfo::of_qcow2(filename(node), &image.header(), &image.snapshots().snapshots, &image.stored_bitmaps())
+            ImageInfo::of_qcow2(filename(node), &image.header(), &image.shown_snapshots(), &image.stored_bitmaps())
         }
         Driver::File(file) => ImageInfo {
             format_specific: (!file.is_device()).then(ImageInfoSpecific::file),
@@ -133,7 +133,7 @@ pub(super) fn below(node: &Node) -> Option<Arc<Node>> {
 /// The internal snapshots of a node's image, or of the one below.
 fn snapshots(node: &Node) -> Option<Vec<SnapshotInfo>> {
     match node.driver() {
-        Driver::Qcow2(image) => SnapshotInfo::list(&image.snapshots().snapshots),
+        Driver::Qcow2(image) => SnapshotInfo::list(&image.shown_snapshots()),
         Driver::Raw(_) | Driver::BlkDebug(_) | Driver::Throttle(_) | Driver::Passing(_) => snapshots(&*node.child()?),
         _ => None,
     }

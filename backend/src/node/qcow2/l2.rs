@@ -261,9 +261,11 @@ impl Tables {
     pub async fn read_table(&self, io: &Handle, index: usize) -> Result<Option<Vec<u64>>, IoError> {
         let Some((host, _)) = self.table(index).map_err(|InvalidEntry| IoError::Io)? else { return Ok(None) };
         let mut words = self.store.read_words(io, host, self.geometry.l2_words()).await?;
-        for word in words.iter_mut().step_by(self.geometry.entry_words()) {
+        let guests = (index as u64 * self.geometry.l2_span()..).step_by(1 << self.geometry.cluster_bits);
+        for (word, guest) in words.iter_mut().step_by(self.geometry.entry_words()).zip(guests) {
             // What breaks the format decodes to nothing as it is, and stays as it is.
-            if self.geometry.decode(*word) != Entry::Invalid && !self.is_sound(*word) {
+            let sound = self.is_sound(*word) && self.is_in_place(*word, guest);
+            if self.geometry.decode(*word) != Entry::Invalid && !sound {
                 *word = mark::l2(*word);
             }
         }

@@ -16,7 +16,9 @@ use super::journal::tie::{self, Tie};
 use super::journal::{Journal, Place, path_of};
 use super::l2::{L1, Tables};
 use super::own_header::{ChangeError, OwnHeader};
+use super::refcount::check::Counted;
 use super::refcount::{self, Refcounts};
+use super::repair;
 use super::reserve::Reserve;
 use super::settling::Settling;
 use super::snapshot::{SnapshotError, SnapshotTable, TableError};
@@ -163,6 +165,10 @@ impl Image {
         let place = (header.reftable_offset, header.reftable_clusters);
         let refcounts = Refcounts::open(io, store.clone(), geometry, place.0, place.1).await?;
         refcounts.set_cache_size(options.refcount_cache_bytes);
+        let counted = match header.incompatible & bits::INCOMPATIBLE_DIRTY != 0 && !options.read_only {
+            true => Some(Box::pin(repair::count_first(io, &store, header, &refcounts)).await?),
+            false => None,
+        };
         let snapshot_table = SnapshotTable::of(io, &store, header).await?;
         let snapshots = guarded::snapshots(&snapshot_table, geometry, files.file.length());
         let metadata = Arc::new(guarded::known(header, &refcounts, &snapshots, files.file.length()));
@@ -219,15 +225,20 @@ impl Image {
             holds: Mutex::default(),
         };
         if !options.read_only {
-            image.begin(io, options.journal.as_ref()).await?;
+            image.begin(io, options.journal.as_ref(), counted).await?;
         }
         Ok(image)
     }
 
-    /// Before the first write: the image is sound, and says what is true from then on.
-    pub(super) async fn begin(&self, io: &Handle, place: Option<&Place>) -> Result<(), OpenError> {
+    /// Before the first write, with its references if they are counted: the image is sound, and says what is true from then on.
+    pub(super) async fn begin(
+        &self,
+        io: &Handle,
+        place: Option<&Place>,
+        counted: Option<Counted>,
+    ) -> Result<(), OpenError> {
         if self.header().incompatible & bits::INCOMPATIBLE_DIRTY != 0 {
-            Box::pin(self.repair(io)).await?;
+            Box::pin(self.repair(io, counted)).await?;
         }
         self.begin_writing(io, place).await?;
         Ok(self.forget_stale_bitmaps(io).await?)

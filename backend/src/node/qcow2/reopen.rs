@@ -93,7 +93,7 @@ impl Image {
 
     async fn begin_anew(&self, io: &Handle, place: Option<&Place>) -> Result<(), OpenError> {
         self.changes.begin_anew();
-        self.begin(io, place).await?;
+        self.begin(io, place, None).await?;
         Ok(self.begin_recording(io).await?)
     }
 

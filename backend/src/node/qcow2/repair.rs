@@ -4,10 +4,12 @@
 //! The bit goes last, when everything else is stable: a crash before that leaves an image that is repaired again.
 
 use super::entry::{Entry, Geometry};
-use super::header::bits;
+use super::header::{Header, bits};
 use super::image::Image;
 use super::open::OpenError;
-use super::refcount::check::{Counted, Parts, count};
+use super::refcount::Refcounts;
+use super::refcount::check::{Contested, Counted, Parts, count};
+use super::store::Store;
 use crate::error::IoError;
 use crate::node::points::Points;
 use crate::reactor::Handle;
@@ -16,16 +18,19 @@ use crate::reactor::Handle;
 const COPIED: u64 = 1 << 63;
 
 impl Image {
-    /// Makes the counts right and says so. Nobody may be using the image yet.
+    /// Makes the counts right and says so. Nobody may be using the image yet. `counted` are its references, if they are
+    /// known.
     ///
     /// # Errors
     /// [`OpenError::Repair`]; then the image says as before that it is to be repaired.
-    pub(super) async fn repair(&self, io: &Handle) -> Result<(), OpenError> {
+    pub(super) async fn repair(&self, io: &Handle, counted: Option<Counted>) -> Result<(), OpenError> {
         let below = self.store.node();
         let file = below.name();
         tracing::warn!(file, "image was not closed in order: its reference counts are being repaired");
-        let counted = count(io, self.store.clone(), Parts::from(&*self.header())).await;
-        let counted = counted.map_err(|error| OpenError::Repair(error.to_string()))?;
+        let counted = match counted {
+            Some(counted) => counted,
+            None => self.count_uncontested(io).await?,
+        };
         if let Some(wrong) = &counted.wrong {
             tracing::warn!(file, "something else is wrong with the image, and stays as it is: {wrong}");
         }
@@ -43,10 +48,16 @@ impl Image {
     /// # Errors
     /// [`OpenError::Repair`].
     pub(crate) async fn repair_leaks(&self, io: &Handle) -> Result<(), OpenError> {
-        let counted = count(io, self.store.clone(), Parts::from(&*self.header())).await;
-        let counted = counted.map_err(|error| OpenError::Repair(error.to_string()))?;
+        let counted = self.count_uncontested(io).await?;
         self.refcounts.correct(io, &counted, false).await.map_err(failed)?;
         self.flush(io, &Points::default()).await.map_err(failed)
+    }
+
+    /// Counts all references of an image whose blocks are known already: none of them can be made elsewhere.
+    async fn count_uncontested(&self, io: &Handle) -> Result<Counted, OpenError> {
+        let counted = count(io, self.store.clone(), Parts::from(&*self.header())).await;
+        let counted = counted.map_err(|error| OpenError::Repair(error.to_string()))?;
+        if counted.contested == Contested::default() { Ok(counted) } else { Err(refused(&counted.contested)) }
     }
 
     /// Says, stably, that the image must not be written to.
@@ -104,6 +115,30 @@ fn own(geometry: Geometry, word: u64) -> Option<(u64, bool)> {
         Entry::Data { host, copied } | Entry::Zero { host: Some(host), copied } => Some((host, copied)),
         _ => None,
     }
+}
+
+/// Counts all references of an image that is to be repaired, before anything else is known of it; of `refcounts` it
+/// leaves the blocks that nothing else has a claim on.
+///
+/// # Errors
+/// [`OpenError::Repair`], also where a repair would write to what something else has a claim on.
+pub(super) async fn count_first(
+    io: &Handle,
+    store: &Store,
+    header: &Header,
+    refcounts: &Refcounts,
+) -> Result<Counted, OpenError> {
+    let counted = count(io, store.clone(), Parts::from(header)).await;
+    let counted = counted.map_err(|error| OpenError::Repair(error.to_string()))?;
+    if counted.contested.table.is_some() {
+        return Err(refused(&counted.contested));
+    }
+    refcounts.forget(&counted.contested);
+    Ok(counted)
+}
+
+fn refused(contested: &Contested) -> OpenError {
+    OpenError::Repair(contested.to_string())
 }
 
 fn failed(error: IoError) -> OpenError {

@@ -4,6 +4,7 @@ mod bitmaps;
 mod broken;
 mod changes;
 mod compressing;
+mod contested;
 mod differential;
 mod dirty;
 mod full;

@@ -215,7 +215,9 @@ impl Image {
             changes.push(longer.unwrap_or(Change { first: *cluster, count: 1, word: *word, step: 0 }));
         }
         let set = || changed.iter().for_each(|(_, index, _, word)| table.set(*index, *word));
-        let dropped = changed.iter().find(|(_, _, before, _)| *before == Entry::Invalid);
+        // In an external data file there is nothing to be freed.
+        let is_dropped = |before| before == Entry::Invalid && !geometry.external_data;
+        let dropped = changed.iter().find(|(_, _, before, _)| is_dropped(*before));
         let dropped = dropped.map(|(_, index, _, _)| Self::dropped(table.word(*index)));
         self.note(io, &changes, points, set).await?;
         dropped.into_iter().for_each(|dropped| self.found_harmless(&dropped));

@@ -52,12 +52,23 @@ impl Image {
                 };
                 Corruption { text, bytes: None, fatal: true }
             }
+            Some((host, _)) if self.geometry.external_data => {
+                let text = self.misplaced(host, self.geometry.cluster_start(met.range.start));
+                Corruption { text, bytes: None, fatal: true }
+            }
             Some((host, len)) => {
                 let skip = self.geometry.in_cluster(met.range.start);
                 let bytes = host + skip..host + (skip + met.range.end - met.range.start).min(len.max(skip));
                 self.of_place(&format!("Cluster allocation offset {host:#x}"), &place, host..host + len, bytes, met)
             }
         })
+    }
+
+    fn misplaced(&self, host: u64, guest: u64) -> String {
+        let [at, of, index] = [host, guest, self.geometry.l2_index(guest) as u64].map(qemu_hex);
+        let outside = format!("External data file host cluster offset {at} does not match guest cluster offset");
+        // With the bracket that QEMU closes.
+        format!("{outside}: {of}, L2 index: {index})")
     }
 
     fn of_l1(&self, index: usize, met: &Met) -> Corruption {
@@ -97,8 +108,8 @@ impl Image {
 }
 
 /// A number as C prints it: without a prefix where it is zero.
-pub(super) fn qemu_hex(number: usize) -> String {
-    if number == 0 { "0".to_owned() } else { format!("{number:#x}") }
+pub(super) fn qemu_hex<N: std::fmt::LowerHex + Default + PartialEq>(number: N) -> String {
+    if number == N::default() { "0".to_owned() } else { format!("{number:#x}") }
 }
 
 /// Where an entry leads that obeys the format.

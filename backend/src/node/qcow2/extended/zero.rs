@@ -30,7 +30,7 @@ impl Image {
             let before = geometry.decode(word);
             if let Some((after, parts)) = self.parts_after(word, bitmap, fate) {
                 self.note(io, &[], points, || self.tables.set(table, index, after, parts)).await?;
-                if before == Entry::Invalid {
+                if before == Entry::Invalid && !geometry.external_data {
                     self.found_harmless(&Self::dropped(word));
                 }
                 if matches!(fate, Fate::Unmap | Fate::Discard) {

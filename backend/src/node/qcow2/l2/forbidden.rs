@@ -25,6 +25,16 @@ impl Tables {
         self.geometry.decode(word) != Entry::Invalid && self.place(word).is_none_or(inside)
     }
 
+    /// Whether an entry leads nowhere in an external data file but to where the guest's cluster is: at the guest's offset.
+    pub(super) fn is_in_place(&self, word: u64, guest: u64) -> bool {
+        match self.geometry.decode(word) {
+            Entry::Data { host, .. } | Entry::Zero { host: Some(host), .. } => {
+                !self.geometry.external_data || host == guest
+            }
+            _ => true,
+        }
+    }
+
     /// Metadata may have been made of clusters that nobody had, it was thought: no entry in memory leads there from now
     /// on. Those that come are checked when they come.
     pub fn forbid_new_metadata(&self) {

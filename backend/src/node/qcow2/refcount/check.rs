@@ -4,6 +4,7 @@
 //! those of `qemu-img check` (10.0). A cluster takes memory only if something refers to it, and messages have a limit.
 
 mod compare;
+mod contested;
 mod references;
 mod walk;
 
@@ -14,7 +15,10 @@ use crate::node::qcow2::header::{BitmapsExtension, Header};
 use crate::node::qcow2::snapshot::TableError;
 use crate::node::qcow2::store::Store;
 use crate::reactor::Handle;
+pub use contested::Contested;
+use contested::L2Tables;
 pub(super) use references::References;
+use std::collections::BTreeMap;
 
 /// Messages that are kept; what they are about is counted in any case.
 const MOST_MESSAGES: usize = 10_000;
@@ -104,6 +108,8 @@ pub struct CheckReport {
     pub fragmented_clusters: u64,
     /// One for each corruption, error and leak, in QEMU's words.
     pub errors: Vec<String>,
+    /// What a repair cannot write to.
+    pub contested: Contested,
 }
 
 impl CheckReport {
@@ -129,6 +135,9 @@ struct Check<'a> {
     report: CheckReport,
     /// L2 tables looked at.
     tables: u64,
+    l2_tables: L2Tables,
+    /// How many entries of the refcount table lead to a block, by its offset.
+    block_entries: BTreeMap<u64, u32>,
 }
 
 /// Checks the image in `store`, to which nobody writes meanwhile.
@@ -136,12 +145,10 @@ struct Check<'a> {
 /// # Errors
 /// See [`CheckError`].
 pub async fn check(io: &Handle, store: Store, parts: Parts) -> Result<CheckReport, CheckError> {
-    let at = (parts.reftable_offset, parts.reftable_clusters);
-    let refcounts = Refcounts::open(io, store.clone(), parts.geometry, at.0, at.1).await?;
-    let references = References::new(parts.geometry, store.node().length());
-    let report = CheckReport { total_clusters: parts.geometry.clusters(parts.size), ..CheckReport::default() };
-    let mut check = Check { io, store, parts, refcounts, references, report, tables: 0 };
+    let mut check = Check::new(io, store, parts).await?;
+    check.report.total_clusters = parts.geometry.clusters(parts.size);
     check.run().await?;
+    check.report.contested = check.contest();
     Ok(check.report)
 }
 
@@ -150,15 +157,13 @@ pub async fn check(io: &Handle, store: Store, parts: Parts) -> Result<CheckRepor
 /// # Errors
 /// As [`check`]; [`IoError::Io`] if not all of it could be looked at.
 pub(in crate::node::qcow2) async fn count(io: &Handle, store: Store, parts: Parts) -> Result<Counted, CheckError> {
-    let at = (parts.reftable_offset, parts.reftable_clusters);
-    let refcounts = Refcounts::open(io, store.clone(), parts.geometry, at.0, at.1).await?;
-    let references = References::new(parts.geometry, store.node().length());
-    let mut check = Check { io, store, parts, refcounts, references, report: CheckReport::default(), tables: 0 };
+    let mut check = Check::new(io, store, parts).await?;
     check.walk().await?;
-    match check.report.check_errors {
-        0 => Ok(Counted { references: check.references, wrong: check.report.errors.into_iter().next() }),
-        _ => Err(CheckError::Io(IoError::Io)),
+    if check.report.check_errors > 0 {
+        return Err(CheckError::Io(IoError::Io));
     }
+    let contested = check.contest();
+    Ok(Counted { references: check.references, wrong: check.report.errors.into_iter().next(), contested })
 }
 
 /// What was counted.
@@ -167,6 +172,8 @@ pub(in crate::node::qcow2) struct Counted {
     pub(in crate::node::qcow2::refcount) references: References,
     /// The first thing that is wrong with the image, counts left aside.
     pub(in crate::node::qcow2) wrong: Option<String>,
+    /// What a repair must not write to. That blocks are there is not counted.
+    pub(in crate::node::qcow2) contested: Contested,
 }
 
 impl Counted {
@@ -176,7 +183,15 @@ impl Counted {
     }
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
+    async fn new(io: &'a Handle, store: Store, parts: Parts) -> Result<Self, OpenError> {
+        let at = (parts.reftable_offset, parts.reftable_clusters);
+        let refcounts = Refcounts::open(io, store.clone(), parts.geometry, at.0, at.1).await?;
+        let references = References::new(parts.geometry, store.node().length());
+        let (report, l2_tables, block_entries) = Default::default();
+        Ok(Self { io, store, parts, refcounts, references, report, tables: 0, l2_tables, block_entries })
+    }
+
     async fn run(&mut self) -> Result<(), CheckError> {
         self.walk().await?;
         self.compare().await?;

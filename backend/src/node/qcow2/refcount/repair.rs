@@ -3,7 +3,7 @@
 //! Blocks that there are come first. Then nothing in what they count is taken for a new block that is in use.
 
 use super::Refcounts;
-use super::check::Counted;
+use super::check::{Contested, Counted};
 use super::state::Place;
 use crate::error::IoError;
 use crate::reactor::Handle;
@@ -20,6 +20,13 @@ pub struct Repaired {
 }
 
 impl Refcounts {
+    /// Forgets blocks that something else has a claim on: others are made instead of them. To be called before anything
+    /// is known of the image.
+    pub(in crate::node::qcow2) fn forget(&self, contested: &Contested) {
+        let mut state = self.state();
+        contested.blocks.iter().for_each(|(region, _)| state.forget(*region));
+    }
+
     /// Makes the counts those that were counted; without `raises` only those that are too high. Nobody may be using the
     /// image yet.
     ///

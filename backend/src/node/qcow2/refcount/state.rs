@@ -151,6 +151,18 @@ impl State {
         }
     }
 
+    /// Forgets the block of a region, which is not in memory; what is said to be one stays as it is.
+    pub(super) fn forget(&mut self, region: usize) {
+        let cluster = self.entry(region) >> self.geometry.cluster_bits;
+        if !self.broken.remove(&region) {
+            self.protected.remove(cluster..cluster + 1);
+        }
+        if let Some(entry) = self.table.get_mut(region) {
+            *entry = 0;
+            self.changed.insert(region);
+        }
+    }
+
     /// Remembers that the entry of a region does not lead to a block.
     pub(super) fn broken_block(&mut self, region: usize) -> IoError {
         self.fault = Some(Fault::Block { index: region, offset: self.entry(region) });

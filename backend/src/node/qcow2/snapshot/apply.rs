@@ -22,6 +22,7 @@ impl Image {
     /// There is no such snapshot, or it cannot be read; bitmaps would mark something else than what changes; the
     /// storage's. The disk is what it was.
     pub async fn apply_snapshot(&self, io: &Handle, wanted: &str, points: &Points) -> Result<(), SnapshotFault> {
+        self.can_have_snapshots()?;
         if self.has_stored_bitmaps() {
             return Err(SnapshotFault::Bitmaps);
         }
@@ -80,6 +81,6 @@ impl Image {
     /// # Errors
     /// As when an image is opened that says so.
     pub async fn settle_after_apply(&self, io: &Handle) -> Result<(), OpenError> {
-        Box::pin(self.repair(io)).await
+        Box::pin(self.repair(io, None)).await
     }
 }

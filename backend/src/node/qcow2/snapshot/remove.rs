@@ -23,6 +23,7 @@ impl Image {
         if self.is_read_only() {
             return Err(IoError::Permission.into());
         }
+        self.can_have_snapshots()?;
         let table = self.snapshots();
         let wanted = || SnapshotError::NotFound(name.or(id).unwrap_or_default().to_owned());
         let snapshot = table.find_both(id, name).ok_or_else(wanted)?.clone();

@@ -3,6 +3,7 @@
 //! What is shared is what the file has: a table is written back first. Flags are taken away in memory and in the file; an
 //! entry without one is at worst copied needlessly. Nobody reads the table from the file meanwhile.
 
+use super::Snapshot;
 use crate::error::IoError;
 use crate::node::points::Points;
 use crate::node::qcow2::entry::COPIED;
@@ -14,6 +15,9 @@ use crate::reactor::Handle;
 /// Why an image's snapshots are what they were.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SnapshotFault {
+    /// Clusters in an external data file are shared with nobody.
+    #[error("Operation not supported")]
+    Outside,
     /// The storage's; [`IoError::Invalid`] where a reference count cannot be larger.
     #[error(transparent)]
     Io(#[from] IoError),
@@ -35,6 +39,19 @@ pub enum SnapshotFault {
 }
 
 impl Image {
+    /// Whether the image can have snapshots.
+    ///
+    /// # Errors
+    /// [`SnapshotFault::Outside`].
+    pub fn can_have_snapshots(&self) -> Result<(), SnapshotFault> {
+        if self.geometry.external_data { Err(SnapshotFault::Outside) } else { Ok(()) }
+    }
+
+    /// The snapshots that are told of: none where they keep nothing.
+    pub fn shown_snapshots(&self) -> Vec<Snapshot> {
+        self.can_have_snapshots().map_or_else(|_| Vec::new(), |()| self.snapshots().snapshots.clone())
+    }
+
     /// Shares the L2 table of this number, if there is one; its L1 entry.
     pub(super) async fn share_table(&self, io: &Handle, index: usize, points: &Points) -> Result<u64, SnapshotFault> {
         let (span, at) = (self.geometry.l2_span(), index as u64);

@@ -37,6 +37,7 @@ impl Image {
         if self.is_read_only() {
             return Err(IoError::Permission.into());
         }
+        self.can_have_snapshots()?;
         if self.snapshots().snapshots.len() >= MAX_SNAPSHOTS as usize {
             return Err(SnapshotFault::TooMany);
         }

@@ -3,5 +3,6 @@
 
 mod entries;
 mod opening;
+mod outside;
 pub mod rig;
 mod tables;

@@ -103,3 +103,26 @@ fn what_cannot_be_done_is_refused_in_the_words_of_qemu() {
     same("image", SnapshotChange::Delete("none".into()), "-d", "none");
     same("narrow", SnapshotChange::Create("s".into()), "-c", "s");
 }
+
+#[test]
+fn an_image_with_an_external_data_file_has_no_snapshots() {
+    for raw in ["off", "on"] {
+        let rig = Rig::new();
+        let made = format!("data_file={},data_file_raw={raw}", rig.path("data").display());
+        rig.tool("qemu-img", &["create", "-q", "-f", "qcow2", "-o", &made, "image", "1M"]);
+        rig.tool("qemu-io", &["-f", "qcow2", "-c", "write -P 1 0 256k", "image"]);
+        let cases = [
+            (SnapshotChange::Create("s".into()), "-c"),
+            (SnapshotChange::Apply("s".into()), "-a"),
+            (SnapshotChange::Delete("s".into()), "-d"),
+        ];
+        for (what, option) in cases {
+            let before = std::fs::read(rig.path("image")).unwrap();
+            let ours = change(&rig, "image", what).unwrap_err().to_string();
+            let qemu =
+                Command::new("qemu-img").args(["snapshot", option, "s"]).arg(rig.path("image")).output().unwrap();
+            assert_eq!(format!("qemu-img: {ours}\n"), String::from_utf8(qemu.stderr).unwrap(), "{raw}");
+            assert!(std::fs::read(rig.path("image")).unwrap() == before, "{raw}: {option}");
+        }
+    }
+}

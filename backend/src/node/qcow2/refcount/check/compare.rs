@@ -29,6 +29,7 @@ impl Check<'_> {
                 _ if cluster >= clusters => format!("ERROR refcount block {index} is outside image"),
                 _ => {
                     self.refer(entry, geometry.cluster());
+                    *self.block_entries.entry(entry).or_default() += 1;
                     match self.references.get(cluster) {
                         1 => continue,
                         count => format!("ERROR refcount block {index} refcount={count}"),

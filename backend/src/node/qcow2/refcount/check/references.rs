@@ -23,8 +23,13 @@ impl References {
         Self { geometry, file_length, pages: BTreeMap::new() }
     }
 
-    /// References to a cluster.
+    /// References to a cluster, as far as they can be counted.
     pub(in crate::node::qcow2::refcount) fn get(&self, cluster: u64) -> u64 {
+        self.claims(cluster).min(self.most())
+    }
+
+    /// References to a cluster, however many.
+    pub(super) fn claims(&self, cluster: u64) -> u64 {
         let page = self.pages.get(&(cluster / PAGE));
         page.and_then(|page| page.get(byte_count(cluster % PAGE))).copied().map_or(0, u64::from)
     }
@@ -32,7 +37,7 @@ impl References {
     /// All clusters that something refers to, in order, and how often.
     pub(in crate::node::qcow2::refcount) fn all(&self) -> impl Iterator<Item = (u64, u64)> {
         let counts = self.pages.iter().flat_map(|(page, counts)| (page * PAGE..).zip(counts.iter()));
-        counts.filter(|(_, count)| **count > 0).map(|(cluster, count)| (cluster, u64::from(*count)))
+        counts.filter(|(_, count)| **count > 0).map(|(cluster, count)| (cluster, u64::from(*count).min(self.most())))
     }
 
     /// Clusters of this range that something refers to, in order.
@@ -57,7 +62,7 @@ impl References {
             });
         }
         let bits = self.geometry.cluster_bits;
-        let most = u64::MAX >> (64 - (1u32 << self.geometry.refcount_order));
+        let most = self.most();
         for number in offset >> bits..=(end - 1) >> bits {
             if self.pages.len() >= MOST_PAGES && !self.pages.contains_key(&(number / PAGE)) {
                 report.check_errors += 1;
@@ -68,9 +73,20 @@ impl References {
             let Some(count) = page.get_mut(byte_count(number % PAGE)) else { continue };
             if u64::from(*count) >= most {
                 report.corruption(|| format!("ERROR: overflow cluster offset={:#x}", number << bits));
-            } else {
-                *count = count.saturating_add(1);
             }
+            *count = count.saturating_add(1);
         }
+    }
+
+    /// So many references to a cluster are none.
+    pub(super) fn remove(&mut self, cluster: u64, times: u32) {
+        let page = self.pages.get_mut(&(cluster / PAGE));
+        let count = page.and_then(|page| page.get_mut(byte_count(cluster % PAGE)));
+        count.into_iter().for_each(|count| *count = count.saturating_sub(times));
+    }
+
+    /// The largest count that the image has room for.
+    fn most(&self) -> u64 {
+        u64::MAX >> (64 - (1u32 << self.geometry.refcount_order))
     }
 }

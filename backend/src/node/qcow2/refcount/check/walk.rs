@@ -25,6 +25,7 @@ impl Check<'_> {
             }
             let table = entry & OFFSET;
             self.refer(table, geometry.cluster());
+            self.note_table(table, active);
             if geometry.in_cluster(table) != 0 {
                 self.report.corruption(|| {
                     format!("ERROR l2_offset={table:x}: Table is not cluster aligned; L1 entry corrupted")
@@ -134,6 +135,10 @@ impl Check<'_> {
 
     /// Counts the snapshot table and what the snapshots' L1 tables lead to.
     pub(super) async fn walk_snapshots(&mut self, table: &SnapshotTable) -> Result<(), IoError> {
+        let count = table.snapshots.len();
+        if count > 0 && self.parts.geometry.external_data {
+            self.report.corruption(|| format!("ERROR {count} snapshots in image with data file"));
+        }
         for snapshot in &table.snapshots {
             self.walk_snapshot(snapshot).await?;
         }

@@ -2,7 +2,7 @@
 
 use super::counts::{geometry, number};
 use super::machine::{Machine, qemu_img};
-use crate::node::qcow2::refcount::check::{CheckReport, Directory, Parts, check};
+use crate::node::qcow2::refcount::check::{CheckReport, Contested, Directory, Parts, check};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -49,7 +49,9 @@ fn ours(content: &[u8]) -> CheckReport {
     let parts = parts(content);
     let mut machine = Machine::new(1, content.to_vec());
     let store = machine.store();
-    machine.run(|io| Box::pin(async move { check(&io, store, parts).await })).unwrap()
+    let report = machine.run(|io| Box::pin(async move { check(&io, store, parts).await })).unwrap();
+    // QEMU does not tell of that.
+    CheckReport { contested: Contested::default(), ..report }
 }
 
 /// What QEMU finds, if it does not give up; messages that tell of errors and leaks, sorted.
@@ -74,6 +76,7 @@ fn qemus(path: &Path) -> Option<CheckReport> {
         compressed_clusters: count("compressed-clusters"),
         fragmented_clusters: count("fragmented-clusters"),
         errors: errors.lines().filter(is_ours).map(str::to_owned).collect(),
+        ..CheckReport::default()
     })
 }
 

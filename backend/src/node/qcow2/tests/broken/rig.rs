@@ -69,6 +69,18 @@ impl Broken {
     pub fn try_open(content: Vec<u8>, options: Options) -> Result<Self, OpenError> {
         let mut machine = Machine::new(1, &[content], 1);
         machine.open(options)?;
+        Ok(Self::of(machine))
+    }
+
+    /// With an external data file.
+    pub fn over(content: Vec<u8>, data: Vec<u8>) -> Self {
+        let mut machine = Machine::new(1, &[content, data], 1);
+        let data = machine.file(1);
+        machine.open_over(Some(data), None, options()).unwrap();
+        Self::of(machine)
+    }
+
+    fn of(machine: Machine) -> Self {
         let told: Arc<Mutex<Vec<Corruption>>> = Arc::default();
         let (listener, list) = (Arc::new(OnceLock::new()), told.clone());
         let tell = move |_: &str, corruption: &Corruption| list.lock().unwrap().push(corruption.clone());
@@ -76,7 +88,7 @@ impl Broken {
         if let Some(Driver::Qcow2(image)) = machine.node.as_ref().map(|node| node.driver()) {
             image.tell_corruption("image", listener);
         }
-        Ok(Self { machine, told })
+        Self { machine, told }
     }
 
     /// Runs a request of one cluster; what was read.
