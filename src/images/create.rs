@@ -52,11 +52,16 @@ pub fn run(options: &CreateOptions) -> Result<()> {
     let image = options.image.display();
     let size = options.size.as_deref();
     let size = size.map(|text| size::parse(text).map_err(|_| anyhow!("Invalid image size specified: '{text}'.")));
-    let made = create(&context, options, size.transpose()?).with_context(|| image.to_string())?;
+    let mut made = Made::default();
+    let done = create(&context, options, size.transpose()?, &mut made).with_context(|| image.to_string());
+    let (size, given) = match done {
+        Ok(done) => done,
+        Err(error) => return Err(made.undo(error)),
+    };
+    made.keep();
     if options.quiet {
         return Ok(());
     }
-    let (size, given) = made;
     let format = options.format.name();
     let above =
         given.get("backing_file").map_or(String::new(), |name| format!(", above '{}'", inspect::printable(name)));
@@ -64,7 +69,7 @@ pub fn run(options: &CreateOptions) -> Result<()> {
 }
 
 /// The size of the image's disk, and what was said of it.
-fn create(context: &Context, options: &CreateOptions, size: Option<u64>) -> Result<(u64, Given)> {
+fn create(context: &Context, options: &CreateOptions, size: Option<u64>, made: &mut Made) -> Result<(u64, Given)> {
     let mut given = Given::read(&options.options, options.format)?;
     add_backing(&mut given, options.backing.as_deref(), options.backing_format.as_deref(), options.format)?;
     let size = match (size, given.size()?) {
@@ -73,10 +78,8 @@ fn create(context: &Context, options: &CreateOptions, size: Option<u64>) -> Resu
     };
     let below = if options.backing_unsafe { None } else { backing_size(context, &options.image, &given)? };
     let size = size.or(below).context("Image creation needs a size parameter")?.next_multiple_of(512);
-    let mut made = Made::default();
     let new = NewImage { path: &options.image, format: options.format, given: &given, size, no_flush: false };
-    new.make(&context.graph, &mut made)?;
-    made.keep();
+    new.make(&context.graph, made)?;
     Ok((size, given))
 }
 
