@@ -1,7 +1,8 @@
 //! Files of images that are being made. One that is not kept goes again: half an image is not to be taken for one.
 
 use anyhow::Error;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Links that lead to each other, at most: as many as Linux follows.
@@ -38,7 +39,7 @@ impl Made {
 
     /// Removes them; says so, in words that follow what has gone wrong.
     pub fn remove(mut self) -> String {
-        let gone = std::mem::take(&mut self.0).into_iter().filter(|path| fs::remove_file(path).is_ok());
+        let gone = std::mem::take(&mut self.0).into_iter().filter(|path| remove(path).is_ok());
         let names: Vec<_> = gone.map(|path| format!("'{}'", path.display())).collect();
         match names.as_slice() {
             [] => String::new(),
@@ -52,9 +53,17 @@ impl Drop for Made {
     fn drop(&mut self) {
         for path in &self.0 {
             // Whoever drops it has an error to tell that matters more.
-            let _ = fs::remove_file(path);
+            let _ = remove(path);
         }
     }
+}
+
+/// Removes a file. It is emptied first: the kernel may have it open for a while after everything has ended, and what is in
+/// it would take space until then.
+fn remove(path: &Path) -> io::Result<()> {
+    // One that cannot be emptied can be removed all the same.
+    let _ = File::options().write(true).open(path).and_then(|file| file.set_len(0));
+    fs::remove_file(path)
 }
 
 /// Where a name leads if it is a link's.

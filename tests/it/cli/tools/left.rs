@@ -100,3 +100,17 @@ fn a_target_without_room_that_a_link_leads_to_is_removed_and_the_link_stays() {
         }
     }
 }
+
+#[test]
+fn the_space_of_what_is_removed_is_free_when_the_command_ends() {
+    let place = Place::new();
+    let keeper = small::mount(&place);
+    let inside = small::inside(&keeper, &place);
+    std::fs::write(place.file("disk"), vec![7; 8 << 20]).unwrap();
+    let free = || rustix::fs::statvfs(&inside).unwrap().f_bfree;
+    let before = free();
+    for _ in 0..8 {
+        let told = ours(&place, &["convert", "-O", "raw", "disk", inside.join("x").to_str().unwrap()]);
+        assert_eq!((told.status, free()), (1, before), "{told:?}");
+    }
+}
