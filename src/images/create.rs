@@ -11,6 +11,7 @@ use crate::inspect;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use qmp_lite::context::Context;
 use std::path::{Path, PathBuf};
+use tidemark_backend::graph::path_named;
 
 /// Options of `tidemark create`.
 ///
@@ -110,7 +111,7 @@ pub fn add_backing(given: &mut Given, name: Option<&str>, format: Option<&str>, 
 /// It cannot be opened.
 pub fn backing_size(context: &Context, image: &Path, given: &Given) -> Result<Option<u64>> {
     let (Some(name), Some(format)) = (given.get("backing_file"), given.get("backing_fmt")) else { return Ok(None) };
-    let path = beside(image, name);
+    let path = path_named(image, name).map_err(|error| anyhow!("{error}"))?;
     ensure!(path != image, "Error: Trying to create an image with the same filename as the backing file");
     let opened = Wanted::read(&path, Some(format_named(format)?)).open(context);
     let disk = opened.map_err(|error| anyhow!("{}\nCould not open backing image.", reason(&path, &error)))?;
