@@ -77,7 +77,7 @@ fn create(context: &Context, options: &CreateOptions, size: Option<u64>, made: &
         (Some(_), Some(_)) => bail!("The image size must be specified only once"),
         (one, other) => one.or(other),
     };
-    let below = if options.backing_unsafe { None } else { backing_size(context, &options.image, &given)? };
+    let below = if options.backing_unsafe { None } else { size_below(context, &options.image, &given, true)? };
     let size = size.or(below).context("Image creation needs a size parameter")?.next_multiple_of(512);
     let new = NewImage { path: &options.image, format: options.format, given: &given, size, no_flush: false };
     new.make(&context.graph, made)?;
@@ -110,10 +110,15 @@ pub fn add_backing(given: &mut Given, name: Option<&str>, format: Option<&str>, 
 /// # Errors
 /// It cannot be opened.
 pub fn backing_size(context: &Context, image: &Path, given: &Given) -> Result<Option<u64>> {
+    size_below(context, image, given, false)
+}
+
+/// The same; with `force_share` also of one that somebody writes to, as if a snapshot of it is prepared.
+fn size_below(context: &Context, image: &Path, given: &Given, force_share: bool) -> Result<Option<u64>> {
     let (Some(name), Some(format)) = (given.get("backing_file"), given.get("backing_fmt")) else { return Ok(None) };
     let path = path_named(image, name).map_err(|error| anyhow!("{error}"))?;
     ensure!(path != image, "Error: Trying to create an image with the same filename as the backing file");
-    let opened = Wanted::read(&path, Some(format_named(format)?)).open(context);
+    let opened = Wanted { force_share, ..Wanted::read(&path, Some(format_named(format)?)) }.open(context);
     let disk = opened.map_err(|error| anyhow!("{}\nCould not open backing image.", reason(&path, &error)))?;
     let size = disk.length();
     disk.close(context)?;

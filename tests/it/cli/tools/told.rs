@@ -37,6 +37,27 @@ fn an_empty_image_is_what_qemu_img_makes_of_the_same_words() {
 }
 
 #[test]
+fn an_image_is_made_above_one_that_somebody_writes_to() {
+    let place = Place::new();
+    qemu_img(&place, &["create", "-q", "-f", "qcow2", "below", "3M"]);
+    qemu_img(&place, &["create", "-q", "-f", "qcow2", "-b", "below", "-F", "qcow2", "base", "5M"]);
+    let image = "driver=qcow2,node-name=n,file.driver=file,file.filename=base";
+    let export = "vhost-user-blk,id=e,node-name=n,addr.type=unix,addr.path=sock,writable=on";
+    let running = place.start(super::TIDEMARK, &["--blockdev", image, "--export", export]);
+    place.wait_for_listener("sock");
+    assert!(ours(&place, &["info", "base"]).err.contains("shared \"write\" lock"));
+    for (size, bytes) in [(&[][..], "5242880"), (&["1M"], "1048576")] {
+        let words = [&["create", "-f", "qcow2", "-b", "base", "-F", "qcow2", "x"], size].concat();
+        qemu_img(&place, &words);
+        let said = tidemark(&place, &words);
+        assert!(said.out.contains(&format!("({bytes} bytes), above 'base'")) && said.err.is_empty(), "{said:?}");
+    }
+    let told = ours(&place, &["convert", "-O", "qcow2", "-B", "base", "-F", "qcow2", "disk", "y"]);
+    assert!(told.status == 1 && told.err.contains("shared \"write\" lock") && !place.file("y").exists(), "{told:?}");
+    running.end(rustix::process::Signal::TERM);
+}
+
+#[test]
 fn people_are_told_what_was_done_and_nobody_else() {
     let place = Place::new();
     let said = |arguments: &[&str]| tidemark(&place, arguments).out;
