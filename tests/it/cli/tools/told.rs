@@ -58,6 +58,29 @@ fn an_image_is_made_above_one_that_somebody_writes_to() {
 }
 
 #[test]
+fn disks_that_are_too_large_to_be_made_full_are_measured_as_by_qemu_img() {
+    let place = Place::new();
+    for (size, options) in [
+        ("2P", "cluster_size=64k"),
+        ("2P", "cluster_size=64k,preallocation=full"),
+        ("1P", "cluster_size=64k,refcount_bits=64"),
+        ("1P", "cluster_size=64k,extended_l2=on"),
+        ("8T", "cluster_size=4k,refcount_bits=1"),
+        ("64P", "cluster_size=2M"),
+        ("1E", "cluster_size=2M"),
+        ("7E", "cluster_size=2M"),
+    ] {
+        let way = ["measure", "--size", size, "-O", "qcow2", "-o", options, "--output=json"];
+        let (ours, theirs) = (ours(&place, &way), qemu(&place, &way));
+        assert_eq!(
+            (ours.status, wire::parse(&ours.out)),
+            (theirs.status, wire::parse(&theirs.out)),
+            "{way:?}: {ours:?}"
+        );
+    }
+}
+
+#[test]
 fn people_are_told_what_was_done_and_nobody_else() {
     let place = Place::new();
     let said = |arguments: &[&str]| tidemark(&place, arguments).out;
