@@ -20,6 +20,8 @@ fn an_empty_image_is_what_qemu_img_makes_of_the_same_words() {
         &["-f", "qcow2", "-o", "data_file=d,data_file_raw=on", "x", "1M"],
         &["-f", "raw", "x", "1000"],
         &["x", "7k"],
+        &["x", "0x1e00"],
+        &["-f", "qcow2", "-o", "cluster_size=0x1000,size=0X100000", "x"],
         &["-f", "raw", "-o", "preallocation=full", "x", "64k"],
     ] {
         let mut infos = Vec::new();
