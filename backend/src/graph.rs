@@ -23,6 +23,7 @@ pub mod swap;
 pub mod target;
 
 pub use apart::check_apart;
+pub use chain::path_named;
 pub use errand::{Errand, KernelRing, Runner};
 pub use inspect::{ImageCheckError, ImageFormat, InspectError, Inspected};
 

@@ -11,6 +11,7 @@ use crate::inspect;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use qmp_lite::context::Context;
 use std::path::{Path, PathBuf};
+use tidemark_backend::graph::path_named;
 
 /// Options of `tidemark create`.
 ///
@@ -52,11 +53,16 @@ pub fn run(options: &CreateOptions) -> Result<()> {
     let image = options.image.display();
     let size = options.size.as_deref();
     let size = size.map(|text| size::parse(text).map_err(|_| anyhow!("Invalid image size specified: '{text}'.")));
-    let made = create(&context, options, size.transpose()?).with_context(|| image.to_string())?;
+    let mut made = Made::default();
+    let done = create(&context, options, size.transpose()?, &mut made).with_context(|| image.to_string());
+    let (size, given) = match done {
+        Ok(done) => done,
+        Err(error) => return Err(made.undo(error)),
+    };
+    made.keep();
     if options.quiet {
         return Ok(());
     }
-    let (size, given) = made;
     let format = options.format.name();
     let above =
         given.get("backing_file").map_or(String::new(), |name| format!(", above '{}'", inspect::printable(name)));
@@ -64,19 +70,17 @@ pub fn run(options: &CreateOptions) -> Result<()> {
 }
 
 /// The size of the image's disk, and what was said of it.
-fn create(context: &Context, options: &CreateOptions, size: Option<u64>) -> Result<(u64, Given)> {
+fn create(context: &Context, options: &CreateOptions, size: Option<u64>, made: &mut Made) -> Result<(u64, Given)> {
     let mut given = Given::read(&options.options, options.format)?;
     add_backing(&mut given, options.backing.as_deref(), options.backing_format.as_deref(), options.format)?;
     let size = match (size, given.size()?) {
         (Some(_), Some(_)) => bail!("The image size must be specified only once"),
         (one, other) => one.or(other),
     };
-    let below = if options.backing_unsafe { None } else { backing_size(context, &options.image, &given)? };
+    let below = if options.backing_unsafe { None } else { size_below(context, &options.image, &given, true)? };
     let size = size.or(below).context("Image creation needs a size parameter")?.next_multiple_of(512);
-    let mut made = Made::default();
     let new = NewImage { path: &options.image, format: options.format, given: &given, size, no_flush: false };
-    new.make(&context.graph, &mut made)?;
-    made.keep();
+    new.make(&context.graph, made)?;
     Ok((size, given))
 }
 
@@ -106,10 +110,15 @@ pub fn add_backing(given: &mut Given, name: Option<&str>, format: Option<&str>, 
 /// # Errors
 /// It cannot be opened.
 pub fn backing_size(context: &Context, image: &Path, given: &Given) -> Result<Option<u64>> {
+    size_below(context, image, given, false)
+}
+
+/// The same; with `force_share` also of one that somebody writes to, as if a snapshot of it is prepared.
+fn size_below(context: &Context, image: &Path, given: &Given, force_share: bool) -> Result<Option<u64>> {
     let (Some(name), Some(format)) = (given.get("backing_file"), given.get("backing_fmt")) else { return Ok(None) };
-    let path = beside(image, name);
+    let path = path_named(image, name).map_err(|error| anyhow!("{error}"))?;
     ensure!(path != image, "Error: Trying to create an image with the same filename as the backing file");
-    let opened = Wanted::read(&path, Some(format_named(format)?)).open(context);
+    let opened = Wanted { force_share, ..Wanted::read(&path, Some(format_named(format)?)) }.open(context);
     let disk = opened.map_err(|error| anyhow!("{}\nCould not open backing image.", reason(&path, &error)))?;
     let size = disk.length();
     disk.close(context)?;

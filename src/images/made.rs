@@ -1,19 +1,23 @@
 //! Files of images that are being made. One that is not kept goes again: half an image is not to be taken for one.
 
-use std::fs;
-use std::os::unix::fs::FileTypeExt;
+use anyhow::Error;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
+
+/// Links that lead to each other, at most: as many as Linux follows.
+const LINKS_MAX: usize = 40;
 
 /// Files that were made, or emptied to be made anew.
 #[derive(Debug, Default)]
 pub struct Made(Vec<PathBuf>);
 
 impl Made {
-    /// This one is made now. A device is not removed.
+    /// This one is made now; of a link, the file that it leads to. What is no regular file is not removed.
     pub fn add(&mut self, path: &Path) {
-        let is_file = fs::metadata(path).map_or(true, |meta| !meta.file_type().is_block_device());
-        if is_file && !self.0.iter().any(|made| made == path) {
-            self.0.push(path.to_owned());
+        let file = led_to(path);
+        if file.is_file() && !self.0.contains(&file) {
+            self.0.push(file);
         }
     }
 
@@ -27,9 +31,15 @@ impl Made {
         self.0.clear();
     }
 
+    /// Removes them because of an error, which says so then.
+    pub fn undo(self, error: Error) -> Error {
+        let left = self.remove();
+        if left.is_empty() { error } else { error.context(left) }
+    }
+
     /// Removes them; says so, in words that follow what has gone wrong.
     pub fn remove(mut self) -> String {
-        let gone = std::mem::take(&mut self.0).into_iter().filter(|path| fs::remove_file(path).is_ok());
+        let gone = std::mem::take(&mut self.0).into_iter().filter(|path| remove(path).is_ok());
         let names: Vec<_> = gone.map(|path| format!("'{}'", path.display())).collect();
         match names.as_slice() {
             [] => String::new(),
@@ -43,7 +53,21 @@ impl Drop for Made {
     fn drop(&mut self) {
         for path in &self.0 {
             // Whoever drops it has an error to tell that matters more.
-            let _ = fs::remove_file(path);
+            let _ = remove(path);
         }
     }
+}
+
+/// Removes a file. It is emptied first: the kernel may have it open for a while after everything has ended, and what is in
+/// it would take space until then.
+fn remove(path: &Path) -> io::Result<()> {
+    // One that cannot be emptied can be removed all the same.
+    let _ = File::options().write(true).open(path).and_then(|file| file.set_len(0));
+    fs::remove_file(path)
+}
+
+/// Where a name leads if it is a link's.
+fn led_to(path: &Path) -> PathBuf {
+    let next = |path: &PathBuf| Some(path.parent()?.join(fs::read_link(path).ok()?));
+    std::iter::successors(Some(path.to_owned()), next).take(LINKS_MAX + 1).last().unwrap_or_default()
 }

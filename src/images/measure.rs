@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow, bail};
 use qmp_lite::block::image::BlockMeasureInfo;
 use qmp_lite::context::Context;
 use std::path::PathBuf;
-use tidemark_backend::node::qcow2::create::{self, CreateError, CreateOptions, layout};
+use tidemark_backend::node::qcow2::create::{CreateError, CreateOptions, full_length};
 
 /// Bytes of a bitmap's directory entry without its name (qcow2 specification, "Bitmap directory").
 const DIRECTORY_ENTRY: u64 = 24;
@@ -80,13 +80,12 @@ fn qcow2(context: &Context, given: &Given, source: Option<&Disk>, size: u64) -> 
     let has_backing = options.backing.is_some();
     let bare = CreateOptions { backing: None, backing_format: None, data_file_raw: false, ..options.clone() };
     // What options are wrong with is told before anything is computed with them.
-    layout(&bare).map_err(|error| match error {
+    full_length(&bare).map_err(|error| match error {
         CreateError::TooLarge => anyhow!("The image size is too large (try using a larger cluster size)"),
         other => anyhow!(other),
     })?;
     let size = size.next_multiple_of(cluster);
-    let full = layout(&CreateOptions { size, preallocation: create::Preallocation::Metadata, ..bare })?;
-    let fully_allocated = full.length;
+    let fully_allocated = full_length(&CreateOptions { size, ..bare })?;
     let filled = matches!(given.preallocation()?, Preallocation::Falloc | Preallocation::Full);
     let data = match source {
         _ if filled => size,

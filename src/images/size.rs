@@ -1,11 +1,15 @@
 //! Sizes as people write them for `qemu-img`, and sizes relative to what there is.
 
-/// A number of bytes: decimal, also a fraction, with an optional b, k, M, G, T, P or E for powers of 1024.
+/// A number of bytes: decimal, also a fraction, with an optional b, k, M, G, T, P or E for powers of 1024, or hexadecimal
+/// after 0x.
 ///
 /// # Errors
 /// It is none, or 2^63 and more.
 pub fn parse(text: &str) -> Result<u64, String> {
     let refused = || format!("Invalid size '{text}': a number of bytes, also with k, M, G, T, P or E");
+    if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        return hexadecimal(digits).ok_or_else(refused);
+    }
     let power = |unit: char| "bkmgtpe".find(unit.to_ascii_lowercase());
     let (digits, power) = match text.chars().next_back().and_then(power) {
         Some(power) => (&text[..text.len() - 1], power),
@@ -22,6 +26,12 @@ pub fn parse(text: &str) -> Result<u64, String> {
     let (Ok(whole), Ok(fraction), Ok(places)) = parts else { return Err(refused()) };
     let bytes = u128::from(whole) * unit + u128::from(fraction) * unit / 10_u128.pow(places);
     i64::try_from(bytes).map(i64::cast_unsigned).map_err(|_| refused())
+}
+
+fn hexadecimal(digits: &str) -> Option<u64> {
+    // A sign is none of the digits.
+    let all = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    i64::from_str_radix(digits, 16).ok().filter(|_| all).map(i64::cast_unsigned)
 }
 
 /// A size of an image, by itself or by what is to be added or taken away.
@@ -76,12 +86,31 @@ mod tests {
             ("3T", 3 << 40),
             ("1P", 1 << 50),
             ("7E", 7 << 60),
+            ("0x100000", 1 << 20),
+            ("0X1e", 30),
         ];
         for (text, bytes) in exact {
             assert_eq!(parse(text), Ok(bytes), "{text}");
         }
-        for text in ["", "k", "1X", "-1", "+1", "1.5", "1.k", ".5k", "8E", "16E", "1 k", "1e3", "99999999999999999999"]
-        {
+        for text in [
+            "",
+            "k",
+            "1X",
+            "-1",
+            "+1",
+            "1.5",
+            "1.k",
+            ".5k",
+            "8E",
+            "16E",
+            "1 k",
+            "1e3",
+            "99999999999999999999",
+            "0x",
+            "0x+1",
+            "0x1k",
+            "0x8000000000000000",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

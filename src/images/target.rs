@@ -82,7 +82,7 @@ fn file(graph: &Graph, path: &Path, size: u64, preallocation: Preallocation, mad
     let size_there_is = i64::try_from(size).map_err(|_| anyhow!("Image size cannot be negative"))?;
     let file = CreateFile { filename: path.to_owned(), size: size_there_is, preallocation: preallocation.of_file() };
     let created = graph.create(&Creation::File(file));
-    if created.is_ok() || (!existed && path.exists()) {
+    if created.is_ok() || !existed || emptied(&created, preallocation) {
         made.add(path);
     }
     created.map_err(|error| match &error {
@@ -90,6 +90,11 @@ fn file(graph: &Graph, path: &Path, size: u64, preallocation: Preallocation, mad
         // Its text has its source.
         _ => anyhow!("{error}"),
     })
+}
+
+/// Whether a file that was there is none any more, though a new one could not be made: it is emptied before it is filled.
+fn emptied(created: &Result<(), GraphError>, preallocation: Preallocation) -> bool {
+    preallocation != Preallocation::Metadata && matches!(created, Err(GraphError::Options(_)))
 }
 
 fn device(path: &Path, size: u64, preallocation: Preallocation) -> Result<()> {

@@ -79,14 +79,8 @@ impl Chain {
     /// # Errors
     /// The file is not there, or is none to be opened for a header.
     pub(super) fn find(&self, image: &Path, name: &str) -> Result<Found, GraphError> {
-        let refuse = |why: &str| {
-            let image = image.display();
-            Err(GraphError::Options(format!("The header of '{image}' names '{name}', {why}")))
-        };
-        if has_protocol(name) || name.contains('\0') {
-            return refuse("which is no path; only files are opened for a header");
-        }
-        let path = image.parent().map_or_else(|| PathBuf::from(name), |parent| parent.join(name));
+        let refuse = |why| Err(refused(image, name, why));
+        let path = path_named(image, name)?;
         let fail = |source| open_error(&path, source);
         let errno = |errno: rustix::io::Errno| fail(errno.into());
         // Without opening it: a device may do something when it is.
@@ -124,6 +118,22 @@ impl Chain {
         self.images.push(image.resolved.clone());
         Ok(self)
     }
+}
+
+/// The path that `name` stands for in the header of `image`, whether or not there is such a file.
+///
+/// # Errors
+/// It stands for none.
+pub fn path_named(image: &Path, name: &str) -> Result<PathBuf, GraphError> {
+    if has_protocol(name) || name.contains('\0') {
+        return Err(refused(image, name, "which is no path; only files are opened for a header"));
+    }
+    Ok(image.parent().map_or_else(|| PathBuf::from(name), |parent| parent.join(name)))
+}
+
+fn refused(image: &Path, name: &str, why: &str) -> GraphError {
+    let image = image.display();
+    GraphError::Options(format!("The header of '{image}' names '{name}', {why}"))
 }
 
 fn directory(path: &Path) -> PathBuf {

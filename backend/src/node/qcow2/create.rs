@@ -34,6 +34,15 @@ pub fn layout(options: &CreateOptions) -> Result<Layout, CreateError> {
     Ok(layout)
 }
 
+/// Bytes of the file when all of the disk was written, which may be more than an image can be made with.
+///
+/// # Errors
+/// As [`layout`], of an image in which nothing is mapped.
+pub fn full_length(options: &CreateOptions) -> Result<u64, CreateError> {
+    let empty = CreateOptions { preallocation: Preallocation::Off, data_file_raw: false, ..options.clone() };
+    Ok(layout::full_length(&layout(&empty)?.header))
+}
+
 /// A header that does not know where its tables are yet.
 fn empty(options: &CreateOptions) -> Header {
     let bit = |set: bool, bit: u64| if set { bit } else { 0 };

@@ -98,15 +98,28 @@ impl View<'_> {
         let found = Found::of(lookup(offset)?, skip);
         let part = geometry.part();
         let mut end = part - (skip & (part - 1));
+        if found == Found::Unallocated && end < len {
+            end = self.nowhere(offset);
+        }
         while end < len {
             let at = offset.checked_add(end);
-            let next = at.and_then(|at| Some(Found::of(lookup(at)?, geometry.in_cluster(at))));
-            if next.is_none() || next != found.after(end) {
+            let Some((at, next)) = at.and_then(|at| Some((at, lookup(at)?))) else { break };
+            if Some(Found::of(next, geometry.in_cluster(at))) != found.after(end) {
                 break;
             }
-            end += part;
+            end = end.saturating_add(if found == Found::Unallocated { self.nowhere(at) } else { part });
         }
         Some(Extent { found, len: end.min(len) })
+    }
+
+    /// How far what is unallocated at `offset` goes on for certain: where there is no table, to where the next begins.
+    fn nowhere(&self, offset: u64) -> u64 {
+        let geometry = self.tables.geometry();
+        let unit = match self.tables.table(geometry.l1_index(offset)) {
+            Ok(None) => geometry.l2_span(),
+            _ => geometry.part(),
+        };
+        unit - (offset & (unit - 1))
     }
 
     /// Where a read or write leads from `offset` on without waiting.

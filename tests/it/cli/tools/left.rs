@@ -70,3 +70,47 @@ fn a_target_without_room_is_removed() {
     assert!(told.status == 1 && told.err.contains("No space left on device"), "{told:?}");
     assert!(!inside.join("x").exists());
 }
+
+#[test]
+fn a_target_without_room_that_a_link_leads_to_is_removed_and_the_link_stays() {
+    let place = Place::new();
+    let keeper = small::mount(&place);
+    let inside = small::inside(&keeper, &place);
+    let path = |name: &str| inside.join(name).to_str().unwrap().to_owned();
+    std::os::unix::fs::symlink("link", inside.join("ln")).unwrap();
+    std::os::unix::fs::symlink("real", inside.join("link")).unwrap();
+    std::fs::write(place.file("disk"), vec![7; 8 << 20]).unwrap();
+    let ways: [&[&str]; 4] = [
+        &["convert", "-O", "raw", "disk"],
+        &["convert", "-O", "qcow2", "disk"],
+        &["create", "-o", "preallocation=full"],
+        &["create", "-f", "qcow2", "-o", "preallocation=full"],
+    ];
+    for way in ways {
+        for existed in [false, true] {
+            if existed {
+                std::fs::write(inside.join("real"), "precious").unwrap();
+            }
+            let size = if way[0] == "create" { &["8M"][..] } else { &[] };
+            let told = ours(&place, &[way, &[path("ln").as_str()], size].concat());
+            assert!(told.status == 1 && told.err.contains("No space left on device"), "{told:?}");
+            let removed = format!("'{}' was half made and is removed", path("real"));
+            assert!(told.err.contains(&removed), "{way:?}, existed: {existed}: {}", told.err);
+            assert!(inside.join("ln").is_symlink() && !inside.join("real").exists(), "{way:?}, existed: {existed}");
+        }
+    }
+}
+
+#[test]
+fn the_space_of_what_is_removed_is_free_when_the_command_ends() {
+    let place = Place::new();
+    let keeper = small::mount(&place);
+    let inside = small::inside(&keeper, &place);
+    std::fs::write(place.file("disk"), vec![7; 8 << 20]).unwrap();
+    let free = || rustix::fs::statvfs(&inside).unwrap().f_bfree;
+    let before = free();
+    for _ in 0..8 {
+        let told = ours(&place, &["convert", "-O", "raw", "disk", inside.join("x").to_str().unwrap()]);
+        assert_eq!((told.status, free()), (1, before), "{told:?}");
+    }
+}

@@ -111,3 +111,27 @@ fn what_we_refuse_in_words_of_our_own_says_what_to_do() {
     tidemark(&place, &["rebase", "-u", "-b", "elsewhere/small", "-F", "qcow2", "above"]);
     tidemark(&place, &["convert", "above", "x"]);
 }
+
+#[test]
+fn an_image_is_not_made_above_a_name_that_opening_it_refuses() {
+    let place = place();
+    for name in
+        ["file:disk", "disk:1", "nbd:localhost:1", "json:{}", "json:{\"driver\":\"file\",\"filename\":\"disk\"}"]
+    {
+        // Also where there is such a file.
+        if !name.contains('/') {
+            std::fs::copy(place.file("disk"), place.file(name)).unwrap();
+        }
+        let create = ["-f", "qcow2", "-b", name, "-F", "raw", "x", "1M"];
+        let created = ours(&place, &[&["create"], &create[..]].concat());
+        let converted = ours(&place, &["convert", "-O", "qcow2", "-B", name, "-F", "raw", "disk", "x"]);
+        assert!(!place.file("x").exists(), "{name}");
+        tidemark(&place, &[&["create", "-u"], &create[..]].concat());
+        let opened = ours(&place, &["convert", "x", "y"]);
+        std::fs::remove_file(place.file("x")).unwrap();
+        let text = format!("The header of 'x' names '{name}', which is no path; only files are opened for a header");
+        for told in [created, converted, opened] {
+            assert!(told.status == 1 && told.err.contains(&text), "{name}: {told:?}");
+        }
+    }
+}

@@ -20,6 +20,8 @@ fn an_empty_image_is_what_qemu_img_makes_of_the_same_words() {
         &["-f", "qcow2", "-o", "data_file=d,data_file_raw=on", "x", "1M"],
         &["-f", "raw", "x", "1000"],
         &["x", "7k"],
+        &["x", "0x1e00"],
+        &["-f", "qcow2", "-o", "cluster_size=0x1000,size=0X100000", "x"],
         &["-f", "raw", "-o", "preallocation=full", "x", "64k"],
     ] {
         let mut infos = Vec::new();
@@ -33,6 +35,50 @@ fn an_empty_image_is_what_qemu_img_makes_of_the_same_words() {
             infos.push((said, info["format-specific"]["data"].clone(), file.div_ceil(2 << 20)));
         }
         assert_eq!(infos[0], infos[1], "{words:?}");
+    }
+}
+
+#[test]
+fn an_image_is_made_above_one_that_somebody_writes_to() {
+    let place = Place::new();
+    qemu_img(&place, &["create", "-q", "-f", "qcow2", "below", "3M"]);
+    qemu_img(&place, &["create", "-q", "-f", "qcow2", "-b", "below", "-F", "qcow2", "base", "5M"]);
+    let image = "driver=qcow2,node-name=n,file.driver=file,file.filename=base";
+    let export = "vhost-user-blk,id=e,node-name=n,addr.type=unix,addr.path=sock,writable=on";
+    let running = place.start(super::TIDEMARK, &["--blockdev", image, "--export", export]);
+    place.wait_for_listener("sock");
+    assert!(ours(&place, &["info", "base"]).err.contains("shared \"write\" lock"));
+    for (size, bytes) in [(&[][..], "5242880"), (&["1M"], "1048576")] {
+        let words = [&["create", "-f", "qcow2", "-b", "base", "-F", "qcow2", "x"], size].concat();
+        qemu_img(&place, &words);
+        let said = tidemark(&place, &words);
+        assert!(said.out.contains(&format!("({bytes} bytes), above 'base'")) && said.err.is_empty(), "{said:?}");
+    }
+    let told = ours(&place, &["convert", "-O", "qcow2", "-B", "base", "-F", "qcow2", "disk", "y"]);
+    assert!(told.status == 1 && told.err.contains("shared \"write\" lock") && !place.file("y").exists(), "{told:?}");
+    running.end(rustix::process::Signal::TERM);
+}
+
+#[test]
+fn disks_that_are_too_large_to_be_made_full_are_measured_as_by_qemu_img() {
+    let place = Place::new();
+    for (size, options) in [
+        ("2P", "cluster_size=64k"),
+        ("2P", "cluster_size=64k,preallocation=full"),
+        ("1P", "cluster_size=64k,refcount_bits=64"),
+        ("1P", "cluster_size=64k,extended_l2=on"),
+        ("8T", "cluster_size=4k,refcount_bits=1"),
+        ("64P", "cluster_size=2M"),
+        ("1E", "cluster_size=2M"),
+        ("7E", "cluster_size=2M"),
+    ] {
+        let way = ["measure", "--size", size, "-O", "qcow2", "-o", options, "--output=json"];
+        let (ours, theirs) = (ours(&place, &way), qemu(&place, &way));
+        assert_eq!(
+            (ours.status, wire::parse(&ours.out)),
+            (theirs.status, wire::parse(&theirs.out)),
+            "{way:?}: {ours:?}"
+        );
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where everything of a new image is: header, refcount table, refcount blocks, L1 table, and if guest clusters are
 //! mapped from the start, their L2 tables and the clusters themselves.
 
+use crate::node::qcow2::entry::Geometry;
 use crate::node::qcow2::header::{Header, MAX_REFTABLE_BYTES};
 use std::ops::Range;
 
@@ -37,17 +38,8 @@ impl Layout {
         if mapped && header.size > MAX_OFFSET {
             return None;
         }
-        // Both count themselves; each round needs more than the one before, or is the last.
-        let (mut reftable, mut blocks) = (1, 1);
-        let clusters = loop {
-            let clusters = 1 + reftable + blocks + l1 + l2 + data;
-            let needed = clusters.div_ceil(geometry.refcounts_per_block());
-            let table = geometry.clusters(needed * 8);
-            if (table, needed) == (reftable, blocks) {
-                break clusters;
-            }
-            (reftable, blocks) = (table, needed);
-        };
+        let (reftable, blocks) = counts(geometry, l1 + l2 + data);
+        let clusters = 1 + reftable + blocks + l1 + l2 + data;
         if reftable * geometry.cluster() > MAX_REFTABLE_BYTES || clusters * geometry.cluster() > MAX_OFFSET {
             return None;
         }
@@ -138,6 +130,30 @@ impl Layout {
         let second = usize::from(geometry.extended);
         let entries = guest.flat_map(|n| std::iter::once(entry(n)).chain(std::iter::repeat_n(0, second)));
         words(entries, geometry.l2_words() as u64)
+    }
+}
+
+/// Bytes of the file of an image whose guest clusters are all mapped, also where it is too large to be made like that.
+pub(super) fn full_length(header: &Header) -> u64 {
+    let (geometry, l1) = (header.geometry(), u64::from(header.l1_entries));
+    let data = if geometry.external_data { 0 } else { geometry.clusters(header.size) };
+    let others = geometry.clusters(l1 * 8) + l1 + data;
+    let (reftable, blocks) = counts(geometry, others);
+    (1 + reftable + blocks + others) * geometry.cluster()
+}
+
+/// Clusters of the refcount table and refcount blocks that the header, they themselves and so many `others` need.
+fn counts(geometry: Geometry, others: u64) -> (u64, u64) {
+    // Both count themselves; each round needs more than the one before, or is the last.
+    let (mut reftable, mut blocks) = (1, 1);
+    loop {
+        let clusters = 1 + reftable + blocks + others;
+        let needed = clusters.div_ceil(geometry.refcounts_per_block());
+        let table = geometry.clusters(needed * 8);
+        if (table, needed) == (reftable, blocks) {
+            return (reftable, blocks);
+        }
+        (reftable, blocks) = (table, needed);
     }
 }
 

@@ -221,6 +221,44 @@ fn a_reader_waits_for_nobody_to_make_room() {
 }
 
 #[test]
+fn what_no_table_maps_is_passed_table_by_table() {
+    // Tables 3 to 6 are not there, and of table 7 the first two clusters.
+    let mut disk = Disk::new(|words| {
+        words[64 + 3..64 + 7].fill(0);
+        words[(2 + 7) * 64..][..2].fill(0);
+    });
+    let (tables, data) = (disk.open(), disk.store.link().clone());
+    let inflater = Inflater::new(Method::Zlib);
+    let view = View {
+        tables: &tables,
+        data: &data,
+        backing: MaybeLink::new(None).look(),
+        is_keeping: false,
+        inflater: &inflater,
+    };
+    let (huge, asked) = (1 << 50, std::cell::Cell::new(0));
+    let counted = |offset| {
+        asked.set(asked.get() + 1);
+        tables.lookup(offset)
+    };
+    let check = |offset: u64, len: u64, expected: u64, most: u64| {
+        asked.set(0);
+        let extent = view.run(offset, len, counted);
+        assert_eq!(extent, Some(Extent { found: Found::Unallocated, len: expected }), "{offset} {len}");
+        assert!(asked.get() <= most, "{offset} {len}: {} entries were looked at", asked.get());
+    };
+    check(at(3, 5) + 8, CLUSTER - 8, CLUSTER - 8, 1);
+    check(at(3, 5) + 8, 9 * CLUSTER, 9 * CLUSTER, 2);
+    // Table 7 is not in memory.
+    check(at(3, 5) + 8, huge, at(7, 0) - at(3, 5) - 8, 5);
+    assert_eq!(disk.load(&tables, 7), Ok(true));
+    check(at(3, 5) + 8, huge, at(7, 2) - at(3, 5) - 8, 7);
+    check(at(6, 63), huge, 3 * CLUSTER, 4);
+    check(at(TABLES, 1), 64 << 20, 64 << 20, 2049);
+    check(u64::MAX - CLUSTER, huge, CLUSTER + 1, 3);
+}
+
+#[test]
 fn a_request_that_is_one_run_in_the_file_goes_straight_there_and_others_do_not() {
     // Table 5: two clusters apart from each other, one that is shared, one that is zero, one that is not there.
     let mut disk = Disk::new(|words| {
