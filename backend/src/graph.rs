@@ -22,7 +22,7 @@ pub mod snapshots;
 pub mod swap;
 pub mod target;
 
-pub use apart::check_apart;
+pub use apart::{check_apart, check_not_below};
 pub use chain::path_named;
 pub use errand::{Errand, KernelRing, Runner};
 pub use inspect::{ImageCheckError, ImageFormat, InspectError, Inspected};

@@ -22,7 +22,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tidemark_backend::bitmaps::{Frozen, Stage};
 use tidemark_backend::error::GraphError;
-use tidemark_backend::graph::{Graph, check_apart};
+use tidemark_backend::graph::{Graph, check_apart, check_not_below};
 use tidemark_backend::io::Memory;
 use tidemark_backend::io::lock::Access;
 use tidemark_backend::node::copy_before_write::{CopyBeforeWrite, Phase};
@@ -175,6 +175,7 @@ impl Backup {
     fn bind(&self, stage: &mut Stage<Node>, discards: bool) -> Result<(), TransactionError> {
         let (source, target) = (self.source(), self.target.node());
         if let Some(filter) = &*self.filter.borrow() {
+            check_not_below(source, &target, filter.name())?;
             check_apart(source, &target, filter.name())?;
         }
         let access = if discards { Access::Write } else { Access::Read };

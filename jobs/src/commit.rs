@@ -182,7 +182,7 @@ impl Commit {
     /// What is between shows something else to others than to the chain from now on, and nobody else writes to the base.
     fn deny(&self, job: &str) -> Result<(), TransactionError> {
         let Checked { device, top, base, .. } = &self.checked;
-        let between = top.chain().take_while(|node| !Arc::ptr_eq(node, base));
+        let between = top.chain().skip(1).take_while(|node| !Arc::ptr_eq(node, base));
         deny_between(&self.holdings, job, device, between)?;
         let by = format!("an unnamed block device (uses node '{}' as 'root' child)", base.name());
         Ok(self.holdings.deny(base, Denial { denied: Denied::Writes, by, chain: Vec::new() })?)

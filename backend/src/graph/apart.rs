@@ -11,14 +11,6 @@ use std::sync::Arc;
 /// # Errors
 /// A permission conflict on the first node that both reach.
 pub fn check_apart(source: &Arc<Node>, target: &Arc<Node>, filter: &str) -> Result<(), GraphError> {
-    let mut images = source.chain().zip(source.chain().skip(1));
-    if let Some((above, below)) = images.find(|(_, below)| Arc::ptr_eq(below, target)) {
-        let (name, above) = (below.name(), above.name());
-        return Err(GraphError::Options(format!(
-            "Permission conflict on node '{name}': permissions 'write' are both required by node '{filter}' (uses node \
-             '{name}' as 'target' child) and unshared by node '{above}' (uses node '{name}' as 'backing' child)."
-        )));
-    }
     for (node, reader) in with_parents(source) {
         let Some((_, writer)) = with_parents(target).find(|(other, _)| Arc::ptr_eq(&node, other)) else { continue };
         let name = node.name();
@@ -30,6 +22,22 @@ pub fn check_apart(source: &Arc<Node>, target: &Arc<Node>, filter: &str) -> Resu
         return Err(GraphError::Options(format!(
             "Permission conflict on node '{name}': permissions 'write' are both required by {writer} and unshared by \
              {reader}."
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses a target that is below an image of the source's chain. `filter` is as with [`check_apart`].
+///
+/// # Errors
+/// A permission conflict on the target.
+pub fn check_not_below(source: &Arc<Node>, target: &Arc<Node>, filter: &str) -> Result<(), GraphError> {
+    let mut links = source.chain().zip(source.chain().skip(1));
+    if let Some((above, below)) = links.find(|(_, below)| Arc::ptr_eq(below, target)) {
+        let (name, above) = (below.name(), above.name());
+        return Err(GraphError::Options(format!(
+            "Permission conflict on node '{name}': permissions 'write' are both required by node '{filter}' (uses node \
+             '{name}' as 'target' child) and unshared by node '{above}' (uses node '{name}' as 'backing' child)."
         )));
     }
     Ok(())
