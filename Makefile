@@ -185,7 +185,7 @@ changes-mutations:
 .PHONY: chains-mutations
 chains-mutations:
 	@.ci/install 'perl-base: puts the mutations in place'
-	@SEEDS=60 tests/mutations/run chains
+	@SEEDS=60 LIMIT=300 tests/mutations/run chains
 
 FUZZERS := qcow2_open nbd_server nbd_client
 SECONDS_EACH ?= 20
