@@ -279,13 +279,13 @@ fn an_allowed_directory_and_a_named_node_are_followed() {
 fn an_image_left_dirty_is_repaired_and_one_that_cannot_be_is_refused_to_writers_with_the_way_out() {
     let mut daemon = Daemon::start(TIDEMARK, &[]);
     prepare(&daemon);
-    // Its refcount table, which is the second cluster, has an entry that leads to no block.
+    // Its L1 table, which is the fourth cluster, has an entry that leads to the refcount table.
     let put = "conv=notrunc status=none bs=1 of=hopeless";
     shell(
         &daemon,
         &format!(
             "qemu-img create -q -f qcow2 hopeless 1M; printf '\\001' | dd {put} seek=79; \
-             printf '\\002\\002' | dd {put} seek=65541"
+             printf '\\200\\0\\0\\0\\0\\001\\0\\0' | dd {put} seek=196608"
         ),
     );
     let mut client = daemon.negotiate();

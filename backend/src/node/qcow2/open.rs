@@ -31,6 +31,7 @@ use crate::node::points::Points;
 use crate::range_lock::RangeLock;
 use crate::reactor::Handle;
 use arc_swap::{ArcSwap, ArcSwapOption};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
@@ -138,6 +139,22 @@ fn method(compression: Compression) -> Method {
     }
 }
 
+/// What a change journal has of an image that is to be written; else why there is nothing.
+async fn find_changes(
+    io: &Handle,
+    header: &Header,
+    file: &Path,
+    options: &Options,
+) -> Result<changes::Recovered, String> {
+    match &options.changes {
+        Some(changes) if !options.read_only => {
+            let found = changes::find(io, header, file, changes, options.journal.as_ref()).await;
+            found.map_err(|reason| format!("{reason}; remove them and begin with a full backup"))
+        }
+        _ => Err("it was not closed, and nothing is recovered as long as it is only read".to_owned()),
+    }
+}
+
 impl Image {
     /// Opens the image with this header. If it can be written to, its bitmaps are in use from now on.
     ///
@@ -162,13 +179,13 @@ impl Image {
         if !options.read_only {
             header.writable()?;
         }
-        let place = (header.reftable_offset, header.reftable_clusters);
-        let refcounts = Refcounts::open(io, store.clone(), geometry, place.0, place.1).await?;
+        let (at, clusters) = (header.reftable_offset, header.reftable_clusters);
+        let refcounts = Refcounts::open(io, store.clone(), geometry, at, clusters).await?;
         refcounts.set_cache_size(options.refcount_cache_bytes);
-        let counted = match header.incompatible & bits::INCOMPATIBLE_DIRTY != 0 && !options.read_only {
-            true => Some(Box::pin(repair::count_first(io, &store, header, &refcounts)).await?),
-            false => None,
-        };
+        let mut counted = None;
+        if header.incompatible & bits::INCOMPATIBLE_DIRTY != 0 && !options.read_only {
+            counted = Some(Box::pin(repair::count_first(io, &store, header, &refcounts)).await?);
+        }
         let snapshot_table = SnapshotTable::of(io, &store, header).await?;
         let snapshots = guarded::snapshots(&snapshot_table, geometry, files.file.length());
         let metadata = Arc::new(guarded::known(header, &refcounts, &snapshots, files.file.length()));
@@ -176,17 +193,11 @@ impl Image {
         let data = files.data.map_or_else(|| store.link().clone(), |data| Arc::new(Link::new(data)));
         let l1 = L1 { offset: header.l1_offset, entries: header.l1_entries as usize };
         let cache = options.l2_cache_bytes;
-        let tables = Tables::open(io, store.clone(), geometry, l1, cache, metadata).await;
-        let tables = tables.map_err(|error| OpenError::Read("L1 table", error))?;
+        let opened = Tables::open(io, store.clone(), geometry, l1, cache, metadata).await;
+        let tables = opened.map_err(|error| OpenError::Read("L1 table", error))?;
         guarded::protect(header, &refcounts, &snapshots, &tables);
         let file = path_of(&files.file).unwrap_or_default();
-        let found = match &options.changes {
-            Some(changes) if !options.read_only => {
-                let found = changes::find(io, header, &file, changes, options.journal.as_ref()).await;
-                found.map_err(|reason| format!("{reason}; remove them and begin with a full backup"))
-            }
-            _ => Err("it was not closed, and nothing is recovered as long as it is only read".to_owned()),
-        };
+        let found = find_changes(io, header, &file, options).await;
         let recovered = found.as_ref().ok();
         let bitmaps = bitmaps::load(io, &store, header, tables.metadata(), &refcounts, recovered).await?;
         let changes = Changes::new(options.changes.clone(), found);
