@@ -130,8 +130,3 @@ pub fn reason(path: &Path, error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     text.strip_prefix(&format!("Could not open '{}': ", path.display())).map_or(text.clone(), str::to_owned)
 }
-
-/// Where a name in the header of an image leads.
-pub fn beside(image: &Path, name: &str) -> PathBuf {
-    image.parent().map_or_else(|| PathBuf::from(name), |dir| dir.join(name))
-}

@@ -5,7 +5,7 @@
 
 use super::cache::CacheMode;
 use super::copy::{failed, is_zero};
-use super::create::{beside, reason};
+use super::create::reason;
 use super::disk::{Disk, Wanted, format_named};
 use crate::backup::offline::Work;
 use crate::backup::window::Window;
@@ -14,9 +14,10 @@ use crate::image::Format;
 use crate::logging::{self, Level};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use qmp_lite::context::Context;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tidemark_backend::graph::path_named;
 use tidemark_backend::io::{Buf, Memory, byte_count};
 use tidemark_backend::node::options::Backing;
 use tidemark_backend::node::qcow2::header;
@@ -93,9 +94,12 @@ impl RebaseOptions {
         let format = self.backing_format.clone();
         let format = format.with_context(|| format!("{}: backing format must be specified", Self::refused(name)))?;
         format_named(&format).map_err(|_| anyhow!("Invalid format name: '{format}'"))?;
-        let below = beside(&self.image, name);
-        let is_same = |(one, other): (PathBuf, PathBuf)| one == other;
-        if below.canonicalize().ok().zip(self.image.canonicalize().ok()).is_some_and(is_same) {
+        let below = path_named(&self.image, name);
+        if let (Err(error), false) = (&below, self.backing_unsafe) {
+            bail!("{}: {error}", Self::refused(name));
+        }
+        let real = |path: &Path| path.canonicalize().ok();
+        if below.ok().and_then(|below| real(&below)).is_some_and(|below| real(&self.image) == Some(below)) {
             bail!("Backing file '{name}' creates an infinite loop.");
         }
         Ok(Some(Some(header::Backing { file: name.to_owned(), format: Some(format) })))
@@ -137,7 +141,7 @@ fn rebase(context: &Context, options: &RebaseOptions, top: &Disk, named: Option<
 
 /// Gives the image itself what it would show differently above the new one.
 fn keep_content(context: &Context, options: &RebaseOptions, top: &Disk, name: &str) -> Result<()> {
-    let path = beside(&options.image, name);
+    let path = path_named(&options.image, name).map_err(|error| anyhow!("{error}"))?;
     let open = || {
         let format = options.backing_format.as_deref().map(format_named).transpose()?;
         Wanted { cache: options.backing_cache, ..Wanted::read(&path, format) }.open(context)

@@ -78,11 +78,12 @@ fn file(graph: &Graph, path: &Path, size: u64, preallocation: Preallocation, mad
     if is_device(path) {
         return device(path, size, preallocation);
     }
-    let existed = path.symlink_metadata().is_ok();
+    let before = length(path);
     let size_there_is = i64::try_from(size).map_err(|_| anyhow!("Image size cannot be negative"))?;
     let file = CreateFile { filename: path.to_owned(), size: size_there_is, preallocation: preallocation.of_file() };
     let created = graph.create(&Creation::File(file));
-    if created.is_ok() || !existed || emptied(&created, preallocation) {
+    // One that was there is spoilt as soon as it is emptied, and is not before.
+    if created.is_ok() || length(path) != before {
         made.add(path);
     }
     created.map_err(|error| match &error {
@@ -92,9 +93,9 @@ fn file(graph: &Graph, path: &Path, size: u64, preallocation: Preallocation, mad
     })
 }
 
-/// Whether a file that was there is none any more, though a new one could not be made: it is emptied before it is filled.
-fn emptied(created: &Result<(), GraphError>, preallocation: Preallocation) -> bool {
-    preallocation != Preallocation::Metadata && matches!(created, Err(GraphError::Options(_)))
+/// Bytes of a file, if there is one.
+fn length(path: &Path) -> Option<u64> {
+    path.metadata().ok().map(|file| file.len())
 }
 
 fn device(path: &Path, size: u64, preallocation: Preallocation) -> Result<()> {

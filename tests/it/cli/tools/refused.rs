@@ -128,9 +128,13 @@ fn an_image_is_not_made_above_a_name_that_opening_it_refuses() {
         assert!(!place.file("x").exists(), "{name}");
         tidemark(&place, &[&["create", "-u"], &create[..]].concat());
         let opened = ours(&place, &["convert", "x", "y"]);
+        tidemark(&place, &["create", "-q", "-f", "qcow2", "x", "1M"]);
+        let before = std::fs::read(place.file("x")).unwrap();
+        let rebased = ours(&place, &["rebase", "-f", "qcow2", "-b", name, "-F", "raw", "x"]);
+        assert!(std::fs::read(place.file("x")).unwrap() == before, "{name}");
         std::fs::remove_file(place.file("x")).unwrap();
         let text = format!("The header of 'x' names '{name}', which is no path; only files are opened for a header");
-        for told in [created, converted, opened] {
+        for told in [created, converted, opened, rebased] {
             assert!(told.status == 1 && told.err.contains(&text), "{name}: {told:?}");
         }
     }
