@@ -56,7 +56,7 @@ struct Amount {
 
 /// One backup.
 pub struct Backup {
-    io: Handle,
+    registry: Registry,
     graph: Arc<Graph>,
     copy: Arc<CopyBeforeWrite>,
     /// What is listed for it among the nodes.
@@ -148,7 +148,7 @@ impl Backup {
         target.set_busy(Some(BUSY));
         filter.set_busy(Some(BUSY));
         Ok(Rc::new(Self {
-            io: registry.io().clone(),
+            registry: registry.clone(),
             graph: graph.clone(),
             filter: RefCell::new(Some(filter)),
             target: Root::new(&target),
@@ -277,9 +277,9 @@ impl JobDriver for Backup {
 
     fn clean(&self) -> LocalFuture<'_, ()> {
         Box::pin(async {
-            self.let_go();
+            self.end().await;
             if let Some(own) = self.own.take() {
-                opened::let_go(&self.io, &self.graph, own).await;
+                opened::let_go(self.registry.io(), &self.graph, own).await;
             }
         })
     }

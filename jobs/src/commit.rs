@@ -15,11 +15,12 @@ use crate::error::JobFailure;
 use crate::event::Operation;
 use crate::holdings::Holdings;
 use crate::job::{JobDriver, JobKind, JobOptions, LocalFuture};
+use crate::lead::lead;
 use crate::mirror::active_commit::{self, ActiveCommit};
 use crate::registry::Registry;
 use crate::sweep::{Pass, Sweep, Todo, sweep};
 use crate::transaction::TransactionError;
-use crate::{opened, points, reopen, resize};
+use crate::{opened, reopen, resize};
 use check::{Checked, Found};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -168,7 +169,7 @@ impl Commit {
 
     fn take_nodes(&self, job: &str, filter: Option<&str>) -> Result<(), TransactionError> {
         let Checked { device, top, base, .. } = &self.checked;
-        self.holdings.list(self.graph.add_job(filter, top, "commit_top")?);
+        self.holdings.list(self.graph.add_job(filter, top, "commit_top", true)?);
         self.holdings.take(base, Access::Write)?;
         self.holdings.take(top, Access::Read)?;
         self.deny(job)?;
@@ -228,7 +229,6 @@ impl Commit {
     /// All is copied and stable: whoever is over the uppermost image comes to the base, and its header says so.
     async fn lead_to_base(&self) -> Result<(), JobFailure> {
         let _turn = self.registry.edit().await;
-        self.holdings.unlist();
         let Checked { top, base, .. } = &self.checked;
         // Nobody else has a turn.
         self.holdings.free();
@@ -236,11 +236,9 @@ impl Commit {
             self.name_base(&above).await?;
         }
         self.release();
-        let mut swap = self.graph.prepare_swap(top, base, &[]).map_err(|error| text(&error))?;
-        let nodes = swap.nodes().to_vec();
-        let grace = points::hold_in_the_end(self.io(), &nodes, &mut || swap.commit()).await;
-        points::over(self.io(), &grace).await;
-        swap.conclude(&self.graph, self.io()).await;
+        let swap = self.graph.prepare_swap(top, base).map_err(|error| text(&error))?;
+        lead(self.io(), &self.graph, swap).await;
+        self.holdings.unlist(self.io()).await;
         opened::let_go(self.io(), &self.graph, top.clone()).await;
         Ok(())
     }
@@ -314,7 +312,8 @@ impl JobDriver for Commit {
 
     fn clean(&self) -> LocalFuture<'_, ()> {
         Box::pin(async {
-            self.let_go();
+            self.root.take();
+            self.holdings.end(&self.registry).await;
             if self.was_read_only {
                 reopen::make_read_only_again(&self.registry, &self.graph, &self.checked.base).await;
             }

@@ -11,6 +11,7 @@ use crate::context::JobContext;
 use crate::copy::check_whole;
 use crate::error::JobFailure;
 use crate::job::{Job, JobDriver, JobKind, JobOptions, LocalFuture};
+use crate::lead::lead_past;
 use crate::point::Point;
 use crate::registry::Registry;
 use crate::transaction::TransactionError;
@@ -45,7 +46,7 @@ struct Tracked {
 
 /// One point in time that is read.
 pub struct Fleece {
-    io: Handle,
+    registry: Registry,
     graph: Arc<Graph>,
     copy: Arc<CopyBeforeWrite>,
     /// What is listed for it among the nodes, the reader last.
@@ -99,7 +100,7 @@ impl Fleece {
         target.acquire_for(Access::Target)?;
         target.set_busy(Some(BUSY));
         let fleece = Rc::new(Self {
-            io: registry.io().clone(),
+            registry: registry.clone(),
             graph: graph.clone(),
             listed: RefCell::default(),
             bitmap: RefCell::default(),
@@ -160,12 +161,12 @@ impl Fleece {
                 released = Some(self.source().points().tracking().release(name, outcome.clone()));
             }
         };
-        let grace = points::hold_in_the_end(&self.io, slice::from_ref(self.source()), &mut edit).await;
-        points::over(&self.io, &grace).await;
+        let grace = points::hold_in_the_end(self.io(), slice::from_ref(self.source()), &mut edit).await;
+        points::over(self.io(), &grace).await;
         if let Some(released) = released {
             released.settle();
             // Before anybody hears of the job's end.
-            checkpoint::save(&self.io, slice::from_ref(self.source())).await;
+            checkpoint::save(self.io(), slice::from_ref(self.source())).await;
         }
         self.wait_for_readers().await;
     }
@@ -178,7 +179,7 @@ impl Fleece {
     }
 
     async fn look_later(&self) {
-        self.io.sleep_until(self.io.read_clock().saturating_add(QUIET_NS)).await;
+        self.io().sleep_until(self.io().read_clock().saturating_add(QUIET_NS)).await;
     }
 
     /// What the bitmap becomes.
@@ -208,6 +209,23 @@ impl Fleece {
             at = end;
         }
         Some(Arc::new(left))
+    }
+
+    fn io(&self) -> &Handle {
+        self.registry.io()
+    }
+
+    /// Lets go of the nodes; who came to the filter comes to the source.
+    async fn end(&self) {
+        {
+            let _turn = self.registry.edit().await;
+            let mut listed = self.listed.take();
+            listed.drain(listed.len().min(1)..).for_each(|reader| self.graph.remove_filter(&reader));
+            if let Some(filter) = listed.pop() {
+                lead_past(self.io(), &self.graph, &filter).await;
+            }
+        }
+        self.let_go();
     }
 
     /// Lets go of the nodes.
@@ -275,6 +293,6 @@ impl JobDriver for Fleece {
     }
 
     fn clean(&self) -> LocalFuture<'_, ()> {
-        Box::pin(async { self.let_go() })
+        Box::pin(self.end())
     }
 }

@@ -1,12 +1,15 @@
 //! What a job on a chain has of the graph while it runs: what is listed for it, nodes that it uses, and nodes that nobody
 //! else may use meanwhile.
 
+use crate::lead::lead_past;
+use crate::registry::Registry;
 use std::cell::RefCell;
 use std::sync::Arc;
 use tidemark_backend::error::GraphError;
 use tidemark_backend::graph::Graph;
 use tidemark_backend::io::lock::Access;
 use tidemark_backend::node::{Denial, Node};
+use tidemark_backend::reactor::Handle;
 
 /// What one job has. All of it is given back when this is dropped, if it was not before.
 pub(crate) struct Holdings {
@@ -70,9 +73,12 @@ impl Holdings {
         self.denied.take().iter().for_each(|(node, denial)| node.allow(denial));
     }
 
-    /// Nothing stands for the job any more.
-    pub(crate) fn unlist(&self) {
-        self.listed.take().iter().for_each(|filter| self.graph.remove_filter(filter));
+    /// Nothing stands for the job any more: who came to that comes to what is below it. In a turn of [`Registry::edit`].
+    pub(crate) async fn unlist(&self, io: &Handle) {
+        self.allow();
+        if let Some(filter) = self.listed.take() {
+            lead_past(io, &self.graph, &filter).await;
+        }
     }
 
     /// Others may use the nodes that were reserved.
@@ -86,9 +92,16 @@ impl Holdings {
         self.used.take().into_iter().for_each(|(node, access)| node.release_for(access));
     }
 
-    /// Gives all of it back.
+    /// Gives all of it back when the job has ended.
+    pub(crate) async fn end(&self, registry: &Registry) {
+        let _turn = registry.edit().await;
+        self.unlist(registry.io()).await;
+        self.let_go();
+    }
+
+    /// Gives all of it back; who comes to what stands for the job stays there.
     pub(crate) fn let_go(&self) {
-        self.unlist();
+        self.listed.take().iter().for_each(|filter| self.graph.remove_filter(filter));
         self.free();
         self.release();
     }

@@ -25,6 +25,7 @@ mod group;
 mod holdings;
 pub mod internal;
 pub mod job;
+mod lead;
 mod lifecycle;
 pub mod mirror;
 mod opened;

@@ -130,7 +130,7 @@ impl Mirror {
         filter: Option<&str>,
     ) -> Result<(), TransactionError> {
         let mirror = Self::new(registry, graph, plan)?;
-        mirror.holdings.list(graph.add_job_filter(filter, DRIVER, mirror.mirroring.source())?);
+        mirror.holdings.list(graph.add_job(filter, mirror.mirroring.source(), DRIVER, false)?);
         let job = registry.create(job, mirror.clone()).inspect_err(|_| mirror.holdings.let_go())?;
         let started = mirror.take_nodes(job.id());
         let started = match started {
@@ -252,7 +252,7 @@ impl Mirror {
 
     /// Lets go of the nodes, and leaves a target that took no writes as it was.
     async fn end(&self) {
-        self.holdings.let_go();
+        self.holdings.end(&self.registry).await;
         for node in [Some(&self.plan.replaced), self.plan.opened.as_ref()].into_iter().flatten() {
             opened::let_go(self.io(), &self.graph, node.clone()).await;
         }

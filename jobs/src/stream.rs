@@ -163,7 +163,7 @@ impl Stream {
     /// All is copied and stable: the image is over the base from now on, and says so.
     async fn leave_behind(&self) -> Result<(), JobFailure> {
         let _turn = self.registry.edit().await;
-        self.holdings.unlist();
+        self.holdings.unlist(self.io()).await;
         let Checked { image, last, base } = &self.checked;
         if image.below().is_none() {
             return Ok(());
@@ -242,7 +242,8 @@ impl JobDriver for Stream {
 
     fn clean(&self) -> LocalFuture<'_, ()> {
         Box::pin(async {
-            self.let_go();
+            self.root.take();
+            self.holdings.end(&self.registry).await;
             if self.was_read_only {
                 reopen::make_read_only_again(&self.registry, &self.graph, &self.checked.image).await;
             }

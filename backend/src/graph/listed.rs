@@ -5,8 +5,8 @@
 use super::Graph;
 use crate::error::GraphError;
 use crate::node::copy_before_write::{CopyBeforeWrite, Filter, SnapshotAccess};
-use crate::node::options::{ChildRef, CopyBeforeWriteOptions, CopyOnReadOptions, Discard, DriverOptions, RawOptions};
-use crate::node::{Driver, JobFilter, Node, NodeOptions, Passing};
+use crate::node::options::{ChildRef, CopyBeforeWriteOptions, CopyOnReadOptions, Discard, DriverOptions};
+use crate::node::{Driver, Node, NodeOptions, Passing};
 use std::sync::Arc;
 
 impl Graph {
@@ -32,24 +32,6 @@ impl Graph {
         self.list(&options, Driver::SnapshotAccess(SnapshotAccess::new(filter)?), filter)
     }
 
-    /// Lists a filter over `child` that stands for a job, with QEMU's name of the driver, under a name of the caller's or a
-    /// generated one. Until [`Graph::remove_filter`].
-    ///
-    /// # Errors
-    /// The name is no identifier or taken.
-    pub fn add_job_filter(
-        &self,
-        name: Option<&str>,
-        driver: &'static str,
-        child: &Arc<Node>,
-    ) -> Result<Arc<Node>, GraphError> {
-        let below = ChildRef::Name(child.name().to_owned());
-        // It takes part in no command that looks at these.
-        let described = DriverOptions::Raw(RawOptions { file: below, offset: 0, size: None, guard_format: false });
-        let options = NodeOptions { node_name: name.map(str::to_owned), ..NodeOptions::new(described) };
-        self.list(&options, Driver::JobFilter(JobFilter::new(child, driver)), child)
-    }
-
     /// Lists what stands for a stream over `image`: a `copy-on-read` filter down to `bottom`, though nobody comes through
     /// it. Until [`Graph::remove_filter`].
     ///
@@ -65,12 +47,19 @@ impl Graph {
         self.list(&over(name, image, Some(bottom), false), Driver::Passing(filter), image)
     }
 
-    /// Lists what stands for a job over `node`, under the name that QEMU's driver has. Until [`Graph::remove_filter`].
+    /// Lists what stands for a job over `node`, with QEMU's name of the driver, as one that takes writes or not. Until
+    /// [`Graph::remove_filter`].
     ///
     /// # Errors
     /// The name is no identifier or taken.
-    pub fn add_job(&self, name: Option<&str>, node: &Arc<Node>, driver: &'static str) -> Result<Arc<Node>, GraphError> {
-        self.list(&over(name, node, None, true), Driver::Passing(Passing::of_job(node, driver)), node)
+    pub fn add_job(
+        &self,
+        name: Option<&str>,
+        node: &Arc<Node>,
+        driver: &'static str,
+        read_only: bool,
+    ) -> Result<Arc<Node>, GraphError> {
+        self.list(&over(name, node, None, read_only), Driver::Passing(Passing::of_job(node, driver)), node)
     }
 
     /// The filters that nobody has opened by themselves over `node`: what stands for jobs is among them.

@@ -49,7 +49,7 @@ impl Graph {
                 "Making '{node}' a backing child of '{image}' would create a cycle"
             )));
         }
-        let swap = self.prepare_swap(node, image, &[])?;
+        let swap = self.prepare_swap(node, image)?;
         let hold = Some(Hold::of_reader(node)?);
         let (kept, _image) = (Some(Kept::new(node)?), Kept::new(image)?);
         Ok(Overlay { node: node.clone(), image: image.clone(), swap, kept, _image, hold })

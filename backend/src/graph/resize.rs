@@ -67,7 +67,7 @@ impl Graph {
                 }
                 // As in QEMU: a server's disk stays as large as it is.
                 Driver::Nbd(_) => node.length(),
-                Driver::Null(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) | Driver::JobFilter(_) => {
+                Driver::Null(_) | Driver::CopyBeforeWrite(_) | Driver::SnapshotAccess(_) => {
                     return Err(GraphError::Options("Image format driver does not support resize".into()));
                 }
             };
@@ -159,7 +159,6 @@ impl Graph {
             | Driver::Null(_)
             | Driver::Nbd(_)
             | Driver::CopyBeforeWrite(_)
-            | Driver::JobFilter(_)
             | Driver::SnapshotAccess(_)
             | Driver::Qcow2(_) => None,
         };

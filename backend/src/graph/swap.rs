@@ -45,13 +45,13 @@ enum Edge {
 }
 
 impl Graph {
-    /// Looks who comes to `from`, and takes `to` into use for all of them. Nodes in `except`, and those that `to` leads
-    /// to, stay where they are. Nothing changes before [`Swap::commit`]; if that does not come, drop it.
+    /// Looks who comes to `from`, and takes `to` into use for all of them. Nodes that `to` leads to stay where they are.
+    /// Nothing changes before [`Swap::commit`]; if that does not come, drop it.
     ///
     /// # Errors
     /// With QEMU's texts: somebody may not come to `to`. [`GraphError::InUse`] if `from` is used by what cannot be led
     /// elsewhere.
-    pub fn prepare_swap(&self, from: &Arc<Node>, to: &Arc<Node>, except: &[Arc<Node>]) -> Result<Swap, GraphError> {
+    pub fn prepare_swap(&self, from: &Arc<Node>, to: &Arc<Node>) -> Result<Swap, GraphError> {
         let all = self.nodes();
         let mut swap =
             Swap { from: from.clone(), to: to.clone(), doors: Vec::new(), parents: Vec::new(), held: Vec::new() };
@@ -62,8 +62,7 @@ impl Graph {
             to.acquire_for(door.access())?;
             swap.doors.push(Led { door, apart: to.clone() });
         }
-        let stays = |node: &Arc<Node>| except.iter().any(|other| Arc::ptr_eq(other, node)) || reaches(to, node);
-        for parent in all.iter().filter(|parent| !stays(parent)) {
+        for parent in all.iter().filter(|parent| !reaches(to, parent)) {
             swap.parents.extend(Parent::prepare(parent, from, to)?);
         }
         let reach = |node: &&Arc<Node>| reaches(node, from) || reaches(node, to);

@@ -17,7 +17,6 @@ impl Node {
                 | Driver::Throttle(_)
                 | Driver::Passing(_)
                 | Driver::CopyBeforeWrite(_)
-                | Driver::JobFilter(_)
         )
     }
 

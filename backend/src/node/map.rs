@@ -69,7 +69,6 @@ impl Node {
                 Driver::Null(null) => null.map(request),
                 Driver::CopyBeforeWrite(filter) => filter.map(request, offset),
                 Driver::Throttle(filter) => filter.map(request, offset),
-                Driver::JobFilter(filter) => filter.map(request, offset),
                 Driver::Passing(filter) => filter.map(request, offset),
                 Driver::Qcow2(image) => image.map(request, offset),
                 Driver::BlkDebug(_) | Driver::SnapshotAccess(_) | Driver::Nbd(_) => Map::Task,

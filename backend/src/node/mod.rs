@@ -13,7 +13,6 @@ mod denials;
 mod door;
 pub mod file;
 pub mod gate;
-mod job_filter;
 mod length;
 pub mod link;
 mod map;
@@ -53,7 +52,6 @@ pub(crate) use claims::Lead;
 pub use denials::{Denial, Denied};
 pub use door::Door;
 pub use file::File;
-pub use job_filter::JobFilter;
 pub use map::Map;
 pub use nbd::Nbd;
 pub use null::Null;
@@ -145,8 +143,6 @@ pub enum Driver {
     Passing(Passing),
     /// A filter that keeps a point in time.
     CopyBeforeWrite(Filter),
-    /// A filter that stands for a job.
-    JobFilter(JobFilter),
     /// What a copy-before-write filter keeps.
     SnapshotAccess(SnapshotAccess),
     /// A server's disk.
@@ -291,7 +287,6 @@ impl Node {
             Driver::Nbd(_) => "nbd",
             Driver::BlkDebug(_) => "blkdebug",
             Driver::Throttle(_) => "throttle",
-            Driver::JobFilter(filter) => filter.driver_name(),
             Driver::Passing(filter) => filter.name(),
             Driver::CopyBeforeWrite(_) => "copy-before-write",
             Driver::SnapshotAccess(_) => "snapshot-access",
@@ -305,7 +300,6 @@ impl Node {
             Driver::Raw(raw) => Some(raw.child()),
             Driver::BlkDebug(filter) => Some(filter.child()),
             Driver::Throttle(filter) => Some(filter.child()),
-            Driver::JobFilter(filter) => Some(filter.child().clone()),
             Driver::Passing(filter) => Some(filter.child()),
             Driver::CopyBeforeWrite(filter) => Some(filter.child().clone()),
             Driver::SnapshotAccess(reader) => Some(reader.child().clone()),
@@ -376,7 +370,6 @@ impl Node {
             Driver::Nbd(disk) => disk.handle(request).await,
             Driver::BlkDebug(filter) => filter.handle(io, request).await,
             Driver::Throttle(filter) => filter.handle(io, request).await,
-            Driver::JobFilter(filter) => filter.handle(io, request).await,
             Driver::Passing(filter) => filter.handle(io, request).await,
             Driver::CopyBeforeWrite(filter) => filter.handle(io, request).await,
             Driver::SnapshotAccess(reader) => reader.handle(io, request).await,

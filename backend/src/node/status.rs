@@ -66,7 +66,6 @@ impl Node {
                 }
                 Driver::Throttle(filter) => filter.child().extent(io, offset, len).await,
                 Driver::Passing(filter) => filter.child().extent(io, offset, len).await,
-                Driver::JobFilter(filter) => filter.child().extent(io, offset, len).await,
                 Driver::BlkDebug(_) | Driver::CopyBeforeWrite(_) => Ok((len, true)),
             }
         })
@@ -93,7 +92,6 @@ impl Node {
                 Driver::Qcow2(image) => image.status(io, offset, len).await,
                 Driver::BlkDebug(filter) => filter.child().status(io, offset, len).await,
                 Driver::Throttle(filter) => filter.child().status(io, offset, len).await,
-                Driver::JobFilter(filter) => filter.child().status(io, offset, len).await,
                 Driver::Passing(filter) => filter.child().status(io, offset, len).await,
                 Driver::CopyBeforeWrite(filter) => filter.child().status(io, offset, len).await,
                 Driver::SnapshotAccess(reader) => reader.status(io, offset, len).await,
@@ -126,8 +124,7 @@ impl Node {
             Driver::BlkDebug(_)
             | Driver::Throttle(_)
             | Driver::Passing(_)
-            | Driver::CopyBeforeWrite(_)
-            | Driver::JobFilter(_) => self.child().is_some_and(|child| child.zeroes_fast(offset, len)),
+            | Driver::CopyBeforeWrite(_) => self.child().is_some_and(|child| child.zeroes_fast(offset, len)),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Backup;
 use crate::action::BitmapMode;
+use crate::lead::lead_past;
 use crate::point::Point;
 use crate::{checkpoint, points};
 use std::slice;
@@ -21,14 +22,15 @@ impl Backup {
         if !self.installed.replace(false) {
             return;
         }
+        let io = self.registry.io();
         self.copy.enter_phase(Phase::Ended);
         let _released = Released::of([self.source(), self.copy.target()]);
         while !self.copy.is_quiet() {
             // Copies that guests' writes have started still write to the target.
-            self.io.sleep_until(self.io.read_clock().saturating_add(QUIET_NS)).await;
+            io.sleep_until(io.read_clock().saturating_add(QUIET_NS)).await;
         }
         if let Some(image) = self.compressing() {
-            image.end_compressing(&self.io).await;
+            image.end_compressing(io).await;
         }
         let mut released = None;
         let outcome = self.bitmap.as_ref().map(|tracked| (tracked, self.outcome(tracked.mode, succeeded)));
@@ -38,12 +40,12 @@ impl Backup {
                 released = Some(self.source().points().tracking().release(&tracked.name, outcome.clone()));
             }
         };
-        let grace = points::hold_in_the_end(&self.io, slice::from_ref(self.source()), &mut edit).await;
-        points::over(&self.io, &grace).await;
+        let grace = points::hold_in_the_end(io, slice::from_ref(self.source()), &mut edit).await;
+        points::over(io, &grace).await;
         if let Some(released) = released {
             released.settle();
             // Before anybody hears of the job's end.
-            checkpoint::save(&self.io, slice::from_ref(self.source())).await;
+            checkpoint::save(io, slice::from_ref(self.source())).await;
         }
     }
 
@@ -61,6 +63,17 @@ impl Backup {
         self.owed.clear_range(0, self.owed.len());
         self.copy.map().marked_undone(&self.owed);
         self.owed.clone()
+    }
+
+    /// Lets go of the nodes; who came to the filter comes to the source.
+    pub(super) async fn end(&self) {
+        {
+            let _turn = self.registry.edit().await;
+            if let Some(filter) = self.filter.take() {
+                lead_past(self.registry.io(), &self.graph, &filter).await;
+            }
+        }
+        self.let_go();
     }
 
     /// Lets go of the nodes.

@@ -38,8 +38,8 @@ impl Mirror {
         }
         let _turn = self.registry.edit().await;
         self.holdings.allow();
-        let listed: Vec<_> = self.holdings.listed().into_iter().collect();
-        let mut swap = self.graph.prepare_swap(&self.plan.replaced, &self.plan.target, &listed).map_err(text)?;
+        // What stands for the job comes there too, with whoever is above it.
+        let mut swap = self.graph.prepare_swap(&self.plan.replaced, &self.plan.target).map_err(text)?;
         let mut nodes = swap.nodes().to_vec();
         points::add(&mut nodes, &self.plan.source);
         let mut sealed = false;

@@ -175,7 +175,6 @@ fn actual_size(node: &Node) -> Option<u64> {
         Driver::Raw(_)
         | Driver::Throttle(_)
         | Driver::Passing(_)
-        | Driver::JobFilter(_)
         | Driver::CopyBeforeWrite(_)
         | Driver::SnapshotAccess(_) => actual_size(&*node.child()?),
         Driver::Null(_) => Some(0),

@@ -154,7 +154,6 @@ pub(super) fn filename(node: &Node) -> String {
         Driver::Null(_) => "null-co://".to_owned(),
         Driver::Nbd(disk) => disk.options().uri(),
         Driver::Raw(_)
-        | Driver::JobFilter(_)
         | Driver::Passing(_)
         | Driver::CopyBeforeWrite(_)
         | Driver::SnapshotAccess(_)

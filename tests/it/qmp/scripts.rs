@@ -162,6 +162,11 @@ fn chains_are_streamed_and_committed_as_by_qemu_storage_daemon() {
 }
 
 #[test]
+fn who_comes_through_what_stands_for_a_job_goes_where_qemu_storage_daemon_leads_him() {
+    compare("filtered");
+}
+
+#[test]
 fn where_we_differ_from_qemu_storage_daemon_we_do_as_was_decided() {
     for script in scripts("ours") {
         println!("tidemark: {}", script.name);
