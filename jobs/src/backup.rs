@@ -77,6 +77,8 @@ pub struct Backup {
     options: CopyOptions,
     amount: Cell<Amount>,
     installed: Cell<bool>,
+    /// Whether the point in time has come for good.
+    began: Cell<bool>,
 }
 
 impl Backup {
@@ -161,7 +163,8 @@ impl Backup {
             compresses,
             options: copy_options,
             amount: Cell::default(),
-            installed: Cell::new(false),
+            installed: Cell::default(),
+            began: Cell::default(),
             copy,
         }))
     }
@@ -250,6 +253,7 @@ impl Point for Backup {
     }
 
     fn open(&self) {
+        self.began.set(true);
         self.copy.enter_phase(Phase::Ready);
     }
 }

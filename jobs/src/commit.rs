@@ -21,7 +21,7 @@ use crate::registry::Registry;
 use crate::sweep::{Pass, Sweep, Todo, sweep};
 use crate::transaction::TransactionError;
 use crate::{opened, reopen, resize};
-use check::{Checked, Found};
+use check::{Checked, Found, check_frozen};
 use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
@@ -169,6 +169,7 @@ impl Commit {
 
     fn take_nodes(&self, job: &str, filter: Option<&str>) -> Result<(), TransactionError> {
         let Checked { device, top, base, .. } = &self.checked;
+        check_frozen(&self.graph, top, base)?;
         self.holdings.list(self.graph.add_job(filter, top, "commit_top", true)?);
         self.holdings.take(base, Access::Write)?;
         self.holdings.take(top, Access::Read)?;

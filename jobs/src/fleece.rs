@@ -11,7 +11,7 @@ use crate::context::JobContext;
 use crate::copy::check_whole;
 use crate::error::JobFailure;
 use crate::job::{Job, JobDriver, JobKind, JobOptions, LocalFuture};
-use crate::lead::lead_past;
+use crate::lead::lead_past_point;
 use crate::point::Point;
 use crate::registry::Registry;
 use crate::transaction::TransactionError;
@@ -56,6 +56,8 @@ pub struct Fleece {
     selects: bool,
     held: Cell<bool>,
     installed: Cell<bool>,
+    /// Whether the point in time has come for good.
+    began: Cell<bool>,
     leave: Leave,
 }
 
@@ -106,7 +108,8 @@ impl Fleece {
             bitmap: RefCell::default(),
             selects: options.selects,
             held: Cell::new(false),
-            installed: Cell::new(false),
+            installed: Cell::default(),
+            began: Cell::default(),
             leave: options.leave.clone(),
             copy,
         });
@@ -217,13 +220,10 @@ impl Fleece {
 
     /// Lets go of the nodes; who came to the filter comes to the source.
     async fn end(&self) {
-        {
-            let _turn = self.registry.edit().await;
-            let mut listed = self.listed.take();
-            listed.drain(listed.len().min(1)..).for_each(|reader| self.graph.remove_filter(&reader));
-            if let Some(filter) = listed.pop() {
-                lead_past(self.io(), &self.graph, &filter).await;
-            }
+        let mut listed = self.listed.take();
+        listed.drain(listed.len().min(1)..).for_each(|reader| self.graph.remove_filter(&reader));
+        if let Some(filter) = listed.pop() {
+            lead_past_point(&self.registry, &self.graph, &filter, self.began.get()).await;
         }
         self.let_go();
     }
@@ -263,6 +263,7 @@ impl Point for Fleece {
     }
 
     fn open(&self) {
+        self.began.set(true);
         self.copy.enter_phase(Phase::Ready);
     }
 }

@@ -25,6 +25,11 @@ impl Moved {
         Ok(moved)
     }
 
+    /// What is below so far.
+    pub(in crate::graph) fn last(&self) -> Option<&Arc<Node>> {
+        self.last.as_ref()
+    }
+
     pub(in crate::graph) fn node(&self) -> Option<&Arc<Node>> {
         self.node.as_ref()
     }

@@ -1,12 +1,12 @@
 //! The file of an external snapshot that a command names: made for the node that it goes on top of, or one that is there.
 
 use super::Graph;
+use super::backing_name::{backing_format, backing_name};
 use super::create::{CreateFile, CreateImage, Creation, FilePreallocation, ImagePreallocation};
-use super::image::file_name;
 use crate::error::GraphError;
 use crate::node::options::{Backing, ChildRef, DriverOptions, FileOptions, Locking, Qcow2Options};
 use crate::node::qcow2::create::CreateOptions;
-use crate::node::{Driver, Node, NodeOptions};
+use crate::node::{Node, NodeOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -75,30 +75,4 @@ fn file_options(path: &Path) -> NodeOptions {
         locking: Locking::Auto,
         device: false,
     }))
-}
-
-/// The format of what shows there.
-pub(super) fn backing_format(node: &Arc<Node>) -> &'static str {
-    match (node.driver(), node.child()) {
-        (Driver::Qcow2(_), _) => "qcow2",
-        (_, Some(child)) if node.is_filter() => backing_format(&child),
-        _ => "raw",
-    }
-}
-
-/// How the header of an image at `path` names the file of `node`: as it was opened, if that leads there from the image.
-pub(super) fn backing_name(node: &Arc<Node>, path: &Path) -> Result<String, GraphError> {
-    let name = file_name(node).ok_or_else(|| {
-        let name = node.name();
-        GraphError::Options(format!("Node '{name}' is in no file that the header of an image could name"))
-    })?;
-    let below = Path::new(&name);
-    if below.is_absolute() || path.parent().is_some_and(|parent| parent == Path::new("")) {
-        return Ok(name);
-    }
-    let absolute = std::fs::canonicalize(below).map_err(|source| GraphError::Open { path: name.clone(), source })?;
-    absolute
-        .into_os_string()
-        .into_string()
-        .map_err(|_| GraphError::Options(format!("The path of '{name}' is not UTF-8, so that no header can name it")))
 }

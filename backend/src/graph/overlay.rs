@@ -49,6 +49,9 @@ impl Graph {
                 "Making '{node}' a backing child of '{image}' would create a cycle"
             )));
         }
+        if let Some(link) = self.frozen_above(node) {
+            return refuse(&format!("Cannot change '{}' link to '{}'", link.role(), node.name()));
+        }
         let swap = self.prepare_swap(node, image)?;
         let hold = Some(Hold::of_reader(node)?);
         let (kept, _image) = (Some(Kept::new(node)?), Kept::new(image)?);

@@ -3,9 +3,9 @@
 //!
 //! A process that ends between the two finds the image over what its header names, where it shows the same. Knows no jobs.
 
+use super::backing_name::{backing_format, backing_name};
 use super::image::file_name;
 use super::moved::Moved;
-use super::new_overlay::{backing_format, backing_name};
 use super::{Graph, reaches};
 use crate::epoch::Passage;
 use crate::error::GraphError;

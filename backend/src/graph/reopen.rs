@@ -92,15 +92,15 @@ impl Graph {
         options: &NodeOptions,
         staged: &mut Vec<Change>,
     ) -> Result<(), GraphError> {
-        if let Some(reason) = node.busy() {
-            return Err(GraphError::Busy { name: node.name().to_owned(), reason });
-        }
+        let options = &options::described(node, options);
         let image = options::check(node, options)?;
         let backing = self.other_backing(node, &options.driver, staged)?;
         for (role, child, reference) in options::children(node, options) {
             self.stage_child(options, (role, child, reference), staged)?;
         }
         let file_below = self.other_file(node, &options.driver, staged)?;
+        self.check_links(node, file_below.as_ref(), backing.as_ref())?;
+        options::check_window(node, options)?;
         // Of a node that is named twice the last counts.
         staged.retain(|other| !Arc::ptr_eq(&other.node, node));
         let (node, options) = (node.clone(), options.clone());

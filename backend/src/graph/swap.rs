@@ -178,13 +178,8 @@ impl Node {
 
 /// Says of another node what is below.
 fn relink(options: &mut NodeOptions, backing: bool, child: ChildRef) {
-    match &mut options.driver {
-        DriverOptions::Raw(raw) => raw.file = child,
-        DriverOptions::BlkDebug(debug) => debug.image = child,
-        DriverOptions::Throttle(throttle) => throttle.file = child,
-        DriverOptions::CopyOnRead(filter) => filter.file = child,
-        DriverOptions::Qcow2(qcow2) if backing => qcow2.backing = Backing::Node(child),
-        DriverOptions::Qcow2(qcow2) => qcow2.file = child,
-        _ => {}
+    match (&mut options.driver, backing) {
+        (DriverOptions::Qcow2(qcow2), true) => qcow2.backing = Backing::Node(child),
+        (driver, _) => driver.file_mut().into_iter().for_each(|file| *file = child.clone()),
     }
 }

@@ -4,6 +4,7 @@
 //! stays, whatever becomes of the job.
 
 use super::Graph;
+use super::backing_name::{backing_format, backing_name, is_same};
 use super::create::{CreateFile, CreateImage, Creation, FilePreallocation, ImagePreallocation};
 use super::image::file_name;
 use super::inspect::ImageFormat;
@@ -194,41 +195,11 @@ fn driver(path: &Path, format: Format, backing: Option<&Arc<Node>>) -> DriverOpt
     }
 }
 
-/// How the header of an image at `path` names what `node` shows, and its format: the file as it was opened, if that leads
-/// there from the image.
+/// What the header of an image at `path` says of `node`: a name and the format.
 fn header_name(node: &Arc<Node>, path: &Path) -> Result<(String, String), GraphError> {
-    let refuse = |text: String| GraphError::Options(text);
-    let (place, format) = whole_image(node)
-        .and_then(|(node, format)| Some((file_name(&node)?, format)))
-        .ok_or_else(|| refuse(format!("Node '{}' is no file that the header of an image could name", node.name())))?;
-    let below = Path::new(&place);
-    if is_same(below, path) {
-        return Err(refuse("Error: Trying to create an image with the same filename as the backing file".into()));
+    if file_name(node).is_some_and(|below| is_same(Path::new(&below), path)) {
+        let text = "Error: Trying to create an image with the same filename as the backing file";
+        return Err(GraphError::Options(text.into()));
     }
-    if below.is_absolute() || path.parent() == Some(Path::new("")) {
-        return Ok((place, format.to_owned()));
-    }
-    let absolute = fs::canonicalize(below).map_err(|source| GraphError::Open { path: place.clone(), source })?;
-    let absolute = absolute.into_os_string().into_string();
-    let absolute =
-        absolute.map_err(|_| refuse(format!("The path of '{place}' is not UTF-8: no header can name it")))?;
-    Ok((absolute, format.to_owned()))
-}
-
-fn is_same(one: &Path, other: &Path) -> bool {
-    let resolved = |path: &Path| fs::canonicalize(path).ok();
-    one == other || resolved(one).is_some_and(|one| resolved(other) == Some(one))
-}
-
-/// The node below filters that has a whole file, and the format that a header calls it by.
-fn whole_image(node: &Arc<Node>) -> Option<(Arc<Node>, &'static str)> {
-    match node.driver() {
-        Driver::File(_) => Some((node.clone(), "raw")),
-        Driver::Qcow2(_) => Some((node.clone(), "qcow2")),
-        Driver::SnapshotAccess(_) => None,
-        Driver::Raw(raw) if raw.offset() > 0 || raw.has_fixed_size() => None,
-        // What is raw of an image is none by its file.
-        Driver::Raw(raw) => whole_image(&raw.child()).filter(|(_, format)| *format == "raw"),
-        _ => node.child().and_then(|child| whole_image(&child)),
-    }
+    Ok((backing_name(node, path)?, backing_format(node).to_owned()))
 }

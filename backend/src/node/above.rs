@@ -13,10 +13,7 @@ impl Node {
     pub fn is_filter(&self) -> bool {
         matches!(
             &self.driver,
-            Driver::BlkDebug(_)
-                | Driver::Throttle(_)
-                | Driver::Passing(_)
-                | Driver::CopyBeforeWrite(_)
+            Driver::BlkDebug(_) | Driver::Throttle(_) | Driver::Passing(_) | Driver::CopyBeforeWrite(_)
         )
     }
 

@@ -51,6 +51,32 @@ impl NodeOptions {
     }
 }
 
+impl DriverOptions {
+    /// What is said of the node below, if it has one for `file` (a fault injector's `image`).
+    pub fn file(&self) -> Option<&ChildRef> {
+        match self {
+            Self::Raw(raw) => Some(&raw.file),
+            Self::BlkDebug(debug) => Some(&debug.image),
+            Self::Throttle(throttle) => Some(&throttle.file),
+            Self::CopyOnRead(filter) => Some(&filter.file),
+            Self::Qcow2(qcow2) => Some(&qcow2.file),
+            _ => None,
+        }
+    }
+
+    /// As [`DriverOptions::file`], to say something else of it.
+    pub fn file_mut(&mut self) -> Option<&mut ChildRef> {
+        match self {
+            Self::Raw(raw) => Some(&mut raw.file),
+            Self::BlkDebug(debug) => Some(&mut debug.image),
+            Self::Throttle(throttle) => Some(&mut throttle.file),
+            Self::CopyOnRead(filter) => Some(&mut filter.file),
+            Self::Qcow2(qcow2) => Some(&mut qcow2.file),
+            _ => None,
+        }
+    }
+}
+
 /// The drivers a node can have, each with its own members.
 #[derive(Clone, Debug)]
 pub enum DriverOptions {

@@ -59,6 +59,14 @@ impl Passing {
         }
     }
 
+    /// The lowest image that is copied from, of a `copy-on-read` filter that has one.
+    pub fn bottom(&self) -> Option<&Arc<Node>> {
+        match &self.role {
+            Role::CopyOnRead(bottom) => bottom.as_ref(),
+            Role::Job(_) => None,
+        }
+    }
+
     /// The node below.
     pub fn child(&self) -> Arc<Node> {
         self.child.get()

@@ -121,10 +121,9 @@ impl Node {
             }
             Driver::SnapshotAccess(_) => false,
             Driver::Raw(raw) => raw.child().zeroes_fast(offset + raw.offset(), len),
-            Driver::BlkDebug(_)
-            | Driver::Throttle(_)
-            | Driver::Passing(_)
-            | Driver::CopyBeforeWrite(_) => self.child().is_some_and(|child| child.zeroes_fast(offset, len)),
+            Driver::BlkDebug(_) | Driver::Throttle(_) | Driver::Passing(_) | Driver::CopyBeforeWrite(_) => {
+                self.child().is_some_and(|child| child.zeroes_fast(offset, len))
+            }
         }
     }
 }

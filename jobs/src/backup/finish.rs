@@ -2,7 +2,7 @@
 
 use super::Backup;
 use crate::action::BitmapMode;
-use crate::lead::lead_past;
+use crate::lead::lead_past_point;
 use crate::point::Point;
 use crate::{checkpoint, points};
 use std::slice;
@@ -67,11 +67,8 @@ impl Backup {
 
     /// Lets go of the nodes; who came to the filter comes to the source.
     pub(super) async fn end(&self) {
-        {
-            let _turn = self.registry.edit().await;
-            if let Some(filter) = self.filter.take() {
-                lead_past(self.registry.io(), &self.graph, &filter).await;
-            }
+        if let Some(filter) = self.filter.take() {
+            lead_past_point(&self.registry, &self.graph, &filter, self.began.get()).await;
         }
         self.let_go();
     }

@@ -43,6 +43,7 @@ pub(super) fn check(graph: &Graph, options: &CommitOptions) -> Result<Found, Tra
             let why = if is_topmost { "is the active layer" } else { "has a writer on it" };
             return refuse(format!("'backing-file' specified, but 'top' {why}"));
         }
+        check_frozen(graph, &top, &base)?;
         let between = images(&image).into_iter().skip(1);
         let between = between.take_while(|node| !Arc::ptr_eq(node, &base_image)).collect();
         return Ok(Found::Active { top, base, between });
@@ -52,6 +53,15 @@ pub(super) fn check(graph: &Graph, options: &CommitOptions) -> Result<Found, Tra
     }
     let last = overlay(&image, &base_image).unwrap_or_else(|| image.clone());
     Ok(Found::Intermediate(Checked { device, top, last, base }))
+}
+
+/// Refuses a chain of which a filter needs the links.
+pub(super) fn check_frozen(graph: &Graph, top: &Arc<Node>, base: &Arc<Node>) -> Result<(), TransactionError> {
+    match (graph.frozen_above(top), graph.frozen_between(top, base)) {
+        (Some(link), _) => refuse(format!("Cannot change '{}' link to '{}'", link.role(), top.name())),
+        (None, Some(link)) => refuse(format!("Cannot change {link}")),
+        (None, None) => Ok(()),
+    }
 }
 
 /// Whether somebody writes to a node.

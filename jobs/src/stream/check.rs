@@ -44,6 +44,7 @@ pub(super) fn check(graph: &Graph, options: &StreamOptions) -> Result<Checked, T
     };
     check_links(graph, &image, &last)?;
     check_image(graph, &image)?;
+    check_frozen(graph, &device, &last)?;
     Ok(Checked { image, last, base })
 }
 
@@ -83,6 +84,19 @@ fn check_links(graph: &Graph, image: &Arc<Node>, last: &Arc<Node>) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Refuses a chain of which a filter needs the links.
+fn check_frozen(graph: &Graph, device: &Arc<Node>, last: &Arc<Node>) -> Result<(), TransactionError> {
+    let image = device.unfiltered();
+    match (graph.frozen_between(device, last), graph.frozen_above(&image)) {
+        (Some(link), _) if image.is_read_only() => refuse(format!("Cannot change {link}")),
+        (Some(link), _) => refuse(format!("Could not create node: Cannot change {link}")),
+        (None, Some(link)) => {
+            refuse(format!("Could not replace node: Cannot change '{}' link to '{}'", link.role(), image.name()))
+        }
+        (None, None) => Ok(()),
+    }
 }
 
 /// Only an image can have something of its own, and nobody but it changes its file.

@@ -161,8 +161,22 @@ pub const DIFFERENCES: &[Difference] = &[
         subject: "block-commit",
         case: "what headers say is below",
         qemu: "May be a `json:` description, or `backing-mask-protocol` decides.",
-        ours: "Is a file, with a relative name only where it leads there, and `raw` if that is no image.",
+        ours: "Is a file, with a relative name only where it leads there, and `raw` if that is no image; a description only where the file would show something else.",
         reason: "Any program has to find it, and open it by that format (decision 26).",
+    },
+    Difference {
+        subject: "blockdev-snapshot-sync",
+        case: "what headers say is below",
+        qemu: "Is what the node's driver is, `file` too, and limits and filters are part of a `json:` description.",
+        ours: "Is `raw` or `qcow2` by its file; a `json:` description only where the file would show something else.",
+        reason: "Any program has to find it, and open it by that format (decision 26).",
+    },
+    Difference {
+        subject: "block-commit",
+        case: "a cancelled commit of the topmost image",
+        qemu: "The base takes writes from then on.",
+        ours: "It is read-only again, if it was before.",
+        reason: "A job that had no effect leaves what it found.",
     },
     Difference {
         subject: "change-backing-file",

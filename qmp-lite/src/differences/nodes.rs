@@ -151,4 +151,11 @@ pub const DIFFERENCES: &[Difference] = &[
         ours: "What was used stays used, but nobody waits for it longer than the new limits make him.",
         reason: "Limits that change often would be none (decision 27).",
     },
+    Difference {
+        subject: "blockdev-reopen",
+        case: "what is below a node that a job copies",
+        qemu: "Changes it under a mirror or a backup, which goes on with what it finds there.",
+        ours: "Is refused with the text that it has for streams and commits.",
+        reason: "What a job copies is one disk.",
+    },
 ];

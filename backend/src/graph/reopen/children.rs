@@ -84,6 +84,36 @@ impl Graph {
         (!same).then(|| Moved::new(now, found)).transpose()
     }
 
+    /// Refuses to lead a node elsewhere that somebody needs to stay where it is.
+    pub(super) fn check_links(
+        &self,
+        node: &Arc<Node>,
+        file: Option<&Moved>,
+        backing: Option<&Moved>,
+    ) -> Result<(), GraphError> {
+        let refuse = |text: String| Err(GraphError::Options(text));
+        if file.or(backing).is_none() {
+            return Ok(());
+        }
+        if let Some(last) = backing.and_then(Moved::last)
+            && self.filters_over(last).iter().any(|filter| filter.driver_name() == "commit_top")
+        {
+            return refuse(format!("Cannot replace implicit backing child of {}", node.name()));
+        }
+        if let Some(link) = self.frozen_below(node) {
+            return refuse(format!("Cannot change frozen {link}"));
+        }
+        let moved = |(role, moved): (&str, Option<&Moved>)| Some((role.to_owned(), moved?.last()?.name().to_owned()));
+        let copied = node.busy().is_some() || !self.filters_over(node).is_empty();
+        let last = moved(("backing", backing)).or_else(|| moved(("file", file)));
+        match last.filter(|_| copied) {
+            Some((role, last)) => {
+                refuse(format!("Cannot change frozen '{role}' link from '{}' to '{last}'", node.name()))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn find_below(&self, node: &Arc<Node>, name: &str, role: &str, staged: &[Change]) -> Result<Arc<Node>, GraphError> {
         let found = self.find(name).ok_or_else(|| unknown(name))?;
         if reaches(&found, node, staged) {

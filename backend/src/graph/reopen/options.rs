@@ -2,7 +2,7 @@
 
 use super::children::Described;
 use crate::error::GraphError;
-use crate::node::options::{Discard, DriverOptions};
+use crate::node::options::{ChildRef, Discard, DriverOptions};
 use crate::node::qcow2::open::Options;
 use crate::node::throttle::group_of;
 use crate::node::{Driver, Node, NodeOptions};
@@ -77,18 +77,40 @@ fn same<T: Debug>(old: &T, new: &T) -> bool {
     format!("{old:?}") == format!("{new:?}")
 }
 
+/// Refuses another window for a node that a job has for itself.
+///
+/// # Errors
+/// [`GraphError::Busy`].
+pub(super) fn check_window(node: &Arc<Node>, new: &NodeOptions) -> Result<(), GraphError> {
+    let (old, busy) = (node.options(), node.busy());
+    match (&old.driver, &new.driver, busy) {
+        (DriverOptions::Raw(old), DriverOptions::Raw(new), Some(reason))
+            if (old.offset, old.size) != (new.offset, new.size) =>
+        {
+            Err(GraphError::Busy { name: node.name().to_owned(), reason })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// These options, with the node below as it was described with this one, if it was, and is only named now: it takes part
+/// in what the node gets.
+pub(super) fn described(node: &Arc<Node>, new: &NodeOptions) -> NodeOptions {
+    let (old, mut new) = (node.options(), new.clone());
+    let stays = |name: &String| node.child().is_some_and(|child| child.name() == name);
+    if let (Some(inline @ ChildRef::Inline(_)), Some(file)) = (old.driver.file(), new.driver.file_mut())
+        && matches!(&*file, ChildRef::Name(name) if stays(name))
+    {
+        *file = inline.clone();
+    }
+    new
+}
+
 /// The nodes below, by what they are to the node, each with what is said of it now.
 pub(super) fn children<'a>(node: &Arc<Node>, options: &'a NodeOptions) -> Vec<Described<'a>> {
-    let file = match &options.driver {
-        DriverOptions::Raw(raw) => Some(("file", &raw.file)),
-        DriverOptions::BlkDebug(debug) => Some(("image", &debug.image)),
-        DriverOptions::Throttle(throttle) => Some(("file", &throttle.file)),
-        DriverOptions::CopyOnRead(filter) => Some(("file", &filter.file)),
-        DriverOptions::Qcow2(qcow2) => Some(("file", &qcow2.file)),
-        _ => None,
-    };
-    let mut all: Vec<_> =
-        file.zip(node.child()).map(|((role, reference), child)| (role, child, reference)).into_iter().collect();
+    let role = if matches!(options.driver, DriverOptions::BlkDebug(_)) { "image" } else { "file" };
+    let file = options.driver.file().zip(node.child());
+    let mut all: Vec<_> = file.map(|(reference, child)| (role, child, reference)).into_iter().collect();
     if let (DriverOptions::Qcow2(qcow2), Driver::Qcow2(image)) = (&options.driver, node.driver()) {
         all.extend(
             image.data_file().zip(qcow2.data_file.as_ref()).map(|(child, reference)| ("data-file", child, reference)),

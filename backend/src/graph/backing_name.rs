@@ -1,0 +1,101 @@
+//! What the header of an image says of the node below it: a file and its format where whoever opens that sees the same, or
+//! else a description of the nodes, `json:{...}`, as QEMU writes it.
+
+use super::image::file_name;
+use crate::error::GraphError;
+use crate::node::{Driver, Node};
+use serde_json::{Map, Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The format of what shows there.
+pub(super) fn backing_format(node: &Arc<Node>) -> &'static str {
+    match (node.driver(), node.child()) {
+        (Driver::Qcow2(_), _) => "qcow2",
+        (_, Some(child)) if node.is_filter() => backing_format(&child),
+        _ => "raw",
+    }
+}
+
+/// How the header of an image at `path` names `node`: the file as it was opened, if that leads there from the image.
+///
+/// # Errors
+/// The node is in no file; a name is not UTF-8.
+pub(super) fn backing_name(node: &Arc<Node>, path: &Path) -> Result<String, GraphError> {
+    let name = file_name(node).ok_or_else(|| {
+        let name = node.name();
+        GraphError::Options(format!("Node '{name}' is in no file that the header of an image could name"))
+    })?;
+    if !shows_in_its_file(node) {
+        return Ok(format!("json:{}", described(node)?));
+    }
+    let beside = path.parent().is_some_and(|parent| parent == Path::new(""));
+    if beside || Path::new(&name).is_absolute() { Ok(name) } else { absolute(&name) }
+}
+
+/// Whether the file alone, with what headers say is below, shows what the node does.
+fn shows_in_its_file(node: &Arc<Node>) -> bool {
+    match (node.driver(), node.child()) {
+        (Driver::Raw(raw), _) if raw.offset() > 0 || raw.has_fixed_size() || backing_format(&raw.child()) != "raw" => {
+            false
+        }
+        (Driver::Qcow2(_), _) if !is_over_what_it_names(node) => false,
+        (_, Some(child)) => shows_in_its_file(&child),
+        (_, None) => true,
+    }
+}
+
+/// Whether an image is over the file that its header names, or over nothing as that says.
+fn is_over_what_it_names(node: &Arc<Node>) -> bool {
+    let Driver::Qcow2(image) = node.driver() else { return true };
+    match (&image.header().backing, image.backing()) {
+        (None, None) => true,
+        (Some(named), Some(backing)) => {
+            let path = file_name(&image.file()).map(PathBuf::from).unwrap_or_default();
+            let named_path = path.parent().map_or_else(|| PathBuf::from(&named.file), |dir| dir.join(&named.file));
+            let is_there = |opened: String| is_same(&named_path, Path::new(&opened));
+            let is_so = named.format.as_deref().is_none_or(|format| format == backing_format(&backing));
+            is_so && file_name(&backing).is_some_and(is_there) && shows_in_its_file(&backing)
+        }
+        _ => false,
+    }
+}
+
+/// Whether two paths lead to the same file.
+pub(super) fn is_same(one: &Path, other: &Path) -> bool {
+    one == other || fs::canonicalize(one).is_ok_and(|one| fs::canonicalize(other).is_ok_and(|other| one == other))
+}
+
+/// The options that open what the node shows; filters are left out.
+fn described(node: &Arc<Node>) -> Result<Value, GraphError> {
+    let mut members = Map::new();
+    match (node.driver(), node.child()) {
+        (Driver::File(file), _) => members.insert("filename".into(), absolute(file.path())?.into()),
+        (Driver::Raw(raw), Some(child)) => {
+            members.insert("offset".into(), raw.offset().into());
+            if raw.has_fixed_size() {
+                members.insert("size".into(), node.length().into());
+            }
+            members.insert("file".into(), described(&child)?)
+        }
+        (Driver::Qcow2(image), Some(child)) => {
+            if !is_over_what_it_names(node) {
+                let backing = image.backing().map(|backing| described(&backing)).transpose()?;
+                members.insert("backing".into(), backing.unwrap_or_else(|| json!(null)));
+            }
+            members.insert("file".into(), described(&child)?)
+        }
+        (_, Some(child)) => return described(&child),
+        (_, None) => None,
+    };
+    members.insert("driver".into(), node.driver_name().into());
+    Ok(Value::Object(members))
+}
+
+fn absolute(name: &str) -> Result<String, GraphError> {
+    let path = fs::canonicalize(name).map_err(|source| GraphError::Open { path: name.to_owned(), source })?;
+    path.into_os_string()
+        .into_string()
+        .map_err(|_| GraphError::Options(format!("The path of '{name}' is not UTF-8, so that no header can name it")))
+}
