@@ -162,6 +162,11 @@ fn chains_are_streamed_and_committed_as_by_qemu_storage_daemon() {
 }
 
 #[test]
+fn jobs_and_exports_keep_each_other_from_nodes_as_in_qemu_storage_daemon() {
+    compare("permissions");
+}
+
+#[test]
 fn where_we_differ_from_qemu_storage_daemon_we_do_as_was_decided() {
     for script in scripts("ours") {
         println!("tidemark: {}", script.name);
