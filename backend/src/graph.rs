@@ -24,7 +24,7 @@ pub mod snapshots;
 pub mod swap;
 pub mod target;
 
-pub use apart::{check_apart, check_not_below};
+pub use apart::check_apart;
 pub use chain::path_named;
 pub use errand::{Errand, KernelRing, Runner};
 pub use inspect::{ImageCheckError, ImageFormat, InspectError, Inspected};
@@ -35,7 +35,7 @@ use crate::io::{FileTable, Workers};
 use crate::node::copy_before_write::{Filter, SnapshotAccess};
 use crate::node::options::{ChildRef, Discard, DriverOptions, NullOptions};
 use crate::node::qcow2::{changes, corruption};
-use crate::node::{BlkDebug, Driver, File, Nbd, Node, NodeOptions, Null, Passing, Raw, Released, Throttle};
+use crate::node::{BlkDebug, Driver, File, Nbd, Node, NodeOptions, Null, Passing, Raw, Released, Stakes, Throttle};
 use chain::Chain;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -63,6 +63,7 @@ pub struct Graph {
     listeners: Mutex<Vec<ResizeListener>>,
     corruption: Arc<OnceLock<corruption::Listener>>,
     changes: Arc<OnceLock<changes::Listener>>,
+    stakes: Arc<Stakes>,
 }
 
 /// Nodes being opened.
@@ -235,13 +236,13 @@ impl Graph {
                 }
                 let access =
                     copy.bitmap.as_ref().map(|(node, name)| access(&opening.names, node, name, source.length()));
-                let filter = Filter::new(&source, &target, access.transpose()?, copy.copying)?;
+                let filter = Filter::new(&name, &source, &target, access.transpose()?, copy.copying)?;
                 (Driver::CopyBeforeWrite(filter), source.length())
             }
             DriverOptions::SnapshotAccess(file) => {
                 let child = self.child(file, options, opening)?;
                 let length = child.length();
-                (Driver::SnapshotAccess(SnapshotAccess::new(&child)?), length)
+                (Driver::SnapshotAccess(SnapshotAccess::new(&name, &child)?), length)
             }
             DriverOptions::Qcow2(qcow2) => {
                 let image = self.open_image(&name, options, qcow2, opening)?;
@@ -249,7 +250,7 @@ impl Graph {
                 (Driver::Qcow2(Box::new(image)), length)
             }
         };
-        let node = Arc::new(Node::new(name, root, options, length, driver));
+        let node = Arc::new(Node::new(name, root, options, length, driver).among(&self.stakes));
         node.adopt_children()?;
         opening.opened.push(node.clone());
         Ok(node)

@@ -22,12 +22,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tidemark_backend::bitmaps::{Frozen, Stage};
 use tidemark_backend::error::GraphError;
-use tidemark_backend::graph::{Graph, check_apart, check_not_below};
+use tidemark_backend::graph::{Graph, check_apart};
 use tidemark_backend::io::Memory;
 use tidemark_backend::io::lock::Access;
 use tidemark_backend::node::copy_before_write::{CopyBeforeWrite, Phase};
 use tidemark_backend::node::qcow2::image::Image;
-use tidemark_backend::node::{Kind, Node, Request, Root};
+use tidemark_backend::node::{Kind, Node, Permissions, Request, Root, Stake, Staked};
 use tidemark_backend::reactor::Handle;
 use tidemark_cbt::{Bitmap, ChunkState};
 
@@ -66,6 +66,8 @@ pub struct Backup {
     own: RefCell<Option<Arc<Node>>>,
     /// The door through which what was copied is discarded, if it is.
     discarding: RefCell<Option<Rc<Root>>>,
+    /// What it keeps others from.
+    stakes: RefCell<Vec<Staked>>,
     /// What the source was taken into use for.
     access: Cell<Option<Access>>,
     bitmap: Option<Tracked>,
@@ -131,15 +133,15 @@ impl Backup {
         let compresses = image.is_some();
         let copy = CopyBeforeWrite::new(&source, &target, None, copying).map_err(|error| text(&error))?;
         let in_filter = |error: GraphError| TransactionError::Text(format!("Could not create node: {error}"));
-        target.acquire_for(Access::Target).map_err(in_filter)?;
-        let give_back = || target.release_for(Access::Target);
-        let filter = graph.add_filter(options.filter_node_name.as_deref(), &copy);
-        let filter = filter.map_err(in_filter).inspect_err(|_| give_back())?;
+        let filter = graph.add_filter(options.filter_node_name.as_deref(), &copy).map_err(in_filter)?;
+        let remove = || graph.remove_filter(&filter);
+        let stake = target.stake(Stake::of_filter(filter.name())).map_err(in_filter).inspect_err(|_| remove())?;
+        target.hold_for(Access::Target).map_err(in_filter).inspect_err(|_| remove())?;
         let owed = check::cluster(options, &target)
             .and_then(|cluster| Bitmap::new(source.length(), cluster).map_err(|error| text(&error)))
             .inspect_err(|_| {
-                graph.remove_filter(&filter);
-                give_back();
+                target.let_go_for(Access::Target);
+                remove();
             })?;
         if options.sync == BackupSync::Top {
             copy.leave_out_below(owed.granularity().bytes());
@@ -156,6 +158,7 @@ impl Backup {
             target: Root::new(&target),
             own: RefCell::default(),
             discarding: RefCell::default(),
+            stakes: RefCell::new(vec![stake]),
             access: Cell::default(),
             bitmap,
             owed: Arc::new(owed),
@@ -178,11 +181,13 @@ impl Backup {
     fn bind(&self, stage: &mut Stage<Node>, discards: bool) -> Result<(), TransactionError> {
         let (source, target) = (self.source(), self.target.node());
         if let Some(filter) = &*self.filter.borrow() {
-            check_not_below(source, &target, filter.name())?;
+            // Writes to the source itself wait for their copies, those to what it shows of others do not.
+            let reads = Stake::of_access(Access::Read).unshared(Permissions::WRITE);
+            self.stakes.borrow_mut().push(filter.stake(reads)?);
             check_apart(source, &target, filter.name())?;
         }
-        let access = if discards { Access::Write } else { Access::Read };
-        source.acquire_for(access)?;
+        let access = if discards { Access::Write } else { Access::Format };
+        source.hold_for(access)?;
         self.access.set(Some(access));
         if discards {
             *self.discarding.borrow_mut() = Some(Root::new(source));

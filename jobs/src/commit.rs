@@ -30,7 +30,7 @@ use tidemark_backend::error::GraphError;
 use tidemark_backend::graph::Graph;
 use tidemark_backend::io::Memory;
 use tidemark_backend::io::lock::Access;
-use tidemark_backend::node::{Denial, Denied, Kind, Node, Request, Root};
+use tidemark_backend::node::{Kind, Node, Permissions, Request, Root, Stake};
 use tidemark_backend::reactor::Handle;
 
 /// What is said of nodes that it has for itself.
@@ -113,20 +113,22 @@ fn active(options: CommitOptions, top: Arc<Node>, base: Arc<Node>, between: Vec<
     ActiveCommit { job_id, top, base, between, filter_node_name, speed, on_error, auto_finalize, auto_dismiss }
 }
 
-/// Keeps everybody but the chain of `device` from images that show something else as soon as the base is written to.
+/// Keeps everybody who does not come through `top` from what is between it and `base`: that shows something else as soon
+/// as the base is written to.
 ///
 /// # Errors
-/// An export reads there.
-pub(crate) fn deny_between(
+/// Somebody reads there.
+pub(crate) fn stake_between(
     holdings: &Holdings,
     job: &str,
-    device: &Arc<Node>,
-    mut between: impl Iterator<Item = Arc<Node>>,
+    top: &Arc<Node>,
+    base: &Arc<Node>,
 ) -> Result<(), GraphError> {
-    let chain: Vec<String> = device.chain().map(|node| node.name().to_owned()).collect();
+    let job = format!("commit job '{job}'");
+    holdings.stake(top, Stake::of_job(&job, "main node").decoupling())?;
+    let mut between = top.chain().skip(1).take_while(|node| !Arc::ptr_eq(node, base));
     between.try_for_each(|node| {
-        let by = format!("commit job '{job}' (uses node '{}' as 'intermediate node' child)", node.name());
-        holdings.deny(&node, Denial { denied: Denied::All, by, chain: chain.clone() })
+        holdings.stake(&node, Stake::of_job(&job, "intermediate node").unshared(Permissions::READ))
     })
 }
 
@@ -171,23 +173,16 @@ impl Commit {
         let Checked { device, top, base, .. } = &self.checked;
         check_frozen(&self.graph, top, base)?;
         self.holdings.list(self.graph.add_job(filter, top, "commit_top", true)?);
+        stake_between(&self.holdings, job, top, base)?;
+        // Nobody else writes to the base.
+        self.holdings.stake(base, Stake::of_access(Access::Write).unshared(Permissions::WRITE))?;
         self.holdings.take(base, Access::Write)?;
         self.holdings.take(top, Access::Read)?;
-        self.deny(job)?;
         *self.root.borrow_mut() = Some(Root::new(base));
         let ends = base.below();
         let is_end = |node: &Arc<Node>| ends.as_ref().is_some_and(|end| Arc::ptr_eq(end, node));
         self.holdings.reserve(top.chain().take_while(|node| !is_end(node)).chain([device.clone()]));
         Ok(())
-    }
-
-    /// What is between shows something else to others than to the chain from now on, and nobody else writes to the base.
-    fn deny(&self, job: &str) -> Result<(), TransactionError> {
-        let Checked { device, top, base, .. } = &self.checked;
-        let between = top.chain().skip(1).take_while(|node| !Arc::ptr_eq(node, base));
-        deny_between(&self.holdings, job, device, between)?;
-        let by = format!("an unnamed block device (uses node '{}' as 'root' child)", base.name());
-        Ok(self.holdings.deny(base, Denial { denied: Denied::Writes, by, chain: Vec::new() })?)
     }
 
     fn io(&self) -> &Handle {

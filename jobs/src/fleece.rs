@@ -24,8 +24,8 @@ use tidemark_backend::bitmaps::{Frozen, Outcome, Stage};
 use tidemark_backend::error::GraphError;
 use tidemark_backend::graph::{Graph, check_apart};
 use tidemark_backend::io::lock::Access;
-use tidemark_backend::node::Node;
 use tidemark_backend::node::copy_before_write::{self, CopyBeforeWrite, Phase};
+use tidemark_backend::node::{Node, Permissions, Stake, Staked};
 use tidemark_backend::reactor::Handle;
 use tidemark_cbt::Bitmap;
 
@@ -55,6 +55,8 @@ pub struct Fleece {
     /// Whether only what the bitmap marks is kept.
     selects: bool,
     held: Cell<bool>,
+    /// What it keeps others from.
+    stakes: RefCell<Vec<Staked>>,
     installed: Cell<bool>,
     /// Whether the point in time has come for good.
     began: Cell<bool>,
@@ -99,7 +101,7 @@ impl Fleece {
         options: &FleeceOptions,
     ) -> Result<Rc<Self>, TransactionError> {
         let copy = CopyBeforeWrite::for_readers(source, target, options.copying).map_err(GraphError::from)?;
-        target.acquire_for(Access::Target)?;
+        target.hold_for(Access::Target)?;
         target.set_busy(Some(BUSY));
         let fleece = Rc::new(Self {
             registry: registry.clone(),
@@ -108,6 +110,7 @@ impl Fleece {
             bitmap: RefCell::default(),
             selects: options.selects,
             held: Cell::new(false),
+            stakes: RefCell::default(),
             installed: Cell::default(),
             began: Cell::default(),
             leave: options.leave.clone(),
@@ -121,6 +124,9 @@ impl Fleece {
         let filter = self.graph.add_filter(options.filter_node_name.as_deref(), &self.copy)?;
         self.listed.borrow_mut().push(filter.clone());
         filter.set_busy(Some(BUSY));
+        let writes = Stake::of_filter(filter.name());
+        let reads = Stake::of_access(Access::Read).unshared(Permissions::WRITE);
+        *self.stakes.borrow_mut() = vec![self.copy.target().stake(writes)?, filter.stake(reads)?];
         check_apart(self.source(), self.copy.target(), filter.name())?;
         let reader = self.graph.add_reader(&options.snapshot_node_name, &filter)?;
         self.listed.borrow_mut().push(reader);
@@ -130,7 +136,7 @@ impl Fleece {
     /// Takes the source and its bitmap into use. The reader gets a bitmap of the same name and content.
     fn bind(&self, stage: &mut Stage<Node>, options: &FleeceOptions) -> Result<(), TransactionError> {
         let source = self.source();
-        source.acquire_for(Access::Read)?;
+        source.hold_for(Access::Format)?;
         self.held.set(true);
         let Some(name) = &options.bitmap else { return Ok(()) };
         let mode = options.bitmap_mode.unwrap_or(BitmapMode::OnSuccess);
@@ -220,6 +226,7 @@ impl Fleece {
 
     /// Lets go of the nodes; who came to the filter comes to the source.
     async fn end(&self) {
+        self.stakes.take();
         let mut listed = self.listed.take();
         listed.drain(listed.len().min(1)..).for_each(|reader| self.graph.remove_filter(&reader));
         if let Some(filter) = listed.pop() {
@@ -230,13 +237,14 @@ impl Fleece {
 
     /// Lets go of the nodes.
     fn let_go(&self) {
+        self.stakes.take();
         let listed = std::mem::take(&mut *self.listed.borrow_mut());
         listed.iter().rev().for_each(|node| self.graph.remove_filter(node));
         drop(listed);
         self.copy.target().set_busy(None);
-        self.copy.target().release_for(Access::Target);
+        self.copy.target().let_go_for(Access::Target);
         if self.held.take() {
-            self.source().release_for(Access::Read);
+            self.source().let_go_for(Access::Format);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tidemark_backend::error::GraphError;
 use tidemark_backend::graph::Graph;
 use tidemark_backend::io::lock::Access;
-use tidemark_backend::node::{Denial, Node};
+use tidemark_backend::node::{Node, Stake, Staked};
 use tidemark_backend::reactor::Handle;
 
 /// What one job has. All of it is given back when this is dropped, if it was not before.
@@ -19,14 +19,14 @@ pub(crate) struct Holdings {
     listed: RefCell<Option<Arc<Node>>>,
     used: RefCell<Vec<(Arc<Node>, Access)>>,
     reserved: RefCell<Vec<Arc<Node>>>,
-    denied: RefCell<Vec<(Arc<Node>, Denial)>>,
+    stakes: RefCell<Vec<Staked>>,
 }
 
 impl Holdings {
     /// Nothing yet.
     pub(crate) fn new(graph: &Arc<Graph>, reason: &'static str) -> Self {
-        let (listed, used, reserved, denied) = Default::default();
-        Self { graph: graph.clone(), reason, listed, used, reserved, denied }
+        let (listed, used, reserved, stakes) = Default::default();
+        Self { graph: graph.clone(), reason, listed, used, reserved, stakes }
     }
 
     /// `filter` stands for the job among the nodes.
@@ -39,12 +39,12 @@ impl Holdings {
         self.listed.borrow().clone()
     }
 
-    /// Takes a node into use.
+    /// Takes a node into use; what is required of others for that, [`Holdings::stake`] says.
     ///
     /// # Errors
-    /// As [`Node::acquire_for`].
+    /// As [`Node::hold_for`].
     pub(crate) fn take(&self, node: &Arc<Node>, access: Access) -> Result<(), GraphError> {
-        node.acquire_for(access)?;
+        node.hold_for(access)?;
         self.used.borrow_mut().push((node.clone(), access));
         Ok(())
     }
@@ -57,20 +57,18 @@ impl Holdings {
         }
     }
 
-    /// Keeps others from a node.
+    /// Requires something of a node, or keeps others from it.
     ///
     /// # Errors
-    /// An export does already what it would be kept from.
-    pub(crate) fn deny(&self, node: &Arc<Node>, denial: Denial) -> Result<(), GraphError> {
-        self.graph.nodes().iter().try_for_each(|export| export.check_export(node, &denial))?;
-        node.deny(denial.clone());
-        self.denied.borrow_mut().push((node.clone(), denial));
+    /// A permission conflict.
+    pub(crate) fn stake(&self, node: &Arc<Node>, stake: Stake) -> Result<(), GraphError> {
+        self.stakes.borrow_mut().push(node.stake(stake)?);
         Ok(())
     }
 
     /// Keeps nobody from anything any more.
     pub(crate) fn allow(&self) {
-        self.denied.take().iter().for_each(|(node, denial)| node.allow(denial));
+        self.stakes.take();
     }
 
     /// Nothing stands for the job any more: who came to that comes to what is below it. In a turn of [`Registry::edit`].
@@ -89,7 +87,7 @@ impl Holdings {
 
     /// The job uses no nodes any more.
     pub(crate) fn release(&self) {
-        self.used.take().into_iter().for_each(|(node, access)| node.release_for(access));
+        self.used.take().into_iter().for_each(|(node, access)| node.let_go_for(access));
     }
 
     /// Gives all of it back when the job has ended.

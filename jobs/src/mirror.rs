@@ -18,7 +18,7 @@ mod worker;
 pub use drive::DriveMirrorOptions;
 pub use options::{CopyMode, MirrorOptions, MirrorSync};
 
-use crate::commit::deny_between;
+use crate::commit::stake_between;
 use crate::context::JobContext;
 use crate::engine::EngineHandle;
 use crate::error::{JobError, JobFailure};
@@ -37,7 +37,7 @@ use tidemark_backend::epoch::Passage;
 use tidemark_backend::graph::{Graph, check_apart};
 use tidemark_backend::io::lock::Access;
 use tidemark_backend::node::mirroring::Mirroring;
-use tidemark_backend::node::{Denial, Denied, Node, Root};
+use tidemark_backend::node::{Node, Permissions, Root, Stake};
 use tidemark_backend::reactor::Handle;
 
 /// QEMU's driver of what stands for a mirror among the nodes.
@@ -164,20 +164,25 @@ impl Mirror {
 
     /// Takes the nodes into use.
     fn take_nodes(&self, job: &str) -> Result<(), TransactionError> {
-        let Plan { source, target, between, grows, .. } = &self.plan;
+        let Plan { source, target, between, grows, opened, .. } = &self.plan;
         if let Some(filter) = self.holdings.listed() {
             check_apart(source, target, filter.name())?;
+            if !grows {
+                self.holdings.stake(&filter, Stake::of_access(Access::Read))?;
+            }
             self.holdings.reserve([filter]);
         }
-        self.holdings.take(target, Access::Target)?;
-        self.holdings.take(source, Access::Read)?;
-        match grows {
-            true => deny_between(&self.holdings, job, source, between.iter().cloned())?,
-            false => {
-                let by = format!("an unnamed block device (uses node '{}' as 'root' child)", target.name());
-                self.holdings.deny(target, Denial { denied: Denied::All, by, chain: Vec::new() })?;
-            }
+        let writes = Stake::of_access(Access::Target);
+        if *grows {
+            stake_between(&self.holdings, job, source, target)?;
+            self.holdings.stake(target, writes)?;
+        } else {
+            let alone = writes.unshared(Permissions::ALL);
+            // What was opened for the job is over the source perhaps, and nobody else's.
+            self.holdings.stake(target, if opened.is_some() { alone.decoupling() } else { alone })?;
         }
+        self.holdings.take(source, Access::Read)?;
+        self.holdings.take(target, if *grows { Access::Target } else { Access::Alone })?;
         self.holdings.reserve([source, target].into_iter().chain(between).cloned());
         Ok(())
     }

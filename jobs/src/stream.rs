@@ -25,7 +25,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tidemark_backend::graph::Graph;
 use tidemark_backend::io::lock::Access;
-use tidemark_backend::node::{Node, Request, Root};
+use tidemark_backend::node::{Node, Permissions, Request, Root, Stake};
 use tidemark_backend::reactor::Handle;
 
 /// What is said of nodes that it has for itself.
@@ -119,21 +119,30 @@ impl Stream {
             was_read_only,
             checked,
         });
-        stream.take_nodes(options.filter_node_name.as_deref()).inspect_err(|_| stream.let_go())?;
+        let filter = graph.add_stream(options.filter_node_name.as_deref(), &stream.checked.image, &stream.checked.last);
+        let filter = filter.map_err(|error| TransactionError::Text(format!("Could not create node: {error}")))?;
+        stream.holdings.list(filter.clone());
         let job = registry.create(job, stream.clone()).inspect_err(|_| stream.let_go())?;
+        stream.take_nodes(job.id(), filter).inspect_err(|_| {
+            registry.fail_early(&job);
+            stream.let_go();
+        })?;
         registry.start(&job);
         Ok(())
     }
 
-    fn take_nodes(&self, filter: Option<&str>) -> Result<(), TransactionError> {
+    fn take_nodes(&self, job: &str, filter: Arc<Node>) -> Result<(), TransactionError> {
         let Checked { image, last, .. } = &self.checked;
-        let filter = self.graph.add_stream(filter, image, last);
-        let filter = filter.map_err(|error| TransactionError::Text(format!("Could not create node: {error}")))?;
-        self.holdings.list(filter.clone());
-        self.holdings.take(image, Access::Write)?;
-        *self.root.borrow_mut() = Some(Root::new(image));
+        self.holdings.stake(&filter, Stake::of_access(Access::Read))?;
+        let job = format!("stream job '{job}'");
         let below = last.below();
         let ends = |node: &Arc<Node>| below.as_ref().is_some_and(|below| Arc::ptr_eq(below, node));
+        // What was read of an image once is to be what it shows at the end.
+        for below in image.chain().take_while(|node| !ends(node)).skip(1) {
+            self.holdings.stake(&below, Stake::of_job(&job, "intermediate node").unshared(Permissions::WRITE))?;
+        }
+        self.holdings.take(image, Access::Write)?;
+        *self.root.borrow_mut() = Some(Root::new(image));
         self.holdings.reserve(image.chain().take_while(|node| !ends(node)).chain([filter]));
         Ok(())
     }

@@ -27,22 +27,6 @@ pub fn check_apart(source: &Arc<Node>, target: &Arc<Node>, filter: &str) -> Resu
     Ok(())
 }
 
-/// Refuses a target that is below an image of the source's chain. `filter` is as with [`check_apart`].
-///
-/// # Errors
-/// A permission conflict on the target.
-pub fn check_not_below(source: &Arc<Node>, target: &Arc<Node>, filter: &str) -> Result<(), GraphError> {
-    let mut links = source.chain().zip(source.chain().skip(1));
-    if let Some((above, below)) = links.find(|(_, below)| Arc::ptr_eq(below, target)) {
-        let (name, above) = (below.name(), above.name());
-        return Err(GraphError::Options(format!(
-            "Permission conflict on node '{name}': permissions 'write' are both required by node '{filter}' (uses node \
-             '{name}' as 'target' child) and unshared by node '{above}' (uses node '{name}' as 'backing' child)."
-        )));
-    }
-    Ok(())
-}
-
 /// A node and those below it, each with the one above it.
 fn with_parents(node: &Arc<Node>) -> impl Iterator<Item = (Arc<Node>, Option<Arc<Node>>)> + use<> {
     std::iter::successors(Some((node.clone(), None)), |(node, _)| Some((node.child()?, Some(node.clone()))))

@@ -29,7 +29,7 @@ impl Graph {
         let driver = DriverOptions::SnapshotAccess(ChildRef::Name(filter.name().to_owned()));
         let options =
             NodeOptions { node_name: Some(name.to_owned()), discard: Discard::Unmap, ..NodeOptions::new(driver) };
-        self.list(&options, Driver::SnapshotAccess(SnapshotAccess::new(filter)?), filter)
+        self.list(&options, Driver::SnapshotAccess(SnapshotAccess::new(name, filter)?), filter)
     }
 
     /// Lists what stands for a stream over `image`: a `copy-on-read` filter down to `bottom`, though nobody comes through
@@ -74,7 +74,7 @@ impl Graph {
     fn list(&self, options: &NodeOptions, driver: Driver, child: &Arc<Node>) -> Result<Arc<Node>, GraphError> {
         let mut names = self.lock();
         let name = self.name(options, &names)?;
-        let node = Arc::new(Node::new(name.clone(), false, options, child.length(), driver));
+        let node = Arc::new(Node::new(name.clone(), false, options, child.length(), driver).among(&self.stakes));
         child.adopt()?;
         self.order().push(name.clone());
         names.insert(name, node.clone());

@@ -38,7 +38,9 @@ pub enum Access {
     Write,
     /// It is copied to, and not read by whoever copies.
     Target,
-    /// It is read by a format that relies on nobody's changing it.
+    /// The same, and nobody else reads it either.
+    Alone,
+    /// It is read by a format, or copied from, and relied on to be changed by nobody else.
     Format,
 }
 
@@ -50,7 +52,7 @@ impl Access {
 
     /// Whether it writes.
     pub fn writes(self) -> bool {
-        matches!(self, Self::Write | Self::Target)
+        matches!(self, Self::Write | Self::Target | Self::Alone)
     }
 
     /// What it needs: permissions held, permissions not shared.
@@ -59,6 +61,7 @@ impl Access {
             Self::Read => (READ, 0),
             Self::Write => (READ | WRITE | RESIZE, WRITE | RESIZE),
             Self::Target => (WRITE, WRITE | RESIZE),
+            Self::Alone => (WRITE, READ | WRITE | RESIZE),
             Self::Format => (READ, WRITE | RESIZE),
         }
     }
@@ -66,11 +69,11 @@ impl Access {
 
 /// How many users of each kind there are.
 #[derive(Debug, Default)]
-struct Users([usize; 4]);
+struct Users([usize; 5]);
 
 impl Users {
     fn needs(&self) -> (u8, u8) {
-        let kinds = [Access::Read, Access::Write, Access::Target, Access::Format];
+        let kinds = [Access::Read, Access::Write, Access::Target, Access::Alone, Access::Format];
         let there = kinds.into_iter().filter(|access| self.0[*access as usize] > 0);
         there.map(Access::needs).fold((0, 0), |(held, unshared), needs| (held | needs.0, unshared | needs.1))
     }
@@ -189,18 +192,16 @@ impl Lock {
     }
 
     fn check(&self, fd: &OwnedFd, (held, unshared): (u8, u8)) -> Result<(), GraphError> {
-        for (bit, permission) in NAMES.iter().enumerate() {
-            let mine = |set: u8| set & (1 << bit) != 0;
-            // Somebody does not share what we hold.
-            if mine(held) && is_locked(fd, UNSHARED + bit as i64) {
-                return Err(self.conflict(permission, false));
-            }
-            // Somebody holds what we do not share.
-            if mine(unshared) && is_locked(fd, HELD + bit as i64) {
-                return Err(self.conflict(permission, true));
-            }
+        let met = |mine: u8, others: i64| {
+            let mut names = NAMES.iter().enumerate();
+            names.find(|(bit, _)| mine & (1 << bit) != 0 && is_locked(fd, others + *bit as i64))
+        };
+        // First, as with QEMU: somebody does not share what we hold. Then: somebody holds what we do not share.
+        match (met(held, UNSHARED), met(unshared, HELD)) {
+            (Some((_, permission)), _) => Err(self.conflict(permission, false)),
+            (None, Some((_, permission))) => Err(self.conflict(permission, true)),
+            (None, None) => Ok(()),
         }
-        Ok(())
     }
 
     fn conflict(&self, permission: &'static str, shared: bool) -> GraphError {

@@ -3,7 +3,6 @@
 //! The rules and the texts are those of QEMU's permissions. Knows users by what they do; files' locks, which keep other
 //! processes out, are taken by [`Node::lock`].
 
-use super::denials::Denial;
 use super::{Driver, Node};
 use crate::error::GraphError;
 use crate::io::lock::Access;
@@ -42,7 +41,6 @@ type Coming = (User, Option<Edge>);
 pub(super) struct Claims {
     roots: Vec<Coming>,
     formats: Vec<Coming>,
-    denied: Vec<Denial>,
 }
 
 impl User {
@@ -71,11 +69,6 @@ impl User {
 }
 
 impl Claims {
-    /// What jobs keep others from.
-    pub(super) fn denied(&mut self) -> &mut Vec<Denial> {
-        &mut self.denied
-    }
-
     /// Lets a user in.
     ///
     /// # Errors

@@ -9,7 +9,6 @@ mod blkdebug;
 pub mod changes;
 mod claims;
 pub mod copy_before_write;
-mod denials;
 mod door;
 pub mod file;
 pub mod gate;
@@ -21,6 +20,7 @@ pub mod nbd;
 mod null;
 pub mod options;
 mod passing;
+mod permissions;
 pub mod points;
 mod populate;
 pub mod qcow2;
@@ -49,13 +49,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use blkdebug::{BlkDebug, EVENTS as BLKDEBUG_EVENTS};
 pub use claims::Hold;
 pub(crate) use claims::Lead;
-pub use denials::{Denial, Denied};
 pub use door::Door;
 pub use file::File;
 pub use map::Map;
 pub use nbd::Nbd;
 pub use null::Null;
 pub use passing::Passing;
+pub(crate) use permissions::Stakes;
+pub use permissions::{Permissions, Stake, Staked};
 pub use raw::Raw;
 pub use root::{Root, Section, Stamp, Visit};
 pub use status::{Extent, Looking, Status};
@@ -166,6 +167,8 @@ pub struct Node {
     /// Why nothing else may be done with the node as a whole.
     busy: Mutex<Option<&'static str>>,
     claims: Mutex<claims::Claims>,
+    /// Who has a stake in it or in another node of its graph.
+    stakes: Arc<Stakes>,
     points: Points,
     driver: Driver,
 }
@@ -201,6 +204,7 @@ impl Node {
             abandoned: AtomicBool::new(false),
             busy: Mutex::default(),
             claims: Mutex::default(),
+            stakes: Arc::default(),
             points,
             driver,
         }

@@ -7,5 +7,6 @@ mod extent;
 mod flush;
 mod graph;
 mod lock;
+mod permissions;
 mod raw;
 mod zero;

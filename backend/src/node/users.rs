@@ -1,7 +1,7 @@
 //! Who uses a node: parents, exports and jobs, with the image locks that they need together.
 
 use super::claims::{Edge, User};
-use super::{Driver, Node};
+use super::{Driver, Node, Stake};
 use crate::error::GraphError;
 use crate::io::lock::Access;
 use std::sync::atomic::Ordering;
@@ -49,7 +49,7 @@ impl Node {
     /// # Errors
     /// [`GraphError::Locked`] when another process has the image, [`GraphError::ReadOnly`] for `writable` on a
     /// read-only node, [`GraphError::NotFound`] when it is being closed.
-    pub fn acquire(&self, writable: bool) -> Result<(), GraphError> {
+    pub fn acquire(self: &Arc<Self>, writable: bool) -> Result<(), GraphError> {
         if writable && self.is_read_only() {
             return Err(GraphError::ReadOnly);
         }
@@ -61,18 +61,29 @@ impl Node {
         self.release_for(Access::of_export(writable));
     }
 
-    /// Takes the node into use by a job or a filter.
+    /// Takes the node into use by somebody who shares it with all others.
+    ///
+    /// # Errors
+    /// As [`Node::hold_for`]; a permission conflict.
+    pub fn acquire_for(self: &Arc<Self>, access: Access) -> Result<(), GraphError> {
+        if access.writes() && !self.is_writable() {
+            return Err(GraphError::NotWritable);
+        }
+        let stake = Stake::of_access(access);
+        self.add_stake(stake.clone())?;
+        self.hold_for(access).inspect_err(|_| self.unstake(&stake))
+    }
+
+    /// Takes the node into use, apart from the stake that its user has in it.
     ///
     /// # Errors
     /// [`GraphError::Locked`] when another process has the image, [`GraphError::NotWritable`] if it is to be written
     /// and read-only, [`GraphError::NotFound`] when it is being closed.
-    pub fn acquire_for(&self, access: Access) -> Result<(), GraphError> {
+    pub fn hold_for(&self, access: Access) -> Result<(), GraphError> {
         if access.writes() && !self.is_writable() {
             return Err(GraphError::NotWritable);
         }
-        let let_in =
-            self.adopt().and_then(|()| self.check_denied(access)).and_then(|()| self.lock(&User::Root(access)));
-        let_in.inspect_err(|_| self.abandon())
+        self.adopt().and_then(|()| self.lock(&User::Root(access))).inspect_err(|_| self.abandon())
     }
 
     /// Whether writes get through to where the node's content is.
@@ -87,6 +98,12 @@ impl Node {
 
     /// Undoes one [`Node::acquire_for`].
     pub fn release_for(&self, access: Access) {
+        self.unstake(&Stake::of_access(access));
+        self.let_go_for(access);
+    }
+
+    /// Undoes one [`Node::hold_for`].
+    pub fn let_go_for(&self, access: Access) {
         self.users.fetch_sub(1, Ordering::AcqRel);
         self.unlock(&User::Root(access));
     }
@@ -206,6 +223,7 @@ impl Node {
             match &self.driver {
                 Driver::Throttle(throttle) => throttle.leave(),
                 Driver::CopyBeforeWrite(filter) => filter.let_go(),
+                Driver::SnapshotAccess(reader) => reader.let_go(),
                 _ => {}
             }
         }

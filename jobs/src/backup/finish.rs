@@ -67,6 +67,7 @@ impl Backup {
 
     /// Lets go of the nodes; who came to the filter comes to the source.
     pub(super) async fn end(&self) {
+        self.stakes.take();
         if let Some(filter) = self.filter.take() {
             lead_past_point(&self.registry, &self.graph, &filter, self.began.get()).await;
         }
@@ -75,14 +76,15 @@ impl Backup {
 
     /// Lets go of the nodes.
     pub(super) fn let_go(&self) {
+        self.stakes.take();
         if let Some(filter) = self.filter.take() {
             self.graph.remove_filter(&filter);
         }
         self.target.node().set_busy(None);
-        self.target.node().release_for(Access::Target);
+        self.target.node().let_go_for(Access::Target);
         self.discarding.take();
         if let Some(access) = self.access.take() {
-            self.source().release_for(access);
+            self.source().let_go_for(access);
         }
     }
 }

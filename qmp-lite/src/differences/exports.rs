@@ -12,10 +12,10 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         subject: "block-export-add",
-        case: "an image between the two of a commit below the topmost one",
-        qemu: "Exports it, though it looked for such exports when the commit began.",
-        ours: "Refuses it with the text of the latter.",
-        reason: "Who reads there sees the base change under what he reads.",
+        case: "the uppermost image of a commit",
+        qemu: "Refuses it: the commit's filter is not below.",
+        ours: "Takes it; it shows the same all the time.",
+        reason: "A guest can be started or moved while its disk's chain is made shorter.",
     },
     Difference {
         subject: "block-export-add",

@@ -167,6 +167,11 @@ fn who_comes_through_what_stands_for_a_job_goes_where_qemu_storage_daemon_leads_
 }
 
 #[test]
+fn jobs_and_exports_keep_each_other_from_nodes_as_in_qemu_storage_daemon() {
+    compare("permissions");
+}
+
+#[test]
 fn where_we_differ_from_qemu_storage_daemon_we_do_as_was_decided() {
     for script in scripts("ours") {
         println!("tidemark: {}", script.name);

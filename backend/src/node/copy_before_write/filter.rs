@@ -4,10 +4,9 @@
 use super::{CbwOptions, CopyBeforeWrite, Phase, chunk_of};
 use crate::error::GraphError;
 use crate::io::lock::Access;
-use crate::node::{Map, Node, Outcome, Request};
+use crate::node::{Map, Node, Outcome, Request, Stake, Staked};
 use crate::reactor::Handle;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tidemark_cbt::{Bitmap, OutOfMemory};
 
 /// The filter.
@@ -15,34 +14,37 @@ pub struct Filter {
     copy: Arc<CopyBeforeWrite>,
     /// Whether the point in time is the filter's own, and not that of a job it stands for.
     own: bool,
-    /// Whether it has the target in use.
-    holds: AtomicBool,
+    /// Its stake in the target, as long as it has that in use.
+    target: Mutex<Option<Staked>>,
 }
 
 impl Filter {
-    /// A filter over `source`. With `access` only what it marks is kept and may be read.
+    /// The filter `name` over `source`. With `access` only what it marks is kept and may be read.
     ///
     /// # Errors
-    /// The target is the source, too small, read-only or locked; a chunk size that is none; no memory.
+    /// The target is the source, too small, read-only, locked or not to be written to; a chunk size that is none; no
+    /// memory.
     pub fn new(
+        name: &str,
         source: &Arc<Node>,
         target: &Arc<Node>,
         access: Option<Bitmap>,
         options: CbwOptions,
     ) -> Result<Self, GraphError> {
         check(source, target, options)?;
-        target.acquire_for(Access::Target)?;
+        let stake = target.stake(Stake::of_filter(name))?;
+        target.hold_for(Access::Target)?;
         let copy = match Self::copying(source, target, access, options) {
             Ok(copy) => copy,
             Err(error) => {
-                target.release_for(Access::Target);
+                target.let_go_for(Access::Target);
                 return Err(error.into());
             }
         };
         copy.access.iter().for_each(|access| copy.map.owe(access));
         // Nothing has gone through the filter yet.
         copy.enter_phase(Phase::Ready);
-        Ok(Self { copy, own: true, holds: AtomicBool::new(true) })
+        Ok(Self { copy, own: true, target: Mutex::new(Some(stake)) })
     }
 
     /// A point in time of which `access`, or all, may be read until its reader discards it.
@@ -64,14 +66,15 @@ impl Filter {
     /// What stands for the point in time of a job in lists of nodes. Writes through it wait as all writes to the
     /// source do.
     pub(crate) fn listed(copy: &Arc<CopyBeforeWrite>) -> Self {
-        Self { copy: copy.clone(), own: false, holds: AtomicBool::new(false) }
+        Self { copy: copy.clone(), own: false, target: Mutex::default() }
     }
 
     /// Copies nothing any more and needs its target no more: the node is closed, though somebody may still look at it.
     pub(in crate::node) fn let_go(&self) {
-        if self.holds.swap(false, Ordering::AcqRel) {
+        let stake = self.target.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if stake.is_some() {
             self.copy.enter_phase(Phase::Ended);
-            self.copy.target().release_for(Access::Target);
+            self.copy.target().let_go_for(Access::Target);
         }
     }
 

@@ -6,17 +6,19 @@
 use super::{CopyBeforeWrite, PIECE_MAX, Phase};
 use crate::error::{GraphError, IoError};
 use crate::io::{Buf, Memory, byte_count};
-use crate::node::{Driver, Kind, Node, Outcome, Request, Status};
+use crate::node::{Driver, Kind, Node, Outcome, Request, Stake, Staked, Status};
 use crate::reactor::Handle;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError};
 use tidemark_cbt::ChunkState;
 
 /// A window into the past.
 pub struct SnapshotAccess {
     filter: Arc<Node>,
     copy: Arc<CopyBeforeWrite>,
+    /// As long as it is open, nobody writes around the filter.
+    stake: Mutex<Option<Staked>>,
 }
 
 /// Where a range of the past is.
@@ -27,17 +29,25 @@ struct Place {
 }
 
 impl SnapshotAccess {
-    /// A reader of the filter `filter`.
+    /// The reader `name` of the filter `filter`.
     ///
     /// # Errors
-    /// The node is no such filter.
-    pub fn new(filter: &Arc<Node>) -> Result<Self, GraphError> {
+    /// The node is no such filter; somebody writes around it.
+    pub fn new(name: &str, filter: &Arc<Node>) -> Result<Self, GraphError> {
         match filter.driver() {
-            Driver::CopyBeforeWrite(below) => Ok(Self { filter: filter.clone(), copy: below.copy().clone() }),
+            Driver::CopyBeforeWrite(below) => {
+                let stake = Mutex::new(Some(filter.stake(Stake::of_reader(name))?));
+                Ok(Self { filter: filter.clone(), copy: below.copy().clone(), stake })
+            }
             _ => Err(GraphError::Options(
                 "Error getting snapshot access: the node does not provide it: Operation not supported".into(),
             )),
         }
+    }
+
+    /// It is closed, though somebody may still look at it.
+    pub(in crate::node) fn let_go(&self) {
+        self.stake.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// The filter below.

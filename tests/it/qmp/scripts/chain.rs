@@ -41,10 +41,9 @@ pub fn create(dir: &Path, images: usize, len: u64) {
     }
 }
 
-/// The node of an image of a chain, as `blockdev-add` takes it; all but the topmost are read-only.
-pub fn node(number: usize, images: usize) -> String {
+/// The node of an image of a chain, as `blockdev-add` takes it.
+pub fn node(number: usize, read_only: bool) -> String {
     let backing = if number == 0 { "null".to_owned() } else { format!("n{}", number - 1) };
-    let read_only = number + 1 < images;
     format!(
         "{{driver: qcow2, node-name: n{number}, read-only: {read_only}, backing: {backing}, discard: unmap, \
          file: {{driver: file, node-name: f{number}, filename: n{number}.img, auto-read-only: true}}}}"

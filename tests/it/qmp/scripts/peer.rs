@@ -179,8 +179,9 @@ impl Peer {
     fn create_chain(&mut self, step: &Step) {
         let images = step.word(0).parse().expect("a number");
         chain::create(self.place.path(), images, step.size(1));
+        let is_writable = step.rest.ends_with(" writable");
         for number in 0..images {
-            let node = json(&chain::node(number, images));
+            let node = json(&chain::node(number, !is_writable && number + 1 < images));
             self.succeed(&format!("{{'execute': 'blockdev-add', 'arguments': {node}}}"));
         }
     }

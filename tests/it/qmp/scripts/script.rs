@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `disk D SIZE` | makes a file `D.img` in which no byte is zero, and a node `D` on it |
 //! | `empty D SIZE` | the same with a file that is one hole |
-//! | `chain N SIZE` | makes images `n0.img` up to N, each over the one before, and nodes `n0` and so on on them |
+//! | `chain N SIZE`, `chain N SIZE writable` | makes images `n0.img` up to N, each over the one before, and nodes `n0` and so on on them, of which others than the topmost take writes if it says so |
 //! | `header FILE` | what the header of an image says is below it is compared |
 //! | `shows FILE` | what an image shows, checked by QEMU; only after the daemon's end |
 //! | `nodes` | a query whose answer is compared: names, drivers, what is read-only and what is below |
