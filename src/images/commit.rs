@@ -150,6 +150,9 @@ fn commit(
         stable: options.cache.stable(),
         piece: PIECE,
         window: WINDOW,
+        shift: 0,
+        salvage: false,
+        rate: None,
     };
     let what = (!options.quiet).then(|| format!("'{}'", options.image.display()));
     Crew { threads: 1, what }.run(context, interrupt, &Sweep::new(size), &copying.task())?;

@@ -4,9 +4,10 @@
 //! it does not become whole it is removed.
 
 mod bitmaps;
+mod sources;
 
 use super::cache::CacheMode;
-use super::copy::Copying;
+use super::copy::{Copying, Rate};
 use super::create::{add_backing, backing_size};
 use super::crew::{Crew, Sweep};
 use super::disk::{Disk, Wanted};
@@ -19,7 +20,9 @@ use crate::image::Format;
 use crate::logging::{self, Level};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use qmp_lite::context::Context;
+use sources::Sources;
 use std::path::PathBuf;
+use std::sync::Arc;
 use tidemark_backend::node::options::Backing;
 
 /// Bytes of a piece that is read and written, at most.
@@ -31,6 +34,8 @@ const BLOCK: u64 = 4096;
 /// Threads that copy, at most: files in memory are read and written by whoever wants that, on his own time. More of them
 /// would wait for each other at the target.
 const THREADS: usize = 2;
+/// Bytes of `--sparse-size` if nobody says.
+const SPARSE: u64 = 4096;
 /// Most bytes of `--sparse-size`.
 const SPARSE_MAX: u64 = 16 << 20;
 
@@ -42,7 +47,8 @@ pub struct ConvertOptions {
     /// Format of the source. Without it an image that begins as qcow2 images do is one, and any other is raw.
     #[arg(short = 'f', long, value_enum, value_name = "FORMAT")]
     source_format: Option<Format>,
-    /// The disk as it was at this internal snapshot of the source, by its id or its name.
+    /// The disk as it was at this internal snapshot of the source, by its id or its name; also snapshot.id=ID,
+    /// snapshot.name=NAME, or both.
     #[arg(short = 'l', long, value_name = "SNAPSHOT")]
     source_snapshot: Option<String>,
     /// How the source is read.
@@ -75,10 +81,10 @@ pub struct ConvertOptions {
     /// The target that is there already reads as zeroes everywhere.
     #[arg(long, requires = "no_create")]
     target_is_zero: bool,
-    /// Write no runs of zeroes that are at least so long: a multiple of 512, 16M at most; 0 writes them all, and takes space
-    /// for all of the disk.
-    #[arg(short = 'S', long, value_name = "SIZE", default_value = "4k", value_parser = sparse)]
-    sparse_size: u64,
+    /// Write no runs of zeroes that are at least so long: a multiple of 512, 16M at most, 4k if absent; 0 writes them all, and
+    /// takes space for all of the disk.
+    #[arg(short = 'S', long, value_name = "SIZE", value_parser = sparse)]
+    sparse_size: Option<u64>,
     /// Write clusters compressed; of qcow2 targets.
     #[arg(short = 'c', long)]
     compress: bool,
@@ -91,6 +97,15 @@ pub struct ConvertOptions {
     /// Requests under way at a time, 1 to 16.
     #[arg(short = 'm', long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..=16))]
     parallel: u8,
+    /// Copy so many bytes a second at most, also with k, M, G, T, P or E; 0 is no limit.
+    #[arg(short = 'r', long, value_name = "RATE", default_value = "0", value_parser = size::parse)]
+    rate_limit: u64,
+    /// Go on where the source cannot be read: what is lost becomes zeroes, and is told.
+    #[arg(long)]
+    salvage: bool,
+    /// Taken for the sake of scripts that say it: bytes are copied by reading and writing them all the same.
+    #[arg(short = 'C', long)]
+    copy_range_offloading: bool,
     /// Write in whichever order reads end. It is always like that here.
     #[arg(short = 'W', long)]
     oob_writes: bool,
@@ -100,8 +115,9 @@ pub struct ConvertOptions {
     /// Show nothing.
     #[arg(short, long)]
     quiet: bool,
-    /// The image to read.
-    source: PathBuf,
+    /// The image to read; of several the disks are put together, one after the other.
+    #[arg(required = true, value_name = "SOURCE")]
+    sources: Vec<PathBuf>,
     /// The image to make.
     target: PathBuf,
 }
@@ -124,27 +140,15 @@ pub fn run(options: &ConvertOptions) -> Result<()> {
     let interrupt = Interrupt::watch()?;
     let context = Context::new();
     options.backing_dir.iter().for_each(|dir| context.graph.allow_backing_in(dir.clone()));
-    let wanted = Wanted {
-        force_share: options.force_share,
-        cache: options.source_cache,
-        snapshot: options.source_snapshot.as_deref().map(snapshot),
-        settled: true,
-        ..Wanted::read(&options.source, options.source_format)
-    };
-    let source = wanted.open(&context)?;
-    bitmaps::check(options, &source)?;
+    let sources = Sources::open(options, &context)?;
+    bitmaps::check(options, sources.first()?)?;
     let mut made = Made::default();
-    let done = Conversion { options, context: &context, interrupt: &interrupt, source: &source }.run(&given, &mut made);
-    match done {
+    let conversion = Conversion { options, context: &context, interrupt: &interrupt, sources: &sources };
+    match conversion.run(&given, &mut made) {
         Ok(()) => made.keep(),
         Err(error) => return Err(options.unfinished(error, made)),
     }
-    source.close(&context)
-}
-
-/// What is said of a snapshot: its id or name, also in the words of `qemu-img`.
-fn snapshot(text: &str) -> &str {
-    ["snapshot.id=", "snapshot.name="].iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text)
+    sources.close(&context)
 }
 
 impl ConvertOptions {
@@ -159,10 +163,30 @@ impl ConvertOptions {
             !self.compress || given.preallocation()? == Preallocation::Off,
             "Compression and preallocation not supported at the same time"
         );
+        self.check_together(given.get("backing_file").is_some())?;
         if self.bitmaps && self.target_format == Format::Raw {
             bail!("Format driver 'raw' does not support bitmaps");
         }
         Ok(given)
+    }
+
+    /// Refuses what makes no sense together.
+    fn check_together(&self, above: bool) -> Result<()> {
+        let several = self.sources.len() > 1;
+        for (refused, text) in [
+            (self.copy_range_offloading && self.compress, "Cannot enable copy offloading when -c is used"),
+            (self.copy_range_offloading && self.sparse_size.is_some(), "Cannot enable copy offloading when -S is used"),
+            (self.copy_range_offloading && self.salvage, "Cannot use copy offloading in salvaging mode"),
+            (several && self.source_snapshot.is_some(), "No support for concatenating multiple snapshot"),
+            (several && self.bitmaps, "Copying bitmaps only possible with single source"),
+            (
+                several && above,
+                "Having a backing file for the target makes no sense when concatenating multiple input images",
+            ),
+        ] {
+            ensure!(!refused, "{text}");
+        }
+        Ok(())
     }
 
     /// What has gone wrong, and what is left.
@@ -179,7 +203,7 @@ struct Conversion<'a> {
     options: &'a ConvertOptions,
     context: &'a Context,
     interrupt: &'a Interrupt,
-    source: &'a Disk,
+    sources: &'a Sources,
 }
 
 impl Conversion<'_> {
@@ -195,7 +219,7 @@ impl Conversion<'_> {
             ..Wanted::write(&options.target, Some(options.target_format))
         };
         let target = wanted.open(self.context)?;
-        let copied = match target.length() >= self.source.length() {
+        let copied = match target.length() >= self.sources.length() {
             true => self.copy_into(&target, above).with_context(|| self.left(made)),
             false => Err(anyhow!("output file is smaller than input file")),
         };
@@ -216,7 +240,7 @@ impl Conversion<'_> {
             false => self.copy(target, above)?,
         }
         if options.bitmaps {
-            bitmaps::copy(options, self.context, self.source, target)?;
+            bitmaps::copy(options, self.context, self.sources.first()?, target)?;
         }
         target.trim(self.context)?;
         target.flush(self.context)
@@ -224,7 +248,7 @@ impl Conversion<'_> {
 
     /// What is left where nothing is removed.
     fn left(&self, made: &Made) -> String {
-        let (source, target) = (self.source.shown(), self.options.target.display());
+        let (source, target) = (self.sources.shown(), self.options.target.display());
         match made.is_empty() {
             false => format!("cannot convert '{source}'"),
             true => format!("cannot convert '{source}': '{target}' has a part of it, and is not what it was"),
@@ -234,8 +258,9 @@ impl Conversion<'_> {
     fn make(&self, given: &Given, made: &mut Made) -> Result<()> {
         let options = self.options;
         let (path, format) = (options.target.as_path(), options.target_format);
-        let size = given.size()?.unwrap_or(self.source.length());
-        ensure!(size >= self.source.length(), "output file is smaller than input file");
+        given.size()?;
+        // As `qemu-img` has it, whatever is said of it.
+        let size = self.sources.length();
         let no_flush = options.target_cache.no_flush();
         let below = backing_size(self.context, path, given);
         let new = NewImage { path, format, given, size, no_flush };
@@ -243,24 +268,41 @@ impl Conversion<'_> {
         created.with_context(|| format!("{}: error while converting {}", path.display(), format.name()))
     }
 
+    /// Copies the sources, each behind the one before.
     fn copy(&self, target: &Disk, above: bool) -> Result<()> {
+        let rate = Rate::limit(self.options.rate_limit).map(Arc::new);
+        let mut shift = 0;
+        for source in self.sources.all() {
+            let copying = Copying { shift, rate: rate.clone(), ..self.copying(source, target, above) };
+            let what = (!self.options.quiet).then(|| format!("'{}'", self.options.target.display()));
+            let crew = Crew { threads: self.threads(), what };
+            let copied = crew.run(self.context, self.interrupt, &Sweep::new(source.length()), &copying.task());
+            copied.map_err(|error| anyhow!("{error:#}"))?;
+            shift += source.length();
+        }
+        Ok(())
+    }
+
+    fn threads(&self) -> usize {
+        THREADS.min(self.options.parallel.into())
+    }
+
+    fn copying(&self, source: &Disk, target: &Disk, above: bool) -> Copying {
         let options = self.options;
-        let requests = usize::from(options.parallel);
-        let threads = THREADS.min(requests);
         let device = super::disk::is_device(&options.target) && target.image().is_none();
         let is_zero = if options.no_create { options.target_is_zero } else { !above && !device };
-        let sparse = options.sparse_size;
+        let sparse = options.sparse_size.unwrap_or(SPARSE);
         // Part of a cluster saves no space.
         let least = if is_zero { target.cluster() } else { 1 };
         let align = if sparse == 0 { 1 } else { least.max(BLOCK) };
         let direct = options.source_cache.direct() || options.target_cache.direct();
         let piece = if direct { PIECE } else { CACHED_PIECE };
         let grain = if sparse == 0 { 0 } else { (1 << sparse.ilog2()).max(least).min(PIECE.max(least)) };
-        let copying = Copying {
-            source: self.source.node.clone(),
-            source_path: self.source.shown(),
+        Copying {
+            source: source.node.clone(),
+            source_path: source.shown(),
             levels: if above { 1 } else { u32::MAX },
-            below: self.source.node.unfiltered().below().map_or(0, |below| below.length()),
+            below: source.node.unfiltered().below().map_or(0, |below| below.length()),
             target: target.node.clone(),
             target_path: target.shown(),
             is_zero,
@@ -269,11 +311,10 @@ impl Conversion<'_> {
             align,
             stable: options.target_cache.stable(),
             piece: piece.max(grain).max(align),
-            window: requests.div_ceil(threads),
-        };
-        let what = (!options.quiet).then(|| format!("'{}'", options.target.display()));
-        let sweep = Sweep::new(self.source.length());
-        let crew = Crew { threads, what };
-        crew.run(self.context, self.interrupt, &sweep, &copying.task()).map_err(|error| anyhow!("{error:#}"))
+            window: usize::from(options.parallel).div_ceil(self.threads()),
+            shift: 0,
+            salvage: options.salvage,
+            rate: None,
+        }
     }
 }

@@ -4,6 +4,11 @@
 //! Zeroes are made by zeroing where the target does not have them already, and what has no space in the source takes
 //! none in the target. Knows nodes and not how they were made.
 
+mod rate;
+mod salvage;
+
+pub use rate::Rate;
+
 use super::crew::{Sweep, Task};
 use crate::backup::window::Window;
 use anyhow::{Result, anyhow};
@@ -53,6 +58,12 @@ pub struct Copying {
     pub piece: u64,
     /// Pieces under way on one thread, at most.
     pub window: usize,
+    /// Where the source's first byte goes.
+    pub shift: u64,
+    /// What cannot be read becomes zeroes.
+    pub salvage: bool,
+    /// How fast, at most.
+    pub rate: Option<Arc<Rate>>,
 }
 
 /// What a run of the source is.
@@ -74,8 +85,11 @@ impl Copying {
 
     /// What comes next in the source, and for how long, of `rest` bytes: whole blocks but at its end.
     async fn run_at(&self, io: &Handle, offset: u64, rest: u64) -> Result<(u64, Run)> {
-        let status = self.source.status(io, offset, rest).await;
-        let status = status.map_err(|error| failed("read", &self.source_path, offset, error))?;
+        let status = match self.source.status(io, offset, rest).await {
+            // It is found out by reading.
+            Err(_) if self.salvage => return Ok((self.piece.min(rest), Run::Data)),
+            status => status.map_err(|error| failed("read", &self.source_path, offset, error))?,
+        };
         let (mut len, ours) = (status.len, (1..=self.levels).contains(&status.depth));
         let run = match (ours, status.zero) {
             (false, _) if offset < self.below && self.levels < u32::MAX => {
@@ -90,9 +104,11 @@ impl Copying {
         }
         // What does not fill blocks is read with what comes after it, if all of that is to be copied.
         let align = if self.levels == u32::MAX { self.align.max(1) } else { 1 };
-        Ok(match (run, len - len % align) {
-            (Run::Data, _) => (len.next_multiple_of(align).min(rest), Run::Data),
-            (_, 0) => (align.min(rest), Run::Data),
+        // Blocks are the target's.
+        let over = (self.shift + offset + len) % align;
+        let next = if over == 0 { len } else { len + align - over }.min(rest);
+        Ok(match (run, len.saturating_sub(over)) {
+            (Run::Data, _) | (_, 0) => (next, Run::Data),
             (run, whole) => (whole, run),
         })
     }
@@ -156,7 +172,7 @@ impl Lane {
         let piece = copying.piece;
         match run {
             Run::Data => {
-                let len = len.min(piece - at % piece).min(range.end - at);
+                let len = len.min(piece - (copying.shift + at) % piece).min(range.end - at);
                 self.begin(at, len, true).await?;
                 Ok(at + len..range.end)
             }
@@ -209,16 +225,23 @@ impl Lane {
 
 impl Shared {
     async fn copy(&self, at: u64, len: u64) -> Result<()> {
-        let (copying, started) = (&self.copying, self.io.read_clock());
+        let copying = &self.copying;
+        if let Some(rate) = &copying.rate {
+            rate.wait(&self.io, len).await;
+        }
+        let started = self.io.read_clock();
         let spare = self.spare.borrow_mut().pop();
         let mut memory = Memory::from(spare.unwrap_or_else(|| Buf::mapped(byte_count(copying.piece))));
         memory.narrow(0, len);
         let read = Request { kind: Kind::Read, fua: false, offset: at, len, memory };
         let (memory, result) = copying.source.handle(&self.io, read).await;
-        result.map_err(|error| failed("read", &copying.source_path, at, error))?;
         let mut buf = memory.into_buf().ok_or_else(|| failed("read", &copying.source_path, at, IoError::Io))?;
+        match result {
+            Err(_) if copying.salvage => self.salvage(at, len, &mut buf).await?,
+            result => result.map_err(|error| failed("read", &copying.source_path, at, error))?,
+        }
         let bytes = buf.as_slice().get(..byte_count(len)).unwrap_or_default();
-        for (run, zero) in runs(bytes, copying.grain) {
+        for (run, zero) in runs(bytes, copying.grain, copying.shift + at) {
             let (offset, len) = (at + run.start, run.end - run.start);
             match zero {
                 true if copying.is_zero => {}
@@ -235,7 +258,7 @@ impl Shared {
         let (copying, len) = (&self.copying, part.end - part.start);
         let mut memory = Memory::from(buf);
         memory.narrow(part.start, len);
-        let write = Request { kind: Kind::Write, fua: copying.stable, offset, len, memory };
+        let write = Request { kind: Kind::Write, fua: copying.stable, offset: copying.shift + offset, len, memory };
         let (memory, result) = self.target.handle(&self.io, write).await;
         result.map_err(|error| failed("write", &copying.target_path, offset, error))?;
         memory.into_buf().ok_or_else(|| failed("write", &copying.target_path, offset, IoError::Io))
@@ -243,25 +266,28 @@ impl Shared {
 
     async fn zero(&self, offset: u64, len: u64) -> Result<()> {
         let (copying, kind) = (&self.copying, Kind::Zero { unmap: true });
-        let zero = Request { kind, fua: copying.stable, offset, len, memory: Memory::empty() };
+        let at = copying.shift + offset;
+        let zero = Request { kind, fua: copying.stable, offset: at, len, memory: Memory::empty() };
         let (_, result) = self.target.handle(&self.io, zero).await;
         result.map_err(|error| failed("write", &copying.target_path, offset, error))
     }
 }
 
-/// Runs of blocks that are all zero, and of others.
-fn runs(bytes: &[u8], grain: u64) -> Vec<(Range<u64>, bool)> {
+/// Runs of blocks that are all zero, and of others; the bytes come from `at` on.
+fn runs(bytes: &[u8], grain: u64, at: u64) -> Vec<(Range<u64>, bool)> {
     let whole = bytes.len() as u64;
     if grain == 0 {
         return vec![(0..whole, false)];
     }
-    let mut runs: Vec<(Range<u64>, bool)> = Vec::new();
-    for (block, start) in bytes.chunks(byte_count(grain)).zip((0..).step_by(byte_count(grain))) {
-        let (zero, end) = (is_zero(block), start + block.len() as u64);
+    let (mut runs, mut start): (Vec<(Range<u64>, bool)>, u64) = (Vec::new(), 0);
+    while start < whole {
+        let end = (start + grain - (at + start) % grain).min(whole);
+        let zero = bytes.get(byte_count(start)..byte_count(end)).is_some_and(is_zero);
         match runs.last_mut().filter(|(_, last)| *last == zero) {
             Some((run, _)) => run.end = end,
             None => runs.push((start..end, zero)),
         }
+        start = end;
     }
     runs
 }
@@ -282,10 +308,12 @@ mod tests {
         bytes[3 * 4096] = 1;
         let found =
             [(0..4096, false), (4096..3 * 4096, true), (3 * 4096..4 * 4096, false), (4 * 4096..5 * 4096 + 512, true)];
-        assert_eq!(runs(&bytes, 4096), found);
-        assert_eq!(runs(&bytes, 65536), [(0..5 * 4096 + 512, false)]);
-        assert_eq!(runs(&bytes, 0), [(0..5 * 4096 + 512, false)], "nobody has asked");
-        assert_eq!(runs(&[], 4096), []);
+        assert_eq!(runs(&bytes, 4096, 1 << 20), found);
+        assert_eq!(runs(&bytes, 65536, 0), [(0..5 * 4096 + 512, false)]);
+        assert_eq!(runs(&bytes, 0, 0), [(0..5 * 4096 + 512, false)], "nobody has asked");
+        assert_eq!(runs(&[], 4096, 0), []);
+        let shifted = [(0..7 * 512, true), (7 * 512..5 * 4096 + 512, false)];
+        assert_eq!(runs(&bytes, 4 * 4096, 4 * 4096 - 7 * 512), shifted, "blocks of the target");
     }
 
     #[test]

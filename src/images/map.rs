@@ -1,17 +1,13 @@
 //! `tidemark map`: where the bytes of an image's disk are, run by run, as `qemu-img map` tells it.
 
 use super::disk::{Disk, Wanted};
+use super::layout::{Layout, Run};
 use super::size;
 use crate::inspect::{self, InspectOptions, Output, printable};
 use anyhow::{Result, anyhow};
 use qmp_lite::block::image::MapEntry;
 use qmp_lite::context::Context;
 use std::path::PathBuf;
-use std::sync::Arc;
-use tidemark_backend::error::IoError;
-use tidemark_backend::node::qcow2::status::Own;
-use tidemark_backend::node::{Driver, Node};
-use tidemark_backend::reactor::Handle;
 
 /// Options of `tidemark map`.
 #[derive(clap::Args, Debug)]
@@ -29,13 +25,6 @@ pub struct MapOptions {
     max_length: Option<u64>,
 }
 
-/// A run, and the file that it is in.
-#[derive(Clone, Debug, PartialEq)]
-struct Run {
-    entry: MapEntry,
-    file: Option<String>,
-}
-
 /// Tells where the bytes of an image are.
 ///
 /// # Errors
@@ -50,7 +39,7 @@ pub fn run(options: &MapOptions) -> Result<()> {
     disk.close(&context)?;
     inspect::print(&match output {
         Output::Json => MapEntry::list_to_json(&runs.into_iter().map(|run| run.entry).collect::<Vec<_>>()),
-        Output::Human => table(&runs),
+        Output::Human => table(&runs.into_iter().filter(|run| run.entry.length > 0).collect::<Vec<_>>()),
     })
 }
 
@@ -58,9 +47,9 @@ pub fn run(options: &MapOptions) -> Result<()> {
 fn all(context: &Context, disk: &Disk, start: u64, end: u64) -> Result<Vec<Run>> {
     let (node, path) = (disk.node.clone(), disk.shown());
     context.jobs.ask_async(async move |registry| {
-        let (mut runs, mut at) = (Vec::<Run>::new(), start);
+        let (mut runs, mut at, mut layout) = (Vec::<Run>::new(), start, Layout::of(node));
         while at < end {
-            let found = run_at(registry.io(), &node, at, end - at).await;
+            let found = layout.run_at(registry.io(), at, end - at).await;
             let found = found.map_err(|error| anyhow!("Failed to read the metadata of '{path}' at {at}: {error}"))?;
             at += found.entry.length;
             match runs.last_mut().filter(|last| last.goes_on_in(&found)) {
@@ -68,76 +57,9 @@ fn all(context: &Context, disk: &Disk, start: u64, end: u64) -> Result<Vec<Run>>
                 None => runs.push(found),
             }
         }
-        Ok(runs)
+        // As `qemu-img` has it: there is always one.
+        Ok(if runs.is_empty() { vec![Run::none(start)] } else { runs })
     })?
-}
-
-/// What is at an offset, down to the image that has it.
-async fn run_at(io: &Handle, top: &Arc<Node>, offset: u64, len: u64) -> Result<Run, IoError> {
-    let (mut node, mut depth, mut len) = (top.clone(), 0, len);
-    loop {
-        let run = |length, present, zero, data| MapEntry {
-            start: offset,
-            length,
-            depth,
-            present,
-            zero,
-            data,
-            compressed: false,
-            offset: None,
-        };
-        let below = match node.driver() {
-            Driver::Qcow2(image) => {
-                let (found, own) = image.own(io, offset, len).await?;
-                len = found.min(len);
-                let file = || image.data_file().unwrap_or_else(|| image.file());
-                let zeroes = run(len, true, true, false);
-                match own {
-                    Own::Data { host } => return Ok(Run::in_file(run(len, true, false, true), host, &file())),
-                    Own::Zero { host: Some(host) } => return Ok(Run::in_file(zeroes, host, &file())),
-                    Own::Zero { host: None } => return Ok(Run::nowhere(zeroes)),
-                    Own::Compressed => {
-                        let entry = MapEntry { compressed: true, ..run(len, true, false, true) };
-                        return Ok(Run { entry, file: name(&file()) });
-                    }
-                    Own::Nothing => image.backing().filter(|backing| offset < backing.length()),
-                }
-            }
-            _ => {
-                let status = node.status(io, offset, len).await?;
-                let entry = run(status.len, true, status.zero, status.data);
-                return Ok(Run::in_file(entry, offset, &node));
-            }
-        };
-        let Some(below) = below else { return Ok(Run::nowhere(run(len, false, true, false))) };
-        len = len.min(below.length() - offset);
-        (node, depth) = (below, depth + 1);
-    }
-}
-
-impl Run {
-    fn in_file(entry: MapEntry, offset: u64, file: &Arc<Node>) -> Self {
-        Self { entry: MapEntry { offset: Some(offset), ..entry }, file: name(file) }
-    }
-
-    fn nowhere(entry: MapEntry) -> Self {
-        Self { entry, file: None }
-    }
-
-    /// Whether `next` is more of the same.
-    fn goes_on_in(&self, next: &Self) -> bool {
-        let same = |run: &Self| MapEntry { start: 0, length: 0, offset: None, ..run.entry.clone() };
-        let offset = self.entry.offset.map(|offset| offset.saturating_add(self.entry.length));
-        same(self) == same(next) && offset == next.entry.offset && self.file == next.file
-    }
-}
-
-/// The file at the bottom of a node.
-fn name(node: &Arc<Node>) -> Option<String> {
-    match node.driver() {
-        Driver::File(file) => Some(file.path().to_owned()),
-        _ => name(&node.child()?),
-    }
 }
 
 fn table(runs: &[Run]) -> String {

@@ -1,8 +1,9 @@
 //! `tidemark measure`: how much space an image would take, as `qemu-img measure` counts it.
 
 use super::disk::{Disk, Wanted};
+use super::layout::Layout;
 use super::options::{Given, Preallocation};
-use super::size;
+use super::{size, snapshot_named};
 use crate::image::Format;
 use crate::inspect::{self, Output};
 use anyhow::{Result, anyhow, bail};
@@ -57,7 +58,10 @@ pub fn run(options: &MeasureOptions) -> Result<()> {
         (Some(_), Some(_)) => bail!("--size N cannot be used together with a filename."),
         (None, None) => bail!("Either --size N or one filename must be specified."),
         (Some(path), None) => {
-            let (force_share, snapshot) = (options.force_share, options.snapshot.as_deref());
+            let snapshot = options.snapshot.as_deref();
+            let snapshot =
+                snapshot.map(|text| snapshot_named::find(&context, path, options.format, text)).transpose()?;
+            let (force_share, snapshot) = (options.force_share, snapshot.as_deref());
             Some(Wanted { force_share, snapshot, ..Wanted::read(path, options.format) }.open(&context)?)
         }
         (None, Some(_)) => None,
@@ -103,12 +107,12 @@ fn qcow2(context: &Context, given: &Given, source: Option<&Disk>, size: u64) -> 
 fn data_bytes(context: &Context, source: &Disk, cluster: u64) -> Result<u64> {
     let (node, path, end) = (source.node.clone(), source.shown(), source.length());
     context.jobs.ask_async(async move |registry| {
-        let (mut at, mut sum) = (0, 0);
+        let (mut at, mut sum, mut layout) = (0, 0, Layout::of(node));
         while at < end {
-            let status = node.status(registry.io(), at, end - at).await;
-            let status = status.map_err(|error| anyhow!("Unable to get block status of '{path}' at {at}: {error}"))?;
-            let next = at + status.len;
-            at = match status.zero {
+            let run = layout.run_at(registry.io(), at, end - at).await;
+            let run = run.map_err(|error| anyhow!("Unable to get block status of '{path}' at {at}: {error}"))?.entry;
+            let next = at + run.length;
+            at = match run.zero {
                 true => next,
                 false => {
                     sum += next.next_multiple_of(cluster) - (at - at % cluster);
@@ -134,9 +138,6 @@ fn bitmap_bytes(source: &Disk, cluster: u64) -> u64 {
 }
 
 fn human(measured: &BlockMeasureInfo) -> String {
-    use crate::info::size::size;
-    let line = |name: &str, bytes: u64| format!("{name}: {} ({bytes} bytes)\n", size(bytes));
-    line("required", measured.required)
-        + &line("fully allocated", measured.fully_allocated)
-        + &measured.bitmaps.map_or(String::new(), |bytes| line("bitmaps", bytes))
+    let bitmaps = measured.bitmaps.map_or(String::new(), |bytes| format!("bitmaps size: {bytes}\n"));
+    format!("required size: {}\nfully allocated size: {}\n{bitmaps}", measured.required, measured.fully_allocated)
 }

@@ -11,6 +11,7 @@ mod copy;
 mod create;
 mod crew;
 mod disk;
+mod layout;
 mod made;
 mod map;
 mod measure;
@@ -19,6 +20,7 @@ mod rebase;
 mod resize;
 mod size;
 mod snapshot;
+mod snapshot_named;
 mod target;
 
 use anyhow::Result;

@@ -77,14 +77,7 @@ impl Given {
     }
 
     fn number(&self, name: &str) -> Result<Option<u64>> {
-        let read = |value: &str| {
-            size::parse(value).map_err(|_| {
-                anyhow!(
-                    "Parameter '{name}' expects a non-negative number below 2^64\nOptional suffix k, M, G, T, P or E means \
-                     kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively."
-                )
-            })
-        };
+        let read = |value: &str| size::parse(value).map_err(|_| anyhow!(not_a_number(name)));
         self.get(name).map(read).transpose()
     }
 
@@ -170,8 +163,16 @@ impl Preallocation {
     }
 }
 
+/// QEMU's words for what is no size.
+pub fn not_a_number(name: &str) -> String {
+    format!(
+        "Parameter '{name}' expects a non-negative number below 2^64\nOptional suffix k, M, G, T, P or E means kilo-, mega-, \
+         giga-, tera-, peta-\nand exabytes, respectively."
+    )
+}
+
 /// The parts between single commas.
-fn split(list: &str) -> Vec<String> {
+pub fn split(list: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut chars = list.chars().peekable();
     while let Some(char) = chars.next() {

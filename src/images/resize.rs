@@ -9,10 +9,12 @@ use crate::logging::{self, Level};
 use anyhow::{Result, anyhow, bail, ensure};
 use clap::ValueEnum;
 use qmp_lite::context::Context;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tidemark_backend::error::IoError;
 use tidemark_backend::io::{Buf, Memory, byte_count};
-use tidemark_backend::node::{Kind, Node, Request};
+use tidemark_backend::node::{Driver, Kind, Node, Request};
 use tidemark_backend::reactor::Handle;
 use tidemark_jobs::resize::resize as jobs_resize;
 
@@ -24,7 +26,9 @@ const PIECE: u64 = 1 << 20;
 enum Space {
     /// None.
     Off,
-    /// As the file system reserves it; of raw images.
+    /// A place in the file for every cluster; of qcow2 images.
+    Metadata,
+    /// As the file system reserves it.
     Falloc,
     /// By writing zeroes.
     Full,
@@ -52,7 +56,7 @@ pub struct ResizeOptions {
     image: PathBuf,
     /// Bytes of the disk, also with k, M, G, T, P or E; with + or - before them so many more or less.
     #[arg(value_name = "[+-]SIZE", allow_hyphen_values = true)]
-    size: Change,
+    size: String,
 }
 
 /// Resizes an image.
@@ -61,10 +65,11 @@ pub struct ResizeOptions {
 /// It cannot have that size; nothing has changed then, or the text says what.
 pub fn run(options: &ResizeOptions) -> Result<()> {
     logging::start(Some(Level::Warn));
+    let change = options.size.parse().map_err(|_| anyhow!(super::options::not_a_number("size")))?;
     let context = Context::new();
     options.backing_dir.iter().for_each(|dir| context.graph.allow_backing_in(dir.clone()));
     let disk = Wanted::write(&options.image, options.format).open(&context)?;
-    let resized = resize(&context, options, &disk);
+    let resized = resize(&context, options, &disk, change);
     disk.close(&context)?;
     let size = resized?;
     let (image, shown) = (options.image.display(), crate::info::size::size(size));
@@ -72,10 +77,9 @@ pub fn run(options: &ResizeOptions) -> Result<()> {
 }
 
 /// Does it; returns the size.
-fn resize(context: &Context, options: &ResizeOptions, disk: &Disk) -> Result<u64> {
+fn resize(context: &Context, options: &ResizeOptions, disk: &Disk, change: Change) -> Result<u64> {
     let before = disk.length();
-    let size = options.size.of(before).ok_or_else(|| anyhow!("New image size must be positive"))?;
-    let size = if disk.image().is_some() { size } else { size.next_multiple_of(512) };
+    let size = change.of(before).ok_or_else(|| anyhow!("New image size must be positive"))?;
     if size < before && !options.shrink {
         bail!(
             "Use the --shrink option to perform a shrink operation.\ntidemark: warning: Shrinking an image will delete all \
@@ -85,10 +89,7 @@ fn resize(context: &Context, options: &ResizeOptions, disk: &Disk) -> Result<u64
     }
     let space = options.preallocation;
     ensure!(size > before || space == Space::Off, "Preallocation can only be used for growing images");
-    ensure!(
-        space != Space::Falloc || disk.image().is_none(),
-        "A qcow2 image that grows takes no space, or writes zeroes: --preallocation off or full"
-    );
+    ensure!(space != Space::Metadata || disk.image().is_some(), "Unsupported preallocation mode 'metadata'");
     let change = |size| jobs_resize(&context.jobs, &context.graph, &disk.node, size);
     change(size).map_err(|error| anyhow!("{error}"))?;
     let node = disk.node.clone();
@@ -102,26 +103,41 @@ fn resize(context: &Context, options: &ResizeOptions, disk: &Disk) -> Result<u64
     }
     let found = disk.length();
     // A device has the size it has.
-    ensure!(found == size, "Image was not resized; resizing may not be supported for this image");
+    ensure!(
+        found.next_multiple_of(512) == size.next_multiple_of(512),
+        "Image was not resized; resizing may not be supported for this image"
+    );
     Ok(size)
 }
 
 /// Takes space for what comes after `before`.
-async fn fill(
-    io: &Handle,
-    node: &Arc<Node>,
-    before: u64,
-    space: Space,
-) -> Result<(), (u64, tidemark_backend::error::IoError)> {
-    let (mut at, end) = (before, node.length());
-    while at < end && space != Space::Off {
-        let len = if space == Space::Full { PIECE } else { end }.min(end - at);
-        let (kind, memory) = match space {
-            Space::Full => (Kind::Write, Memory::from(Buf::new(byte_count(len)))),
-            _ => (Kind::Zero { unmap: false }, Memory::empty()),
-        };
-        let (_, result) = node.handle(io, Request { kind, fua: false, offset: at, len, memory }).await;
-        result.map_err(|error| (at, error))?;
+async fn fill(io: &Handle, node: &Arc<Node>, before: u64, space: Space) -> Result<(), (u64, IoError)> {
+    let end = node.length();
+    match (space, node.driver()) {
+        (Space::Off, _) => Ok(()),
+        (Space::Metadata | Space::Falloc, Driver::Qcow2(image)) => {
+            // The rest of a cluster is part of what was there before.
+            let whole = before.next_multiple_of(image.cluster_size()).min(end);
+            write_zeroes(io, node, before..whole).await?;
+            let placed = image.preallocate(io, (whole, end - whole), space == Space::Falloc, node.points()).await;
+            placed.map_err(|error| (whole, error))
+        }
+        (Space::Full, _) => write_zeroes(io, node, before..end).await,
+        (Space::Metadata | Space::Falloc, _) => {
+            let (kind, memory) = (Kind::Zero { unmap: false }, Memory::empty());
+            let zero = Request { kind, fua: false, offset: before, len: end - before, memory };
+            node.handle(io, zero).await.1.map_err(|error| (before, error))
+        }
+    }
+}
+
+async fn write_zeroes(io: &Handle, node: &Arc<Node>, range: Range<u64>) -> Result<(), (u64, IoError)> {
+    let mut at = range.start;
+    while at < range.end {
+        let len = PIECE.min(range.end - at);
+        let memory = Memory::from(Buf::new(byte_count(len)));
+        let write = Request { kind: Kind::Write, fua: false, offset: at, len, memory };
+        node.handle(io, write).await.1.map_err(|error| (at, error))?;
         at += len;
     }
     Ok(())

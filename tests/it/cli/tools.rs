@@ -7,6 +7,8 @@ mod kept;
 mod left;
 mod random;
 mod refused;
+mod resized;
+mod several;
 mod snapshots;
 mod told;
 

@@ -5,7 +5,7 @@
 use super::bitmap_directory;
 use super::bitmaps::{LoadError, StoredBitmap};
 use super::header::Header;
-use super::open::{OpenError, read_header};
+use super::open::{OpenError, look_at_header};
 use super::snapshot::SnapshotTable;
 use super::store::Store;
 use crate::node::Node;
@@ -29,7 +29,7 @@ impl Description {
     /// # Errors
     /// The storage's; what is wrong with the image.
     pub async fn read(io: &Handle, file: &Arc<Node>) -> Result<Self, OpenError> {
-        let header = read_header(io, file).await?;
+        let header = look_at_header(io, file).await?;
         let store = Store::new(file.clone());
         let snapshots = SnapshotTable::of(io, &store, &header).await?;
         let bitmaps = read_bitmaps(io, &store, &header).await?;

@@ -25,6 +25,7 @@ use super::snapshot::{SnapshotError, SnapshotTable, TableError};
 use super::store::Store;
 use super::writeback::WriteBack;
 use crate::error::IoError;
+use crate::io::Buf;
 use crate::node::Node;
 use crate::node::link::{Link, MaybeLink};
 use crate::node::points::Points;
@@ -104,11 +105,24 @@ pub struct Files {
     pub backing: Option<Arc<Node>>,
 }
 
-/// Reads an image's header.
+/// Reads the header of an image that is to be opened.
+///
+/// # Errors
+/// The storage's; what is wrong with the header, or with where its tables are.
+pub async fn read_header(io: &Handle, file: &Arc<Node>) -> Result<Header, OpenError> {
+    Ok(Header::parse(first_cluster(io, file).await?.as_slice(), file.length())?)
+}
+
+/// Reads the header of an image that is to be told of, whatever is left of its tables.
 ///
 /// # Errors
 /// The storage's; what is wrong with the header.
-pub async fn read_header(io: &Handle, file: &Arc<Node>) -> Result<Header, OpenError> {
+pub async fn look_at_header(io: &Handle, file: &Arc<Node>) -> Result<Header, OpenError> {
+    Ok(Header::read(first_cluster(io, file).await?.as_slice(), file.length())?)
+}
+
+/// As much of the first cluster as there is of a file that begins as an image does.
+async fn first_cluster(io: &Handle, file: &Arc<Node>) -> Result<Buf, OpenError> {
     let store = Store::new(file.clone());
     let length = file.length();
     let read = |len: u64| {
@@ -119,8 +133,7 @@ pub async fn read_header(io: &Handle, file: &Arc<Node>) -> Result<Header, OpenEr
         return Err(HeaderError::Magic.into());
     }
     let prefix = read(512).await?;
-    let cluster = Header::cluster_size(prefix.as_slice())?;
-    Ok(Header::parse(read(cluster).await?.as_slice(), length)?)
+    read(Header::cluster_size(prefix.as_slice())?).await
 }
 
 /// The header of an image as it was at an internal snapshot, by its id or else its name.

@@ -91,12 +91,27 @@ impl Refcounts {
         table_offset: u64,
         table_clusters: u32,
     ) -> Result<Self, OpenError> {
-        let clusters = u64::from(table_clusters);
         let length = store.node().length();
+        let end = table_offset.checked_add(u64::from(table_clusters) << geometry.cluster_bits);
+        if end.is_none_or(|end| end > length) {
+            return Err(OpenError::Table);
+        }
+        Self::open_up_to(io, store, geometry, (table_offset, table_clusters), length).await
+    }
+
+    /// The same with blocks that end before `length`, for whoever only reads them; what of them and of the table is past
+    /// the end of the file is zero.
+    async fn open_up_to(
+        io: &Handle,
+        store: Store,
+        geometry: Geometry,
+        (table_offset, table_clusters): (u64, u32),
+        length: u64,
+    ) -> Result<Self, OpenError> {
+        let clusters = u64::from(table_clusters);
         let bytes = clusters << geometry.cluster_bits;
-        let end = table_offset.checked_add(bytes).ok_or(OpenError::Table)?;
-        let in_place = table_offset != 0 && geometry.in_cluster(table_offset) == 0 && end <= length;
-        if bytes == 0 || bytes > MOST_TABLE_BYTES || !in_place {
+        let in_place = table_offset != 0 && geometry.in_cluster(table_offset) == 0;
+        if bytes == 0 || bytes > MOST_TABLE_BYTES || !in_place || table_offset.checked_add(bytes).is_none() {
             return Err(OpenError::Table);
         }
         let table = store.read_words(io, table_offset, crate::io::byte_count(bytes / 8)).await?;

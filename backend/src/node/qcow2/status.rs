@@ -42,6 +42,21 @@ impl Image {
         Ok((extent.len, own))
     }
 
+    /// How many clusters of the file are counted as used, if they are no more than `most`; else `most`.
+    ///
+    /// # Errors
+    /// The storage's; the counts are corrupt.
+    pub async fn count_clusters(&self, io: &Handle, most: u64) -> Result<u64, IoError> {
+        let mut counted = 0;
+        for cluster in 0..self.geometry.clusters(self.file().length()) {
+            if counted >= most {
+                break;
+            }
+            counted += self.refcounts.get(io, cluster << self.geometry.cluster_bits).await?.min(1);
+        }
+        Ok(counted)
+    }
+
     /// What is known of the bytes from `offset` on. Where the image has clusters its file is not asked whether they are
     /// holes there.
     pub(in crate::node) async fn status(&self, io: &Handle, offset: u64, len: u64) -> Result<Status, IoError> {

@@ -11,7 +11,7 @@ use super::journal::Change;
 use super::map::{Extent, Found};
 use super::refcount::Run;
 use crate::error::IoError;
-use crate::io::{Buf, byte_count};
+use crate::io::{Buf, Memory, byte_count};
 use crate::node::points::Points;
 use crate::node::{Kind, Outcome, Request};
 use crate::reactor::Handle;
@@ -103,6 +103,9 @@ impl Image {
         around: [Option<Buf>; 2],
     ) -> Result<(), IoError> {
         let [head, tail] = around;
+        if let Kind::Zero { .. } = request.kind {
+            return self.zero_data(io, request.kind, part, host, [head, tail]).await;
+        }
         request.memory.narrow(part.at, part.len);
         let before = head.as_ref().map_or(0, |buf| buf.as_slice().len() as u64);
         if head.is_some() || tail.is_some() {
@@ -113,11 +116,30 @@ impl Image {
             // The last cluster of a file may end past its end.
             self.data.get().grow(io, offset + len).await?;
         }
-        let memory = std::mem::replace(&mut request.memory, crate::io::Memory::empty());
+        let memory = std::mem::replace(&mut request.memory, Memory::empty());
         let write = Request { kind: Kind::Write, fua: false, offset, len, memory };
         let (memory, result) = self.data.get().handle(io, write).await;
         request.memory = memory;
         result
+    }
+
+    /// The same for zeroes, which take memory nowhere; what is around them are zeroes, too.
+    async fn zero_data(
+        &self,
+        io: &Handle,
+        kind: Kind,
+        part: Part,
+        host: u64,
+        around: [Option<Buf>; 2],
+    ) -> Result<(), IoError> {
+        let [before, after] = around.map(|buf| buf.map_or(0, |buf| buf.as_slice().len() as u64));
+        let (offset, len) = (host - before, before + part.len + after);
+        let data = self.data.get();
+        if data.length() < offset + len {
+            data.grow(io, offset + len).await?;
+        }
+        let zero = Request { kind, fua: false, offset, len, memory: Memory::empty() };
+        data.handle(io, zero).await.1
     }
 
     /// Writes as much of a part as one run of new clusters and one L2 table take.

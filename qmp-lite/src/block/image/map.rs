@@ -26,9 +26,9 @@ qapi_struct! {
 }
 
 impl MapEntry {
-    /// Runs as JSON, one on each line.
+    /// Runs as JSON, one on each line, with `qemu-img`'s spaces.
     pub fn list_to_json(runs: &[Self]) -> String {
-        let line = |run: &Self| wire::to_line(&run.encode()).trim_end().to_owned();
+        let line = |run: &Self| wire::to_line(&run.encode()).trim_end().replacen('{', "{ ", 1);
         format!("[{}]\n", runs.iter().map(line).collect::<Vec<_>>().join(",\n"))
     }
 }

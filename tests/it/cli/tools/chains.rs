@@ -165,61 +165,26 @@ fn a_resized_disk_has_what_it_had_and_zeroes_behind() {
     }
 }
 
-/// Runs of a map as they are without a look at the file below: QEMU takes one where it guesses that clusters were given
-/// space before they were written.
-fn without_holes(map: &wire::Value) -> Vec<wire::Value> {
-    let mut runs: Vec<wire::Value> = Vec::new();
-    for run in map.as_array().unwrap() {
-        let mut run = run.clone();
-        if run["data"] == true {
-            run["zero"] = false.into();
-        }
-        let number = |run: &wire::Value, name: &str| run[name].as_u64();
-        let goes_on = |last: &&mut wire::Value| {
-            let same = ["depth", "present", "zero", "data", "compressed"].iter().all(|name| last[*name] == run[*name]);
-            let end = number(last, "offset").map(|offset| offset + number(last, "length").unwrap());
-            same && end == number(&run, "offset")
-        };
-        match runs.last_mut().filter(goes_on) {
-            Some(last) => last["length"] = (number(last, "length").unwrap() + number(&run, "length").unwrap()).into(),
-            None => runs.push(run),
-        }
-    }
-    runs
-}
-
 #[test]
 fn images_are_mapped_measured_and_compared_as_by_qemu_img() {
-    let json = |text: &str| wire::parse(text).unwrap_or_else(|error| panic!("{error:?}: {text}"));
     for (seed, mut chain) in chains(800) {
         let cluster = format!("cluster_size={}", chain.cluster());
         let place = &chain.place;
-        let mut guessed = false;
+        qemu_img(place, &["convert", "-O", "qcow2", "top", "same"]);
+        qemu_img(place, &["convert", "-O", "qcow2", "-o", "preallocation=metadata", "top", "placed"]);
         for way in [
             &["map", "--output=json", "top"][..],
             &["map", "--output=json", "mid"],
+            &["map", "--output=json", "placed"],
             &["map", "--output=json", "-s", "70000", "-l", "900000", "top"],
+            &["map", "--output=json", "-s", "9M", "top"],
             &["map", "--output=json", "-f", chain.base_format, "base"],
-        ] {
-            let (ours, theirs) = (json(&ours(place, way).out), json(&qemu(place, way).out));
-            assert_eq!(without_holes(&ours), without_holes(&theirs), "seed {seed}, {way:?}");
-            guessed |= theirs.as_array().unwrap().iter().any(|run| run["data"] == true && run["zero"] == true);
-        }
-        for way in [
-            &["measure", "--output=json", "-O", "qcow2", "top"][..],
+            &["measure", "--output=json", "-O", "qcow2", "top"],
+            &["measure", "-O", "qcow2", "-o", &cluster, "placed"],
             &["measure", "--output=json", "-O", "qcow2", "-o", &cluster, "top"],
             &["measure", "--output=json", "-O", "qcow2", "-o", "preallocation=full", "mid"],
-            &["measure", "--output=json", "-O", "raw", "top"],
-        ] {
-            let (ours, theirs) = (json(&ours(place, way).out), json(&qemu(place, way).out));
-            for member in ["fully-allocated", "bitmaps", "required"] {
-                let same = ours[member] == theirs[member] || (guessed && member == "required");
-                assert!(same, "seed {seed}, {way:?}: {ours}, and QEMU {theirs}");
-            }
-        }
-        qemu_img(place, &["convert", "-O", "qcow2", "top", "same"]);
-        for way in [
-            &["compare", "top", "same"][..],
+            &["measure", "-O", "raw", "top"],
+            &["compare", "top", "same"],
             &["compare", "top", "mid"],
             &["compare", "mid", "top"],
             &["compare", "top", "other"],

@@ -25,11 +25,22 @@ impl Header {
         }
     }
 
-    /// The header in the first cluster of a file of `file_length` bytes; what is past the end of the file is zero.
+    /// The header of a file of `file_length` bytes, which has the tables that are named, each in a place of its own.
+    ///
+    /// # Errors
+    /// As [`Header::read`]; a table that is not in the file, or where another one is.
+    pub fn parse(cluster0: &[u8], file_length: u64) -> Result<Self, HeaderError> {
+        let header = Self::read(cluster0, file_length)?;
+        tables::check_places(&header, file_length)?;
+        Ok(header)
+    }
+
+    /// The header in the first cluster of a file of `file_length` bytes, whatever the file has of the tables that are
+    /// named: for whoever tells of an image. What is past the end of the file is zero.
     ///
     /// # Errors
     /// [`HeaderError::Incomplete`] when `cluster0` is less than the first cluster of the file; else what is wrong.
-    pub fn parse(cluster0: &[u8], file_length: u64) -> Result<Self, HeaderError> {
+    pub fn read(cluster0: &[u8], file_length: u64) -> Result<Self, HeaderError> {
         let cluster_size = Self::cluster_size(cluster0)?;
         if (cluster0.len() as u64) < cluster_size.min(file_length) {
             return Err(HeaderError::Incomplete(cluster_size));
@@ -47,7 +58,6 @@ impl Header {
         if header.autoclear & bits::AUTOCLEAR_RAW_DATA != 0 && !header.geometry().external_data {
             return Err(HeaderError::RawWithoutDataFile);
         }
-        tables::check_places(&header, file_length)?;
         Ok(header)
     }
 

@@ -186,7 +186,8 @@ impl Counted {
 impl<'a> Check<'a> {
     async fn new(io: &'a Handle, store: Store, parts: Parts) -> Result<Self, OpenError> {
         let at = (parts.reftable_offset, parts.reftable_clusters);
-        let refcounts = Refcounts::open(io, store.clone(), parts.geometry, at.0, at.1).await?;
+        let end = parts.geometry.clusters(store.node().length()).saturating_mul(parts.geometry.cluster());
+        let refcounts = Refcounts::open_up_to(io, store.clone(), parts.geometry, at, end).await?;
         let references = References::new(parts.geometry, store.node().length());
         let (report, l2_tables, block_entries) = Default::default();
         Ok(Self { io, store, parts, refcounts, references, report, tables: 0, l2_tables, block_entries })

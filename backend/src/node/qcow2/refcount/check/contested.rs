@@ -63,8 +63,11 @@ impl Check<'_> {
     fn contested_blocks(&self) -> Vec<(usize, u64)> {
         let state = self.refcounts.state();
         let bits = self.parts.geometry.cluster_bits;
+        let length = self.store.node().length();
+        let is_cut_off = |host: u64| host.saturating_add(self.parts.geometry.cluster()) > length;
         let is_contested = |(region, host): &(usize, u64)| {
-            *host != 0 && (state.place(*region) == Place::Broken || self.references.claims(host >> bits) > 1)
+            let broken = state.place(*region) == Place::Broken || is_cut_off(*host);
+            *host != 0 && (broken || self.references.claims(host >> bits) > 1)
         };
         state.table.iter().map(|entry| entry & OFFSET).enumerate().filter(is_contested).collect()
     }
