@@ -27,7 +27,7 @@ use tidemark_backend::io::Memory;
 use tidemark_backend::io::lock::Access;
 use tidemark_backend::node::copy_before_write::{CopyBeforeWrite, Phase};
 use tidemark_backend::node::qcow2::image::Image;
-use tidemark_backend::node::{Kind, Node, Permissions, Request, Root, Stake, Staked};
+use tidemark_backend::node::{Kind, Node, Request, Root, Stake, Staked};
 use tidemark_backend::reactor::Handle;
 use tidemark_cbt::{Bitmap, ChunkState};
 
@@ -182,8 +182,7 @@ impl Backup {
         let (source, target) = (self.source(), self.target.node());
         if let Some(filter) = &*self.filter.borrow() {
             // Writes to the source itself wait for their copies, those to what it shows of others do not.
-            let reads = Stake::of_access(Access::Read).unshared(Permissions::WRITE);
-            self.stakes.borrow_mut().push(filter.stake(reads)?);
+            self.stakes.borrow_mut().push(filter.stake(Stake::of_access(Access::Read))?);
             check_apart(source, &target, filter.name())?;
         }
         let access = if discards { Access::Write } else { Access::Format };

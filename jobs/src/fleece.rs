@@ -25,7 +25,7 @@ use tidemark_backend::error::GraphError;
 use tidemark_backend::graph::{Graph, check_apart};
 use tidemark_backend::io::lock::Access;
 use tidemark_backend::node::copy_before_write::{self, CopyBeforeWrite, Phase};
-use tidemark_backend::node::{Node, Permissions, Stake, Staked};
+use tidemark_backend::node::{Node, Stake, Staked};
 use tidemark_backend::reactor::Handle;
 use tidemark_cbt::Bitmap;
 
@@ -125,7 +125,7 @@ impl Fleece {
         self.listed.borrow_mut().push(filter.clone());
         filter.set_busy(Some(BUSY));
         let writes = Stake::of_filter(filter.name());
-        let reads = Stake::of_access(Access::Read).unshared(Permissions::WRITE);
+        let reads = Stake::of_access(Access::Read);
         *self.stakes.borrow_mut() = vec![self.copy.target().stake(writes)?, filter.stake(reads)?];
         check_apart(self.source(), self.copy.target(), filter.name())?;
         let reader = self.graph.add_reader(&options.snapshot_node_name, &filter)?;

@@ -208,7 +208,7 @@ impl Arrival {
         let Self { node: above, required, unshared, .. } = self;
         let (required, unshared) = match above.driver() {
             // Writes around it are not copied.
-            Driver::CopyBeforeWrite(filter) if filter.is_own() => (*required, unshared.or(Permissions::WRITE)),
+            Driver::CopyBeforeWrite(_) => (*required, unshared.or(Permissions::WRITE)),
             Driver::Qcow2(_) => (required.both(Permissions::READ), unshared.both(Permissions::WRITE)),
             // It reads what the filter keeps.
             Driver::SnapshotAccess(_) => return None,

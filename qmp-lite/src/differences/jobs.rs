@@ -192,4 +192,18 @@ pub const DIFFERENCES: &[Difference] = &[
         ours: "Keeps its header: refused.",
         reason: "The job writes there, too (decision 26).",
     },
+    Difference {
+        subject: "query-block-jobs",
+        case: "a mirror that waits for `job-finalize`",
+        qemu: "Is paused, and not actively synced.",
+        ours: "Is neither: changes reach both disks.",
+        reason: "The guest goes on meanwhile (decision 25).",
+    },
+    Difference {
+        subject: "blockdev-del",
+        case: "a node that a job has for itself",
+        qemu: "Says that it is busy, that it is in use, or that it is not the monitor's, by what the job does with it.",
+        ours: "Says that it is busy, and with which kind of job.",
+        reason: "What is to be ended first is said.",
+    },
 ];

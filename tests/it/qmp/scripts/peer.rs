@@ -45,6 +45,8 @@ pub struct Peer {
     locked: Vec<File>,
     /// What is being done.
     current: String,
+    /// Which daemon it is.
+    program: String,
     place: Place,
 }
 
@@ -65,6 +67,7 @@ impl Peer {
             over: false,
             locked: Vec::new(),
             current: String::new(),
+            program: program.to_owned(),
             place,
         };
         peer.connect();
@@ -375,7 +378,7 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("in '{}', after\n{}", self.current, self.transcript);
+            eprintln!("{}: in '{}', after\n{}", self.program, self.current, self.transcript);
         }
     }
 }

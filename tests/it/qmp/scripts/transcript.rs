@@ -71,7 +71,7 @@ impl Transcript {
     /// Demands what the last step that was noted came to.
     pub fn expect(&mut self, wanted: &str) {
         let last = self.replies.last().cloned().unwrap_or_default();
-        if last.split_once("\n      ").is_none_or(|(_, outcome)| outcome != wanted) {
+        if last.split_once("\n      ").is_none_or(|(_, outcome)| outcome.replace("\n      ", " ") != wanted) {
             self.mistakes.push(format!("{last}\n      instead of\n      {wanted}"));
         }
     }
