@@ -312,7 +312,8 @@ mod tests {
         assert_eq!(runs(&bytes, 65536, 0), [(0..5 * 4096 + 512, false)]);
         assert_eq!(runs(&bytes, 0, 0), [(0..5 * 4096 + 512, false)], "nobody has asked");
         assert_eq!(runs(&[], 4096, 0), []);
-        let shifted = [(0..7 * 512, true), (7 * 512..5 * 4096 + 512, false)];
+        let end = 7 * 512 + 4 * 4096;
+        let shifted = [(0..7 * 512, true), (7 * 512..end, false), (end..5 * 4096 + 512, true)];
         assert_eq!(runs(&bytes, 4 * 4096, 4 * 4096 - 7 * 512), shifted, "blocks of the target");
     }
 

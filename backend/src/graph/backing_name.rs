@@ -4,7 +4,6 @@
 use super::image::file_name;
 use crate::error::GraphError;
 use crate::node::{Driver, Node};
-use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,30 +66,37 @@ pub(super) fn is_same(one: &Path, other: &Path) -> bool {
     one == other || fs::canonicalize(one).is_ok_and(|one| fs::canonicalize(other).is_ok_and(|other| one == other))
 }
 
-/// The options that open what the node shows; filters are left out.
-fn described(node: &Arc<Node>) -> Result<Value, GraphError> {
-    let mut members = Map::new();
-    match (node.driver(), node.child()) {
-        (Driver::File(file), _) => members.insert("filename".into(), absolute(file.path())?.into()),
+/// The options that open what the node shows, in JSON; filters are left out.
+fn described(node: &Arc<Node>) -> Result<String, GraphError> {
+    let more = match (node.driver(), node.child()) {
+        (Driver::File(file), _) => format!("\"filename\": {}", quoted(&absolute(file.path())?)),
         (Driver::Raw(raw), Some(child)) => {
-            members.insert("offset".into(), raw.offset().into());
-            if raw.has_fixed_size() {
-                members.insert("size".into(), node.length().into());
-            }
-            members.insert("file".into(), described(&child)?)
+            let size = if raw.has_fixed_size() { format!("\"size\": {}, ", node.length()) } else { String::new() };
+            format!("\"offset\": {}, {size}\"file\": {}", raw.offset(), described(&child)?)
         }
         (Driver::Qcow2(image), Some(child)) => {
-            if !is_over_what_it_names(node) {
-                let backing = image.backing().map(|backing| described(&backing)).transpose()?;
-                members.insert("backing".into(), backing.unwrap_or_else(|| json!(null)));
-            }
-            members.insert("file".into(), described(&child)?)
+            let backing = match image.backing() {
+                _ if is_over_what_it_names(node) => String::new(),
+                Some(backing) => format!("\"backing\": {}, ", described(&backing)?),
+                None => "\"backing\": null, ".to_owned(),
+            };
+            format!("{backing}\"file\": {}", described(&child)?)
         }
         (_, Some(child)) => return described(&child),
-        (_, None) => None,
+        // Nothing but files has a name.
+        (_, None) => return Err(GraphError::NotFound(node.name().to_owned())),
     };
-    members.insert("driver".into(), node.driver_name().into());
-    Ok(Value::Object(members))
+    Ok(format!("{{\"driver\": \"{}\", {more}}}", node.driver_name()))
+}
+
+/// A text in JSON.
+fn quoted(text: &str) -> String {
+    let escaped = |char: char| match char {
+        '"' | '\\' => format!("\\{char}"),
+        char if char.is_ascii_control() => format!("\\u{:04x}", u32::from(char)),
+        char => char.to_string(),
+    };
+    format!("\"{}\"", text.chars().map(escaped).collect::<String>())
 }
 
 fn absolute(name: &str) -> Result<String, GraphError> {
@@ -98,4 +104,14 @@ fn absolute(name: &str) -> Result<String, GraphError> {
     path.into_os_string()
         .into_string()
         .map_err(|_| GraphError::Options(format!("The path of '{name}' is not UTF-8, so that no header can name it")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn what_ends_a_text_in_json_is_escaped() {
+        assert_eq!(quoted("/a b/\"c\"\\d\n\u{1}é"), "\"/a b/\\\"c\\\"\\\\d\\u000a\\u0001é\"");
+    }
 }
