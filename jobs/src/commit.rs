@@ -126,7 +126,9 @@ pub(crate) fn stake_between(
 ) -> Result<(), GraphError> {
     let job = format!("commit job '{job}'");
     holdings.stake(top, Stake::of_job(&job, "main node").decoupling())?;
-    let mut between = top.chain().skip(1).take_while(|node| !Arc::ptr_eq(node, base));
+    // Filters right above the base show what it does.
+    let end = base.unfiltered();
+    let mut between = top.chain().skip(1).take_while(|node| !Arc::ptr_eq(&node.unfiltered(), &end));
     between.try_for_each(|node| {
         holdings.stake(&node, Stake::of_job(&job, "intermediate node").unshared(Permissions::READ))
     })
@@ -172,6 +174,11 @@ impl Commit {
     fn take_nodes(&self, job: &str, filter: Option<&str>) -> Result<(), TransactionError> {
         let Checked { device, top, base, .. } = &self.checked;
         check_frozen(&self.graph, top, base)?;
+        if self.backing_file.is_none() {
+            // Rather now than when all is copied.
+            let above = self.graph.images_over(&top.unfiltered());
+            above.iter().try_for_each(|above| above.name_of_base(base).map(drop))?;
+        }
         self.holdings.list(self.graph.add_job(filter, top, "commit_top", true)?);
         stake_between(&self.holdings, job, top, base)?;
         // Nobody else writes to the base.

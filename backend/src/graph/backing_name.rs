@@ -22,15 +22,16 @@ pub(super) fn backing_format(node: &Arc<Node>) -> &'static str {
 /// # Errors
 /// The node is in no file; a name is not UTF-8.
 pub(super) fn backing_name(node: &Arc<Node>, path: &Path) -> Result<String, GraphError> {
-    let name = file_name(node).ok_or_else(|| {
-        let name = node.name();
-        GraphError::Options(format!("Node '{name}' is in no file that the header of an image could name"))
-    })?;
+    let name = file_name(node).ok_or_else(|| in_no_file(node))?;
     if !shows_in_its_file(node) {
         return Ok(format!("json:{}", described(node)?));
     }
     let beside = path.parent().is_some_and(|parent| parent == Path::new(""));
     if beside || Path::new(&name).is_absolute() { Ok(name) } else { absolute(&name) }
+}
+
+fn in_no_file(node: &Node) -> GraphError {
+    GraphError::Options(format!("Node '{}' is in no file that the header of an image could name", node.name()))
 }
 
 /// Whether the file alone, with what headers say is below, shows what the node does.
@@ -40,6 +41,8 @@ fn shows_in_its_file(node: &Arc<Node>) -> bool {
             false
         }
         (Driver::Qcow2(_), _) if !is_over_what_it_names(node) => false,
+        // It is in no file.
+        (Driver::SnapshotAccess(_), _) => false,
         (_, Some(child)) => shows_in_its_file(&child),
         (_, None) => true,
     }
@@ -55,7 +58,8 @@ fn is_over_what_it_names(node: &Arc<Node>) -> bool {
             let named_path = path.parent().map_or_else(|| PathBuf::from(&named.file), |dir| dir.join(&named.file));
             let is_there = |opened: String| is_same(&named_path, Path::new(&opened));
             let is_so = named.format.as_deref().is_none_or(|format| format == backing_format(&backing));
-            is_so && file_name(&backing).is_some_and(is_there) && shows_in_its_file(&backing)
+            // What a server has or nobody is as it was named.
+            is_so && file_name(&backing).is_none_or(is_there) && shows_in_its_file(&backing)
         }
         _ => false,
     }
@@ -82,9 +86,8 @@ fn described(node: &Arc<Node>) -> Result<String, GraphError> {
             };
             format!("{backing}\"file\": {}", described(&child)?)
         }
-        (_, Some(child)) => return described(&child),
-        // Nothing but files has a name.
-        (_, None) => return Err(GraphError::NotFound(node.name().to_owned())),
+        (_, Some(child)) if node.is_filter() => return described(&child),
+        _ => return Err(in_no_file(node)),
     };
     Ok(format!("{{\"driver\": \"{}\", {more}}}", node.driver_name()))
 }

@@ -85,6 +85,10 @@ impl Graph {
     pub fn remove_filter(&self, node: &Arc<Node>) {
         self.lock().remove(node.name());
         self.order().retain(|name| name != node.name());
+        if !node.is_used() {
+            // Whoever still knows it does not keep what is below.
+            node.abandon_children();
+        }
     }
 }
 

@@ -98,6 +98,9 @@ impl Node {
     pub fn as_open(&self, read_only: bool) -> NodeOptions {
         let mut options =
             NodeOptions { node_name: Some(self.name().to_owned()), read_only, ..(*self.options()).clone() };
+        if let (Some(file), Some(child)) = (options.driver.file_mut(), self.child()) {
+            *file = ChildRef::Name(child.name().to_owned());
+        }
         if let (DriverOptions::Qcow2(qcow2), Driver::Qcow2(image)) = (&mut options.driver, self.driver()) {
             let named = |node: Arc<Node>| Backing::Node(ChildRef::Name(node.name().to_owned()));
             qcow2.backing = image.backing().map_or(Backing::None, named);

@@ -62,6 +62,7 @@ impl Graph {
             to.acquire_for(door.access())?;
             swap.doors.push(Led { door, apart: to.clone() });
         }
+        check_points(from, &all)?;
         for parent in all.iter().filter(|parent| !reaches(to, parent)) {
             swap.parents.extend(Parent::prepare(parent, from, to)?);
         }
@@ -69,6 +70,23 @@ impl Graph {
         swap.held = all.iter().filter(reach).cloned().collect();
         to.points().take_seats_of(from.points());
         Ok(swap)
+    }
+}
+
+/// Refuses to leave somebody behind who comes to `from` through what stands for the point in time of a job.
+fn check_points(from: &Arc<Node>, all: &[Arc<Node>]) -> Result<(), GraphError> {
+    let is_over = |above: &Arc<Node>, node: &Arc<Node>| above.child().is_some_and(|child| Arc::ptr_eq(&child, node));
+    let stands = |node: &&Arc<Node>| matches!(node.driver(), Driver::CopyBeforeWrite(filter) if !filter.is_own());
+    let comes = |filter: &&Arc<Node>| {
+        let reads = |above: &Arc<Node>| matches!(above.driver(), Driver::SnapshotAccess(_));
+        filter.points().has_doors() || all.iter().any(|above| is_over(above, filter) && !reads(above))
+    };
+    match all.iter().filter(|node| is_over(node, from)).filter(stands).find(comes) {
+        Some(filter) => {
+            let (name, reason) = (from.name().to_owned(), filter.busy().unwrap_or("a job's point in time is in use"));
+            Err(GraphError::Busy { name, reason })
+        }
+        None => Ok(()),
     }
 }
 

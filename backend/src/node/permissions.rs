@@ -152,7 +152,7 @@ impl Stakes {
         // A node that goes with these leaves the list: not under the lock.
         let (listed, mine, theirs): (Vec<_>, Vec<_>, Vec<_>);
         let mut list = self.list();
-        listed = list.iter().filter_map(|(node, stake)| Some((node.upgrade()?, stake.clone()))).collect();
+        listed = living(&list);
         let decouples =
             |at: &Arc<Node>| listed.iter().chain([&new]).any(|(node, stake)| stake.decouples && Arc::ptr_eq(node, at));
         mine = arrivals(&new, decouples);
@@ -167,12 +167,28 @@ impl Stakes {
         }
     }
 
+    /// Compares with all others those who would come to `below` through `above`, if that came to lead there.
+    fn check_link(&self, above: &Arc<Node>, below: &Arc<Node>) -> Result<(), GraphError> {
+        let listed = living(&self.list());
+        let decouples = |at: &Arc<Node>| listed.iter().any(|(node, stake)| stake.decouples && Arc::ptr_eq(node, at));
+        // Where they come by the link that there is now does not count.
+        let ends = |at: &Arc<Node>| decouples(at) || Arc::ptr_eq(at, above);
+        let all: Vec<_> = listed.iter().rev().flat_map(|other| arrivals(other, ends)).collect();
+        let coming = all.iter().filter(|arrival| Arc::ptr_eq(&arrival.node, above) && !decouples(above));
+        let led = coming.filter_map(|arrival| arrival.at(below)).flat_map(|first| on_from(first, decouples));
+        led.into_iter().find_map(|one| all.iter().find_map(|other| one.conflict(other))).map_or(Ok(()), Err)
+    }
+
     fn leave(&self, node: &Node, stake: &Stake) {
         let mut list = self.list();
         // Two that are equal are as good as each other.
         let at = list.iter().position(|(other, its)| std::ptr::eq(other.as_ptr(), node) && its == stake);
         at.into_iter().for_each(|at| drop(list.remove(at)));
     }
+}
+
+fn living(list: &[(Weak<Node>, Stake)]) -> Vec<(Arc<Node>, Stake)> {
+    list.iter().filter_map(|(node, stake)| Some((node.upgrade()?, stake.clone()))).collect()
 }
 
 /// What somebody requires and does not share where he comes to a node.
@@ -189,7 +205,12 @@ struct Arrival {
 /// A user's own node, and all below at which he requires something or does not share it.
 fn arrivals((node, stake): &(Arc<Node>, Stake), decouples: impl Fn(&Arc<Node>) -> bool) -> Vec<Arrival> {
     let Stake { by, required, unshared, .. } = stake.clone();
-    let mut all = vec![Arrival { node: node.clone(), by, required, unshared, stands_aside: false }];
+    on_from(Arrival { node: node.clone(), by, required, unshared, stands_aside: false }, decouples)
+}
+
+/// Somebody who comes to a node, and where he comes by that.
+fn on_from(first: Arrival, decouples: impl Fn(&Arc<Node>) -> bool) -> Vec<Arrival> {
+    let mut all = vec![first];
     let mut at = 0;
     while let Some(arrival) = all.get(at) {
         if !decouples(&arrival.node)
@@ -205,22 +226,27 @@ fn arrivals((node, stake): &(Arc<Node>, Stake), decouples: impl Fn(&Arc<Node>) -
 impl Arrival {
     /// Where it comes from there.
     fn below(&self) -> Option<Self> {
+        match self.node.driver() {
+            Driver::Qcow2(image) => self.at(&image.backing()?),
+            _ => self.at(&self.node.child()?),
+        }
+    }
+
+    /// What it is at a node that its own leads to.
+    fn at(&self, below: &Arc<Node>) -> Option<Self> {
         let Self { node: above, required, unshared, .. } = self;
-        let (required, unshared) = match above.driver() {
+        let (required, unshared, role) = match above.driver() {
             // Writes around it are not copied.
-            Driver::CopyBeforeWrite(_) => (*required, unshared.or(Permissions::WRITE)),
-            Driver::Qcow2(_) => (required.both(Permissions::READ), unshared.both(Permissions::WRITE)),
+            Driver::CopyBeforeWrite(_) => (*required, unshared.or(Permissions::WRITE), above.edge().role),
+            Driver::Qcow2(_) => (required.both(Permissions::READ), unshared.both(Permissions::WRITE), "backing"),
             // It reads what the filter keeps.
             Driver::SnapshotAccess(_) => return None,
-            _ => (*required, *unshared),
-        };
-        let (node, role) = match above.driver() {
-            Driver::Qcow2(image) => (image.backing()?, "backing"),
-            _ => (above.child()?, above.edge().role),
+            _ => (*required, *unshared, above.edge().role),
         };
         // What stands for a job's point in time is not on the way of those who come to its source.
         let stands_aside = matches!(above.driver(), Driver::CopyBeforeWrite(filter) if !filter.is_own());
-        Some(Self { node, by: By::Node(above.name().to_owned(), role), required, unshared, stands_aside })
+        let by = By::Node(above.name().to_owned(), role);
+        Some(Self { node: below.clone(), by, required, unshared, stands_aside })
     }
 
     /// Whether it writes here all the time, and not for somebody above.
@@ -264,6 +290,14 @@ impl Node {
     /// A permission conflict.
     pub fn stake(self: &Arc<Self>, stake: Stake) -> Result<Staked, GraphError> {
         self.add_stake(stake.clone()).map(|()| Staked { node: self.clone(), stake })
+    }
+
+    /// Refuses to lead those who come to this node to `below`, as its file or below an image.
+    ///
+    /// # Errors
+    /// A permission conflict.
+    pub(crate) fn check_over(self: &Arc<Self>, below: &Arc<Self>) -> Result<(), GraphError> {
+        self.stakes.check_link(self, below)
     }
 
     /// As [`Node::stake`], until [`Node::unstake`].

@@ -138,7 +138,7 @@ impl Node {
     }
 
     /// If nobody uses the node, nobody ever does any more; whether that is so from now on.
-    pub(crate) fn retire(&self) -> bool {
+    pub fn retire(&self) -> bool {
         self.users.compare_exchange(0, GONE, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 

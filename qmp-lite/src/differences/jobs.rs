@@ -84,7 +84,7 @@ pub const DIFFERENCES: &[Difference] = &[
         subject: "blockdev-snapshot",
         case: "a node that a backup reads",
         qemu: "Takes it, and its `quit` ends with an assertion.",
-        ours: "Takes it; the backup goes on.",
+        ours: "Takes it, and the backup goes on; but not while somebody comes through the backup's filter.",
         reason: "It can be done (decision 24).",
     },
     Difference {
@@ -205,5 +205,12 @@ pub const DIFFERENCES: &[Difference] = &[
         qemu: "Says that it is busy, that it is in use, or that it is not the monitor's, by what the job does with it.",
         ours: "Says that it is busy, and with which kind of job.",
         reason: "What is to be ended first is said.",
+    },
+    Difference {
+        subject: "blockdev-mirror",
+        case: "a filter that copies before writes above what stands for it",
+        qemu: "Leads it to the target.",
+        ours: "Keeps what stands for the job below it, and that goes where everybody goes.",
+        reason: "What such a filter still has to copy is of the node that it was put over.",
     },
 ];

@@ -100,11 +100,14 @@ impl Graph {
         {
             return refuse(format!("Cannot replace implicit backing child of {}", node.name()));
         }
+        let led = if matches!(node.driver(), Driver::Qcow2(_)) { backing } else { file };
+        led.and_then(Moved::node).map_or(Ok(()), |below| node.check_over(below))?;
         if let Some(link) = self.frozen_below(node) {
             return refuse(format!("Cannot change frozen {link}"));
         }
         let moved = |(role, moved): (&str, Option<&Moved>)| Some((role.to_owned(), moved?.last()?.name().to_owned()));
-        let copied = node.busy().is_some() || !self.filters_over(node).is_empty();
+        // What stands for a job is busy itself.
+        let copied = node.busy().is_some() || self.filters_over(node).iter().any(|filter| filter.busy().is_some());
         let last = moved(("backing", backing)).or_else(|| moved(("file", file)));
         match last.filter(|_| copied) {
             Some((role, last)) => {

@@ -2,6 +2,7 @@
 
 use super::children::Described;
 use crate::error::GraphError;
+use crate::graph::inherited;
 use crate::node::options::{ChildRef, Discard, DriverOptions};
 use crate::node::qcow2::open::Options;
 use crate::node::throttle::group_of;
@@ -93,17 +94,31 @@ pub(super) fn check_window(node: &Arc<Node>, new: &NodeOptions) -> Result<(), Gr
     }
 }
 
-/// These options, with the node below as it was described with this one, if it was, and is only named now: it takes part
-/// in what the node gets.
+/// These options, with the node below as it is now, if it was described with this one and is only named: it takes part in
+/// what this one gets.
 pub(super) fn described(node: &Arc<Node>, new: &NodeOptions) -> NodeOptions {
-    let (old, mut new) = (node.options(), new.clone());
-    let stays = |name: &String| node.child().is_some_and(|child| child.name() == name);
-    if let (Some(inline @ ChildRef::Inline(_)), Some(file)) = (old.driver.file(), new.driver.file_mut())
-        && matches!(&*file, ChildRef::Name(name) if stays(name))
+    let mut new = new.clone();
+    let Some(child) = node.child().filter(|child| !child.is_root()) else { return new };
+    if let Some(file) = new.driver.file_mut()
+        && matches!(&*file, ChildRef::Name(name) if name == child.name())
     {
-        *file = inline.clone();
+        *file = ChildRef::Inline(Box::new(without_inherited(node, &child)));
     }
     new
+}
+
+/// The options of a node as it is now, without what it has from the one above, unless it was reopened by itself.
+fn without_inherited(above: &Node, child: &Arc<Node>) -> NodeOptions {
+    let (above, now) = (above.options(), child.as_open(child.options().read_only));
+    let Some(ChildRef::Inline(said)) = above.driver.file() else { return now };
+    let inheritable = |of: &NodeOptions| {
+        (of.read_only, of.auto_read_only, of.force_share, of.discard, of.cache_direct, of.cache_no_flush)
+    };
+    if inheritable(&inherited(said, &above)) != inheritable(&now) {
+        return now;
+    }
+    let NodeOptions { node_name, detect_zeroes, driver, .. } = now;
+    NodeOptions { node_name, detect_zeroes, driver, ..(**said).clone() }
 }
 
 /// The nodes below, by what they are to the node, each with what is said of it now.
