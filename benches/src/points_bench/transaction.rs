@@ -208,6 +208,15 @@ fn show(kind: Kind, contenders: &[Contender], report: &mut Report) {
         report.point(&what, worst(&busy.excess), target);
         let what = format!("{}: the same without transactions", peer.name());
         report.point(&what, worst(&quiet.excess), Target::Shown);
+        for (state, rounds) in [("transactions", &busy.excess), ("no transactions", &quiet.excess)] {
+            report.samples(peer.name(), state, "longest beyond latency and scheduling ms", rounds);
+            let over = rounds.iter().filter(|excess| **excess > TOLERATED_MS).count();
+            report.note(&format!(
+                "{}, {state}: {over} of {} rounds beyond {TOLERATED_MS} ms",
+                peer.name(),
+                rounds.len()
+            ));
+        }
     }
     let holds: Vec<f64> = contenders.first().map(Contender::holds).unwrap_or_default();
     report.note(&format!("{} points in time of four disks were cut by tidemark", holds.len()));
