@@ -33,6 +33,9 @@ pub struct Options {
     /// Size of the disks in MiB; full backups copy twice as much.
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(64..65536))]
     pub size: u32,
+    /// Requests in flight on each queue, of transactions under load; there are 16 queues.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=128))]
+    pub depth: u16,
     /// Where tables go; lines of cases that do not run stay.
     #[arg(long, default_value = "benches/results/points")]
     pub results: PathBuf,

@@ -30,8 +30,6 @@ const LATENCY_NS: u64 = 100_000_000;
 const LATENCY: Duration = Duration::from_nanos(LATENCY_NS);
 const NODES: [&str; 4] = ["d0", "d1", "d2", "d3"];
 const QUEUES: u16 = 4;
-/// In flight on each queue; more than 2000 on all.
-const DEPTH: u16 = 128;
 const BLOCK: u64 = 4096;
 const DISK: u64 = 1 << 30;
 /// From one request to the next, in blocks; odd, so that every block has its turn.
@@ -87,7 +85,7 @@ impl Contender {
         let blockdevs: Vec<String> = disks.into_iter().chain(targets).collect();
         let daemon = Daemon::start(peer.program(options), &blockdevs, &exports, machine)?;
         let guests = exports.iter().map(|export| daemon.connect(*export)).collect::<Result<Vec<_>>>()?;
-        let guest = Clocked::new(guests, DEPTH, u32::try_from(BLOCK)?)?;
+        let guest = Clocked::new(guests, options.depth, u32::try_from(BLOCK)?)?;
         let monitor = daemon.monitor()?;
         Ok((daemon, monitor, guest))
     }

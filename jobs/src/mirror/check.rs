@@ -6,7 +6,7 @@ use crate::transaction::TransactionError;
 use std::sync::Arc;
 use tidemark_backend::bitmaps::Tracked;
 use tidemark_backend::graph::Graph;
-use tidemark_backend::node::Node;
+use tidemark_backend::node::{Driver, Node};
 use tidemark_cbt::Granularity;
 
 /// What is said of nodes that the job has for itself.
@@ -33,8 +33,12 @@ pub(super) fn cluster_size(node: &Node) -> Option<u64> {
 pub(crate) fn find_root(graph: &Graph, name: &str, opened: Option<&Arc<Node>>) -> Result<Arc<Node>, TransactionError> {
     let node = find(graph, name)?;
     let is_parent = |parent: &Arc<Node>| {
-        opened.is_none_or(|opened| !Arc::ptr_eq(opened, parent))
-            && parent.adopted().any(|below| Arc::ptr_eq(&below, &node))
+        let copies = match parent.driver() {
+            Driver::CopyBeforeWrite(filter) => Arc::ptr_eq(filter.copy().target(), &node),
+            _ => false,
+        };
+        let reads = parent.adopted().any(|below| Arc::ptr_eq(&below, &node));
+        opened.is_none_or(|opened| !Arc::ptr_eq(opened, parent)) && (copies || reads)
     };
     // A job that has it is above it.
     if node.busy().is_some() || graph.nodes().iter().any(is_parent) {
