@@ -122,7 +122,6 @@ pub fn failed(action: &str, path: &str, offset: u64, error: IoError) -> anyhow::
 /// What one thread has.
 struct Lane {
     shared: Rc<Shared>,
-    sweep: Arc<Sweep>,
     window: Window<Result<()>>,
     /// Bytes that the source is asked about next: twice as many each time while there is no data.
     ahead: u64,
@@ -130,6 +129,7 @@ struct Lane {
 
 struct Shared {
     copying: Copying,
+    sweep: Arc<Sweep>,
     /// The way to the target: bitmaps there mark what is written.
     target: Rc<Root>,
     io: Handle,
@@ -143,8 +143,8 @@ impl Lane {
     fn new(copying: Copying, io: Handle, sweep: Arc<Sweep>) -> Self {
         let (window, flow) = (Window::of(copying.window), RefCell::new(Flow::new(copying.window)));
         let target = Root::new(&copying.target);
-        let shared = Rc::new(Shared { copying, target, io, spare: RefCell::default(), flow });
-        Self { shared, sweep, window, ahead: AHEAD }
+        let shared = Rc::new(Shared { copying, sweep, target, io, spare: RefCell::default(), flow });
+        Self { shared, window, ahead: AHEAD }
     }
 
     async fn run(mut self) -> Result<()> {
@@ -154,8 +154,8 @@ impl Lane {
     }
 
     async fn stripes(&mut self) -> Result<()> {
-        while let Some(mut stripe) = self.sweep.take() {
-            while stripe.start < stripe.end && !self.sweep.is_stopped() {
+        while let Some(mut stripe) = self.shared.sweep.take() {
+            while stripe.start < stripe.end && !self.shared.sweep.is_stopped() {
                 stripe = self.step(stripe).await?;
             }
         }
@@ -165,7 +165,7 @@ impl Lane {
     /// Begins to copy the beginning of a range; returns what is left of it.
     async fn step(&mut self, range: Range<u64>) -> Result<Range<u64>> {
         let (at, copying) = (range.start, &self.shared.copying);
-        let asked = self.ahead.min(self.sweep.end() - at);
+        let asked = self.ahead.min(self.shared.sweep.end() - at);
         let (len, run) = copying.run_at(&self.shared.io, at, asked).await?;
         let goes_on = len >= asked && !matches!(run, Run::Data);
         self.ahead = if goes_on { self.ahead.saturating_mul(2) } else { AHEAD };
@@ -179,7 +179,7 @@ impl Lane {
             other => {
                 let here = at..(at + len).min(range.end);
                 // What comes after it is the same, and nobody's yet.
-                let more = if at + len > range.end { self.sweep.take_until(at + len) } else { 0..0 };
+                let more = if at + len > range.end { self.shared.sweep.take_until(at + len) } else { 0..0 };
                 for range in [here.clone(), more] {
                     self.skip(range, &other).await?;
                 }
@@ -194,11 +194,11 @@ impl Lane {
         let (fills, piece) = (copying.fills, copying.piece);
         let needless = matches!(run, Run::Absent) || (copying.is_zero && !fills);
         if needless || range.is_empty() {
-            self.sweep.done(range.end - range.start);
+            self.shared.sweep.done(range.end - range.start);
             return Ok(());
         }
         let mut at = range.start;
-        while at < range.end && !self.sweep.is_stopped() {
+        while at < range.end && !self.shared.sweep.is_stopped() {
             let len = if fills { piece - at % piece } else { ZERO }.min(range.end - at);
             self.begin(at, len, fills).await?;
             at += len;
@@ -210,7 +210,7 @@ impl Lane {
     async fn begin(&mut self, at: u64, len: u64, data: bool) -> Result<()> {
         self.window.limit(self.shared.flow.borrow().window());
         self.window.room().await?;
-        let (shared, sweep) = (self.shared.clone(), self.sweep.clone());
+        let (shared, sweep) = (self.shared.clone(), self.shared.sweep.clone());
         self.window.begin(&self.shared.io, async move {
             let copied = match data {
                 true => shared.copy(at, len).await,
@@ -227,7 +227,7 @@ impl Shared {
     async fn copy(&self, at: u64, len: u64) -> Result<()> {
         let copying = &self.copying;
         if let Some(rate) = &copying.rate {
-            rate.wait(&self.io, len).await;
+            rate.wait(&self.io, len, &self.sweep).await;
         }
         let started = self.io.read_clock();
         let spare = self.spare.borrow_mut().pop();

@@ -202,6 +202,14 @@ impl Refcounts {
         self.state().count(cluster).ok_or(IoError::Io)
     }
 
+    /// The first cluster from `cluster` on that a block has a count of; those before it are free, however many they are.
+    pub fn next_counted(&self, cluster: u64) -> Option<u64> {
+        let state = self.state();
+        let first = state.locate(cluster).0;
+        let region = (first..state.table.len()).find(|region| state.entry(*region) != 0)?;
+        Some(cluster.max((region as u64).saturating_mul(state.per_region())))
+    }
+
     /// Takes clusters in a row, the first free ones that there are: at least one, at most `want`. Their count is 1 from
     /// now on. The file may not reach that far.
     ///

@@ -47,12 +47,12 @@ impl Image {
     /// # Errors
     /// The storage's; the counts are corrupt.
     pub async fn count_clusters(&self, io: &Handle, most: u64) -> Result<u64, IoError> {
-        let mut counted = 0;
-        for cluster in 0..self.geometry.clusters(self.file().length()) {
-            if counted >= most {
-                break;
-            }
+        let (mut counted, mut at, end) = (0, 0, self.geometry.clusters(self.file().length()));
+        while counted < most
+            && let Some(cluster) = self.refcounts.next_counted(at).filter(|cluster| *cluster < end)
+        {
             counted += self.refcounts.get(io, cluster << self.geometry.cluster_bits).await?.min(1);
+            at = cluster + 1;
         }
         Ok(counted)
     }

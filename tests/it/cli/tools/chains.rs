@@ -1,8 +1,9 @@
 //! Random chains of images: converted, rebased, committed and resized they have the bytes that they had, and QEMU agrees
 //! on all that is told of them. `TIDEMARK_TEST_CHAINS` is how many.
 
+use super::super::process::Place;
 use super::random::Chain;
-use super::{check, content, ours, qemu, qemu_img, tidemark};
+use super::{check, content, ours, qemu, qemu_img, succeed, tidemark};
 use qmp_lite::wire;
 use std::os::unix::fs::MetadataExt;
 
@@ -163,6 +164,19 @@ fn a_resized_disk_has_what_it_had_and_zeroes_behind() {
             check(place, "top");
         }
     }
+}
+
+/// To count the clusters of such a file one by one would take hours.
+#[test]
+fn an_image_in_a_file_that_ends_far_behind_it_is_mapped_as_before() {
+    let place = Place::new();
+    qemu_img(&place, &["create", "-q", "-f", "qcow2", "-o", "cluster_size=512", "image", "1M"]);
+    succeed(&place, "qemu-io", &["-f", "qcow2", "-c", "write 10k 100k", "image"]);
+    let map = ["map", "--output=json", "image"];
+    let expected = qemu_img(&place, &map).out;
+    let file = std::fs::File::options().write(true).open(place.file("image")).unwrap();
+    file.set_len(15 << 40).unwrap();
+    assert_eq!(tidemark(&place, &map).out, expected);
 }
 
 #[test]

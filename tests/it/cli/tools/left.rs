@@ -38,6 +38,20 @@ fn a_conversion_that_is_interrupted_leaves_no_image() {
 }
 
 #[test]
+fn a_conversion_that_waits_for_its_rate_is_interrupted_all_the_same() {
+    let place = Place::new();
+    std::fs::write(place.file("large"), vec![1; 16 << 20]).unwrap();
+    let mut command = Command::new(TIDEMARK);
+    command.current_dir(place.path()).args(["convert", "-r", "1", "large", "x"]);
+    let running = Running::spawn(command);
+    wait_until("something in the target", || std::fs::metadata(place.file("x")).is_ok_and(|meta| meta.blocks() > 0));
+    running.signal(Signal::INT);
+    let (status, said) = running.wait();
+    assert!(status.code() == Some(1) && said.contains("signal 2"), "{said}");
+    assert!(!place.file("x").exists());
+}
+
+#[test]
 fn what_was_there_before_stays_and_is_said_to_be_spoilt() {
     let place = Place::new();
     std::fs::File::create(place.file("x")).unwrap().set_len(64 << 30).unwrap();

@@ -94,7 +94,6 @@ fn no_more_is_copied_in_a_second_than_was_said() {
     std::fs::write(place.file("large"), vec![1; 4 << 20]).unwrap();
     let begun = Instant::now();
     tidemark(&place, &["convert", "-r", "4M", "large", "copy"]);
-    let took = begun.elapsed();
-    assert!(took > Duration::from_millis(700) && took < Duration::from_secs(10), "{took:?}");
+    assert!(begun.elapsed() > Duration::from_millis(700), "{:?}", begun.elapsed());
     assert!(std::fs::read(place.file("copy")).unwrap() == std::fs::read(place.file("large")).unwrap());
 }
