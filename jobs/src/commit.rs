@@ -22,7 +22,7 @@ use crate::sweep::{Pass, Sweep, Todo, sweep};
 use crate::transaction::TransactionError;
 use crate::{opened, reopen, resize};
 use check::{Checked, Found, check_frozen};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ struct Commit {
     root: RefCell<Option<Rc<Root>>>,
     backing_file: Option<String>,
     on_error: OnError,
-    was_read_only: bool,
+    was_read_only: Cell<bool>,
 }
 
 /// Starts a commit.
@@ -99,13 +99,7 @@ pub async fn run(registry: &Registry, graph: &Arc<Graph>, options: CommitOptions
         Found::Intermediate(checked) => checked,
     };
     registry.check_id(&options.job_id)?;
-    let base = checked.base.clone();
-    let was_read_only = reopen::make_writable(registry.io(), graph, &base).await?;
-    let begun = Commit::begin(registry, graph, checked, options, was_read_only);
-    if begun.is_err() && was_read_only {
-        reopen::set_read_only(registry.io(), graph, &base, true).await?;
-    }
-    begun
+    Commit::begin(registry, graph, checked, options).await
 }
 
 fn active(options: CommitOptions, top: Arc<Node>, base: Arc<Node>, between: Vec<Arc<Node>>) -> ActiveCommit {
@@ -130,7 +124,8 @@ pub(crate) fn stake_between(
     let end = base.unfiltered();
     let mut between = top.chain().skip(1).take_while(|node| !Arc::ptr_eq(&node.unfiltered(), &end));
     between.try_for_each(|node| {
-        holdings.stake(&node, Stake::of_job(&job, "intermediate node").unshared(Permissions::READ))
+        holdings.stake(&node, Stake::of_job(&job, "intermediate node").unshared(Permissions::READ))?;
+        if node.is_filter() { Ok(()) } else { holdings.hide(&node) }
     })
 }
 
@@ -139,12 +134,11 @@ fn text(error: &dyn std::fmt::Display) -> JobFailure {
 }
 
 impl Commit {
-    fn begin(
+    async fn begin(
         registry: &Registry,
         graph: &Arc<Graph>,
         checked: Checked,
         options: CommitOptions,
-        was_read_only: bool,
     ) -> Result<(), TransactionError> {
         let job = JobOptions {
             speed: options.speed,
@@ -159,15 +153,31 @@ impl Commit {
             root: RefCell::default(),
             backing_file: options.backing_file,
             on_error: options.on_error,
-            was_read_only,
+            was_read_only: Cell::new(false),
             checked,
         });
         let job = registry.create(job, commit.clone())?;
-        commit.take_nodes(job.id(), options.filter_node_name.as_deref()).inspect_err(|_| {
+        if let Err(error) = commit.claim(job.id(), options.filter_node_name.as_deref()).await {
             registry.fail_early(&job);
             commit.let_go();
-        })?;
+            commit.close_base().await?;
+            return Err(error);
+        }
         registry.start(&job);
+        Ok(())
+    }
+
+    /// Makes the base writable and takes the nodes.
+    async fn claim(&self, job: &str, filter: Option<&str>) -> Result<(), TransactionError> {
+        self.was_read_only.set(reopen::make_writable(self.io(), &self.graph, &self.checked.base).await?);
+        self.take_nodes(job, filter)
+    }
+
+    /// The base is as it was, when nothing has been done.
+    async fn close_base(&self) -> Result<(), TransactionError> {
+        if self.was_read_only.take() {
+            reopen::set_read_only(self.io(), &self.graph, &self.checked.base, true).await?;
+        }
         Ok(())
     }
 
@@ -185,6 +195,7 @@ impl Commit {
         self.holdings.stake(base, Stake::of_access(Access::Write).unshared(Permissions::WRITE))?;
         self.holdings.take(base, Access::Write)?;
         self.holdings.take(top, Access::Read)?;
+        self.holdings.hide(&top.unfiltered())?;
         *self.root.borrow_mut() = Some(Root::new(base));
         let ends = base.below();
         let is_end = |node: &Arc<Node>| ends.as_ref().is_some_and(|end| Arc::ptr_eq(end, node));
@@ -317,7 +328,7 @@ impl JobDriver for Commit {
         Box::pin(async {
             self.root.take();
             self.holdings.end(&self.registry).await;
-            if self.was_read_only {
+            if self.was_read_only.get() {
                 reopen::make_read_only_again(&self.registry, &self.graph, &self.checked.base).await;
             }
         })

@@ -49,6 +49,15 @@ impl Holdings {
         Ok(())
     }
 
+    /// Keeps other processes from reading an image that shows something else while the job runs.
+    ///
+    /// # Errors
+    /// As [`Node::hold_for`]: somebody reads there.
+    pub(crate) fn hide(&self, image: &Arc<Node>) -> Result<(), GraphError> {
+        // Locks are on the file, which the image holds by itself for all its users.
+        image.child().map_or(Ok(()), |file| self.take(&file, Access::Hidden))
+    }
+
     /// Nobody else may use these nodes as a whole.
     pub(crate) fn reserve(&self, nodes: impl IntoIterator<Item = Arc<Node>>) {
         for node in nodes {

@@ -40,6 +40,8 @@ pub enum Access {
     Target,
     /// The same, and nobody else reads it either.
     Alone,
+    /// It is used by other means, and nobody else reads it.
+    Hidden,
     /// It is read by a format, or copied from, and relied on to be changed by nobody else.
     Format,
 }
@@ -62,6 +64,7 @@ impl Access {
             Self::Write => (READ | WRITE | RESIZE, WRITE | RESIZE),
             Self::Target => (WRITE, WRITE | RESIZE),
             Self::Alone => (WRITE, READ | WRITE | RESIZE),
+            Self::Hidden => (0, READ),
             Self::Format => (READ, WRITE | RESIZE),
         }
     }
@@ -69,11 +72,11 @@ impl Access {
 
 /// How many users of each kind there are.
 #[derive(Debug, Default)]
-struct Users([usize; 5]);
+struct Users([usize; 6]);
 
 impl Users {
     fn needs(&self) -> (u8, u8) {
-        let kinds = [Access::Read, Access::Write, Access::Target, Access::Alone, Access::Format];
+        let kinds = [Access::Read, Access::Write, Access::Target, Access::Alone, Access::Hidden, Access::Format];
         let there = kinds.into_iter().filter(|access| self.0[*access as usize] > 0);
         there.map(Access::needs).fold((0, 0), |(held, unshared), needs| (held | needs.0, unshared | needs.1))
     }

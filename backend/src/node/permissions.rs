@@ -35,6 +35,7 @@ impl Permissions {
             Access::Read | Access::Format => Self::READ,
             Access::Write => Self::ALL,
             Access::Target | Access::Alone => Self::WRITE,
+            Access::Hidden => Self::NONE,
         }
     }
 

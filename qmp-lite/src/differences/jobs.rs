@@ -110,6 +110,13 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         subject: "block-stream",
+        case: "a base that a backup reads",
+        qemu: "Refuses it: the filter of the backup is busy.",
+        ours: "Takes it.",
+        reason: "Neither changes what the other reads.",
+    },
+    Difference {
+        subject: "block-stream",
         case: "requests of the guest meanwhile",
         qemu: "Go through `copy-on-read`, which copies what they read.",
         ours: "Take the shortest way; the filter is listed, and its counters stay 0.",

@@ -104,6 +104,13 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         subject: "qcow2",
+        case: "names in headers that lead elsewhere",
+        qemu: "Opens whatever they name: servers, devices, `json:` descriptions, files anywhere.",
+        ours: "Opens regular files below the directory of the image, or below `--backing-dir`; for all else a node is named.",
+        reason: "Whoever made an image could name any file of the host.",
+    },
+    Difference {
+        subject: "qcow2",
         case: "locks of a data file",
         qemu: "Has them while the image is used.",
         ours: "Has them from when the image is opened.",
@@ -122,6 +129,13 @@ pub const DIFFERENCES: &[Difference] = &[
         qemu: "Refuses to resize the source, and forgets nodes above it.",
         ours: "Refuses both.",
         reason: "The backup reads to the end that it began with (decision 14).",
+    },
+    Difference {
+        subject: "block_resize",
+        case: "a node below copy-before-write",
+        qemu: "Resizes it as long as nobody uses the filter.",
+        ours: "Refuses it.",
+        reason: "The filter has begun to copy when it is added, and keeps a disk of that length.",
     },
     Difference {
         subject: "copy-before-write",
