@@ -5,6 +5,13 @@ use super::Difference;
 pub const DIFFERENCES: &[Difference] = &[
     Difference {
         subject: "block-export-add",
+        case: "an NBD export, read-only, of the file of an image that is written",
+        qemu: "Refuses it, and the image while there is such an export: the file may become longer.",
+        ours: "Takes both; the export has the length that the file had.",
+        reason: "Clients see a length once, and what is within it can be read as by any other export.",
+    },
+    Difference {
+        subject: "block-export-add",
         case: "a node under backup gets an export that writes",
         qemu: "Refuses it: the backup's filter is not below.",
         ours: "Takes it; what it writes is copied first.",
