@@ -4,7 +4,7 @@
 //! Opening and closing take I/O: one at a time, and whoever looks for a node does not wait for it.
 
 mod apart;
-mod backing_name;
+pub mod backing_name;
 mod chain;
 pub mod create;
 mod errand;

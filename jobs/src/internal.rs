@@ -48,17 +48,17 @@ fn image(node: &Node) -> Option<&Image> {
 }
 
 /// A node that no other node is above.
-fn find_root(graph: &Graph, device: &str) -> Result<Arc<Node>, TransactionError> {
+fn find_root(graph: &Graph, device: &str, covered: &[&Arc<Node>]) -> Result<Arc<Node>, TransactionError> {
     let node = find(graph, device)?;
     let is_below = |other: &Arc<Node>| other.adopted().any(|below| Arc::ptr_eq(&below, &node));
-    match graph.nodes().iter().any(is_below) {
+    match graph.nodes().iter().any(is_below) || covered.iter().any(|other| Arc::ptr_eq(other, &node)) {
         true => refuse("Need a root block node"),
         false => Ok(node),
     }
 }
 
 impl Internal {
-    /// Makes room while guests go on. `others` are those of the same transaction.
+    /// Makes room while guests go on. `others` are those of the same transaction; `below` are nodes that it puts images on.
     ///
     /// # Errors
     /// With QEMU's texts; nothing has changed.
@@ -67,9 +67,10 @@ impl Internal {
         graph: &Graph,
         options: InternalSnapshotOptions,
         others: &[Self],
+        below: &[&Arc<Node>],
     ) -> Result<Self, TransactionError> {
         let InternalSnapshotOptions { device, name } = options;
-        let node = find_root(graph, &device)?;
+        let node = find_root(graph, &device, below)?;
         check_free(&node)?;
         if node.is_read_only() {
             return refuse(format!("Device '{device}' is read only"));
@@ -155,7 +156,7 @@ async fn remove(
     name: Option<&str>,
 ) -> Result<Snapshot, TransactionError> {
     let _turn = registry.edit().await;
-    let node = find_root(graph, device)?;
+    let node = find_root(graph, device, &[])?;
     if id.is_none() && name.is_none() {
         return refuse("Name or id must be provided");
     }

@@ -11,3 +11,10 @@ pub(crate) async fn let_go(io: &Handle, graph: &Arc<Graph>, node: Arc<Node>) {
     // Without a thread for it the node stays open, which does no harm.
     let _closed = io.aside(move || graph.let_go(node)).await;
 }
+
+/// As [`let_go`], of several.
+pub(crate) async fn let_go_all(io: &Handle, graph: &Arc<Graph>, nodes: impl IntoIterator<Item = Arc<Node>>) {
+    for node in nodes {
+        let_go(io, graph, node).await;
+    }
+}

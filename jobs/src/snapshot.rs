@@ -13,6 +13,7 @@ use crate::reopen;
 use crate::transaction::TransactionError;
 use std::sync::Arc;
 use tidemark_backend::graph::Graph;
+use tidemark_backend::graph::backing_name::Coming;
 use tidemark_backend::graph::new_overlay::NewOverlay;
 use tidemark_backend::graph::overlay::Overlay;
 use tidemark_backend::node::points::grace;
@@ -27,7 +28,8 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Makes and opens what has to be, while guests go on. Nothing of the disk changes yet.
+    /// Makes and opens what has to be, while guests go on. Nothing of the disk changes yet. `others` are those before it
+    /// in the transaction: what their images are put on has one above it. [`Snapshot::lead`] has to follow.
     ///
     /// # Errors
     /// With QEMU's texts.
@@ -35,22 +37,62 @@ impl Snapshot {
         registry: &Registry,
         graph: &Arc<Graph>,
         options: SnapshotOptions,
+        others: &[Self],
     ) -> Result<Self, TransactionError> {
         let node = graph.find(&options.node).ok_or(TransactionError::Text(options.missing))?;
-        match options.overlay {
+        let mut coming = Coming::default();
+        others.iter().for_each(|Self { overlay, .. }| coming.add(overlay.image(), overlay.node()));
+        Self::over(registry, graph, &node, options.overlay, coming).await
+    }
+
+    /// Of the snapshots of a transaction the last is prepared: whoever was to come to the node below it comes to its image.
+    ///
+    /// # Errors
+    /// Somebody may not come there; then all of them can only be withdrawn.
+    pub(crate) fn lead(graph: &Graph, snapshots: &mut [Self]) -> Result<(), TransactionError> {
+        let Some((last, others)) = snapshots.split_last_mut() else { return Ok(()) };
+        let mut below = last.node().clone();
+        for Self { overlay, .. } in others.iter_mut().rev() {
+            if Arc::ptr_eq(overlay.image(), &below) {
+                overlay.lead_to(graph, last.overlay.image())?;
+                below = overlay.node().clone();
+            }
+        }
+        Ok(())
+    }
+
+    /// The node below.
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        self.overlay.node()
+    }
+
+    async fn over(
+        registry: &Registry,
+        graph: &Arc<Graph>,
+        node: &Arc<Node>,
+        overlay: SnapshotOverlay,
+        coming: Coming,
+    ) -> Result<Self, TransactionError> {
+        if let Some(above) = coming.above(node) {
+            let (name, above) = (node.name(), above.name());
+            return Err(TransactionError::Text(format!(
+                "Node '{name}' is busy: node is used as backing hd of '{above}'"
+            )));
+        }
+        match overlay {
             SnapshotOverlay::Node(name) => {
                 let missing = || TransactionError::Text(format!("Cannot find device='{name}' nor node-name='{name}'"));
                 let image = graph.find(&name).ok_or_else(missing)?;
-                Ok(Self { overlay: graph.prepare_overlay(&node, &image)?, opened: false })
+                Ok(Self { overlay: graph.prepare_overlay(node, &image)?, opened: false })
             }
             SnapshotOverlay::File(new) => {
                 check_name(graph, &new)?;
-                graph.check_free(&node)?;
+                graph.check_free(node)?;
                 let (below, making) = (node.clone(), graph.clone());
-                let opened = registry.io().aside(move || making.open_overlay(&below, &new)).await;
+                let opened = registry.io().aside(move || making.open_overlay(&below, &new, &coming)).await;
                 let image =
                     opened.ok_or_else(|| TransactionError::Text("Cannot make the snapshot's image".into()))??;
-                match graph.prepare_overlay(&node, &image) {
+                match graph.prepare_overlay(node, &image) {
                     Ok(overlay) => Ok(Self { overlay, opened: true }),
                     Err(error) => {
                         opened::let_go(registry.io(), graph, image).await;
@@ -106,14 +148,10 @@ impl Snapshot {
         opened::let_go(io, graph, image).await;
     }
 
-    /// Nothing of it happened. A file that was made stays.
-    pub(crate) async fn undo(self, io: &Handle, graph: &Arc<Graph>) {
-        let Self { overlay, opened } = self;
-        let image = overlay.image().clone();
-        drop(overlay);
-        if opened {
-            opened::let_go(io, graph, image).await;
-        }
+    /// Nothing of it happened. What was opened for it is for the caller to let go of, when others of the transaction do
+    /// not lead there any more. A file that was made stays.
+    pub(crate) fn withdraw(self) -> Option<Arc<Node>> {
+        self.opened.then(|| self.overlay.image().clone())
     }
 }
 

@@ -152,11 +152,15 @@ impl Plan<'_> {
                 self.begun.push((job, fleece));
             }
             Action::Snapshot(options) => {
-                self.snapshots.push(Snapshot::prepare(self.registry, self.graph, options).await?);
+                let others = &self.snapshots;
+                let snapshot = Snapshot::prepare(self.registry, self.graph, options, others).await?;
+                self.snapshots.push(snapshot);
+                Snapshot::lead(self.graph, &mut self.snapshots)?;
             }
             Action::InternalSnapshot(options) => {
                 let io = self.registry.io();
-                self.internal.push(Internal::prepare(io, self.graph, options, &self.internal).await?);
+                let below: Vec<_> = self.snapshots.iter().map(Snapshot::node).collect();
+                self.internal.push(Internal::prepare(io, self.graph, options, &self.internal, &below).await?);
             }
         }
         Ok(())
@@ -314,9 +318,8 @@ impl Plan<'_> {
         for (job, _) in self.begun.iter().rev() {
             self.registry.cancel(job, true).await;
         }
-        while let Some(snapshot) = self.snapshots.pop() {
-            snapshot.undo(self.registry.io(), self.graph).await;
-        }
+        let left: Vec<_> = self.snapshots.drain(..).rev().filter_map(Snapshot::withdraw).collect();
+        opened::let_go_all(self.registry.io(), self.graph, left).await;
         while let Some(snapshot) = self.internal.pop() {
             snapshot.undo(self.registry.io()).await;
         }

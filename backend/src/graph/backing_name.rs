@@ -8,6 +8,32 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Links that a transaction is about to make: images, each with what is going to be below it.
+#[derive(Debug, Default)]
+pub struct Coming(Vec<(Arc<Node>, Arc<Node>)>);
+
+impl Coming {
+    /// `image` is going to be over `below`.
+    pub fn add(&mut self, image: &Arc<Node>, below: &Arc<Node>) {
+        self.0.push((image.clone(), below.clone()));
+    }
+
+    /// The image that is going to be over `node`.
+    pub fn above(&self, node: &Arc<Node>) -> Option<&Arc<Node>> {
+        self.0.iter().find(|(_, below)| Arc::ptr_eq(below, node)).map(|(image, _)| image)
+    }
+
+    /// What is below an image then.
+    fn backing(&self, image: &Arc<Node>) -> Option<Arc<Node>> {
+        let coming = self.0.iter().find(|(above, _)| Arc::ptr_eq(above, image));
+        match (coming, image.driver()) {
+            (Some((_, below)), _) => Some(below.clone()),
+            (None, Driver::Qcow2(inner)) => inner.backing(),
+            _ => None,
+        }
+    }
+}
+
 /// The format of what shows there.
 pub(super) fn backing_format(node: &Arc<Node>) -> &'static str {
     match (node.driver(), node.child()) {
@@ -21,10 +47,10 @@ pub(super) fn backing_format(node: &Arc<Node>) -> &'static str {
 ///
 /// # Errors
 /// The node is in no file; a name is not UTF-8.
-pub(super) fn backing_name(node: &Arc<Node>, path: &Path) -> Result<String, GraphError> {
+pub(super) fn backing_name(node: &Arc<Node>, path: &Path, coming: &Coming) -> Result<String, GraphError> {
     let name = file_name(node).ok_or_else(|| in_no_file(node))?;
-    if !shows_in_its_file(node) {
-        return Ok(format!("json:{}", described(node)?));
+    if !shows_in_its_file(node, coming) {
+        return Ok(format!("json:{}", described(node, coming)?));
     }
     let beside = path.parent().is_some_and(|parent| parent == Path::new(""));
     if beside || Path::new(&name).is_absolute() { Ok(name) } else { absolute(&name) }
@@ -35,23 +61,23 @@ fn in_no_file(node: &Node) -> GraphError {
 }
 
 /// Whether the file alone, with what headers say is below, shows what the node does.
-fn shows_in_its_file(node: &Arc<Node>) -> bool {
+fn shows_in_its_file(node: &Arc<Node>, coming: &Coming) -> bool {
     match (node.driver(), node.child()) {
         (Driver::Raw(raw), _) if raw.offset() > 0 || raw.has_fixed_size() || backing_format(&raw.child()) != "raw" => {
             false
         }
-        (Driver::Qcow2(_), _) if !is_over_what_it_names(node) => false,
+        (Driver::Qcow2(_), _) if !is_over_what_it_names(node, coming) => false,
         // It is in no file.
         (Driver::SnapshotAccess(_), _) => false,
-        (_, Some(child)) => shows_in_its_file(&child),
+        (_, Some(child)) => shows_in_its_file(&child, coming),
         (_, None) => true,
     }
 }
 
 /// Whether an image is over the file that its header names, or over nothing as that says.
-fn is_over_what_it_names(node: &Arc<Node>) -> bool {
+fn is_over_what_it_names(node: &Arc<Node>, coming: &Coming) -> bool {
     let Driver::Qcow2(image) = node.driver() else { return true };
-    match (&image.header().backing, image.backing()) {
+    match (&image.header().backing, coming.backing(node)) {
         (None, None) => true,
         (Some(named), Some(backing)) => {
             let path = file_name(&image.file()).map(PathBuf::from).unwrap_or_default();
@@ -59,7 +85,7 @@ fn is_over_what_it_names(node: &Arc<Node>) -> bool {
             let is_there = |opened: String| is_same(&named_path, Path::new(&opened));
             let is_so = named.format.as_deref().is_none_or(|format| format == backing_format(&backing));
             // What a server has or nobody is as it was named.
-            is_so && file_name(&backing).is_none_or(is_there) && shows_in_its_file(&backing)
+            is_so && file_name(&backing).is_none_or(is_there) && shows_in_its_file(&backing, coming)
         }
         _ => false,
     }
@@ -71,22 +97,22 @@ pub(super) fn is_same(one: &Path, other: &Path) -> bool {
 }
 
 /// The options that open what the node shows, in JSON; filters are left out.
-fn described(node: &Arc<Node>) -> Result<String, GraphError> {
+fn described(node: &Arc<Node>, coming: &Coming) -> Result<String, GraphError> {
     let more = match (node.driver(), node.child()) {
         (Driver::File(file), _) => format!("\"filename\": {}", quoted(&absolute(file.path())?)),
         (Driver::Raw(raw), Some(child)) => {
             let size = if raw.has_fixed_size() { format!("\"size\": {}, ", node.length()) } else { String::new() };
-            format!("\"offset\": {}, {size}\"file\": {}", raw.offset(), described(&child)?)
+            format!("\"offset\": {}, {size}\"file\": {}", raw.offset(), described(&child, coming)?)
         }
-        (Driver::Qcow2(image), Some(child)) => {
-            let backing = match image.backing() {
-                _ if is_over_what_it_names(node) => String::new(),
-                Some(backing) => format!("\"backing\": {}, ", described(&backing)?),
+        (Driver::Qcow2(_), Some(child)) => {
+            let backing = match coming.backing(node) {
+                _ if is_over_what_it_names(node, coming) => String::new(),
+                Some(backing) => format!("\"backing\": {}, ", described(&backing, coming)?),
                 None => "\"backing\": null, ".to_owned(),
             };
-            format!("{backing}\"file\": {}", described(&child)?)
+            format!("{backing}\"file\": {}", described(&child, coming)?)
         }
-        (_, Some(child)) if node.is_filter() => return described(&child),
+        (_, Some(child)) if node.is_filter() => return described(&child, coming),
         _ => return Err(in_no_file(node)),
     };
     Ok(format!("{{\"driver\": \"{}\", {more}}}", node.driver_name()))

@@ -1,7 +1,7 @@
 //! The file of an external snapshot that a command names: made for the node that it goes on top of, or one that is there.
 
 use super::Graph;
-use super::backing_name::{backing_format, backing_name};
+use super::backing_name::{Coming, backing_format, backing_name};
 use super::create::{CreateFile, CreateImage, Creation, FilePreallocation, ImagePreallocation};
 use crate::error::GraphError;
 use crate::node::options::{Backing, ChildRef, DriverOptions, FileOptions, Locking, Qcow2Options};
@@ -27,18 +27,18 @@ pub struct NewOverlay {
 
 impl Graph {
     /// Makes the image, unless it is there, and opens it with nothing below. It belongs to whoever comes to use it: see
-    /// [`Graph::let_go`]. What takes I/O is done on this thread.
+    /// [`Graph::let_go`]. `coming` are links that there are going to be below. What takes I/O is done on this thread.
     ///
     /// # Errors
     /// With QEMU's texts. A file that was made stays.
-    pub fn open_overlay(&self, node: &Arc<Node>, new: &NewOverlay) -> Result<Arc<Node>, GraphError> {
+    pub fn open_overlay(&self, node: &Arc<Node>, new: &NewOverlay, coming: &Coming) -> Result<Arc<Node>, GraphError> {
         match new.format.as_str() {
             "qcow2" => {}
             "raw" => return Err(GraphError::Options("Backing file not supported for file format 'raw'".into())),
             other => return Err(GraphError::Options(format!("Unknown file format '{other}'"))),
         }
         if !new.existing {
-            self.make_overlay(node, &new.path)?;
+            self.make_overlay(node, &new.path, coming)?;
         }
         let file = ChildRef::Inline(Box::new(file_options(&new.path)));
         let image = Qcow2Options { backing: Backing::None, ..Qcow2Options::new(file) };
@@ -53,8 +53,8 @@ impl Graph {
         self.open_as(&options, false, &self.ring())
     }
 
-    fn make_overlay(&self, node: &Arc<Node>, path: &Path) -> Result<(), GraphError> {
-        let backing = backing_name(node, path)?;
+    fn make_overlay(&self, node: &Arc<Node>, path: &Path, coming: &Coming) -> Result<(), GraphError> {
+        let backing = backing_name(node, path, coming)?;
         let file = CreateFile { filename: path.to_owned(), size: 0, preallocation: FilePreallocation::Off };
         self.create(&Creation::File(file))?;
         let options = CreateOptions {

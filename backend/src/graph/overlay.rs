@@ -17,7 +17,9 @@ use std::sync::Arc;
 pub struct Overlay {
     node: Arc<Node>,
     image: Arc<Node>,
-    swap: Swap,
+    /// Where guests come: the image, or the uppermost of those that go on top of it at the same moment.
+    front: Arc<Node>,
+    swap: Option<Swap>,
     /// Who nobody closes: the node below, which the image keeps then, and the image.
     kept: Option<Kept>,
     _image: Kept,
@@ -52,10 +54,10 @@ impl Graph {
         if let Some(link) = self.frozen_above(node) {
             return refuse(&format!("Cannot change '{}' link to '{}'", link.role(), node.name()));
         }
-        let swap = self.prepare_swap(node, image)?;
+        let swap = Some(self.prepare_swap(node, image)?);
         let hold = Some(Hold::of_reader(node)?);
         let (kept, _image) = (Some(Kept::new(node)?), Kept::new(image)?);
-        Ok(Overlay { node: node.clone(), image: image.clone(), swap, kept, _image, hold })
+        Ok(Overlay { node: node.clone(), image: image.clone(), front: image.clone(), swap, kept, _image, hold })
     }
 
     /// Refuses a node that a job or an image above has for itself.
@@ -86,9 +88,21 @@ impl Overlay {
         &self.image
     }
 
+    /// Another image goes on top of this one at the same moment: guests come there.
+    ///
+    /// # Errors
+    /// As [`Graph::prepare_swap`]; then the overlay can only be dropped.
+    pub fn lead_to(&mut self, graph: &Graph, front: &Arc<Node>) -> Result<(), GraphError> {
+        // Not two at a time from one node.
+        self.swap = None;
+        self.swap = Some(graph.prepare_swap(&self.node, front)?);
+        self.front = front.clone();
+        Ok(())
+    }
+
     /// What to hold for [`Overlay::commit`].
     pub fn nodes(&self) -> &[Arc<Node>] {
-        self.swap.nodes()
+        self.swap.as_ref().map_or(&[], Swap::nodes)
     }
 
     /// The switch; inside [`crate::node::points::hold`] of [`Overlay::nodes`].
@@ -97,9 +111,9 @@ impl Overlay {
         else {
             return;
         };
-        self.swap.commit();
+        self.swap.iter_mut().for_each(Swap::commit);
         image.cover(node, hold);
-        self.image.points().flush_along(self.node.clone());
+        self.front.points().flush_along(self.node.clone());
         let below = ChildRef::Name(self.node.name().to_owned());
         self.image.change_options(|options| {
             if let DriverOptions::Qcow2(options) = &mut options.driver {
@@ -117,11 +131,13 @@ impl Overlay {
 
     /// When the node is stable: flushes of the image are its own; inside [`crate::node::points::hold`] of it.
     pub fn part(&self) {
-        self.image.points().flush_alone(&self.node);
+        self.front.points().flush_alone(&self.node);
     }
 
     /// After grace: waits until nobody is under way to the node but through the image.
     pub async fn conclude(self, graph: &Graph, io: &Handle) {
-        self.swap.conclude(graph, io).await;
+        if let Some(swap) = self.swap {
+            swap.conclude(graph, io).await;
+        }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! A process that ends between the two finds the image over what its header names, where it shows the same. Knows no jobs.
 
-use super::backing_name::{backing_format, backing_name};
+use super::backing_name::{Coming, backing_format, backing_name};
 use super::image::file_name;
 use super::moved::Moved;
 use super::{Graph, reaches};
@@ -117,7 +117,7 @@ impl Node {
             Driver::Qcow2(image) => file_name(&image.file()).map(PathBuf::from).unwrap_or_default(),
             _ => PathBuf::new(),
         };
-        Ok((backing_name(base, &path)?, backing_format(base)))
+        Ok((backing_name(base, &path, &Coming::default())?, backing_format(base)))
     }
 
     /// The format of what shows here: `raw`, unless it is an image.

@@ -4,7 +4,7 @@
 //! stays, whatever becomes of the job.
 
 use super::Graph;
-use super::backing_name::{backing_format, backing_name, is_same};
+use super::backing_name::{Coming, backing_format, backing_name, is_same};
 use super::create::{CreateFile, CreateImage, Creation, FilePreallocation, ImagePreallocation};
 use super::image::file_name;
 use super::inspect::ImageFormat;
@@ -201,5 +201,5 @@ fn header_name(node: &Arc<Node>, path: &Path) -> Result<(String, String), GraphE
         let text = "Error: Trying to create an image with the same filename as the backing file";
         return Err(GraphError::Options(text.into()));
     }
-    Ok((backing_name(node, path)?, backing_format(node).to_owned()))
+    Ok((backing_name(node, path, &Coming::default())?, backing_format(node).to_owned()))
 }
