@@ -46,7 +46,7 @@ impl Graph {
         };
         let mut borrowed = Borrowed { graph: self, node: node.clone(), own, acquired: false };
         node.check_replaceable()?;
-        node.acquire_for(Access::Write)?;
+        node.acquire_for(Access::Image)?;
         borrowed.acquired = true;
         Ok(borrowed)
     }
@@ -64,7 +64,7 @@ struct Borrowed<'a> {
 impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
         if self.acquired {
-            self.node.release_for(Access::Write);
+            self.node.release_for(Access::Image);
         }
         if self.own && self.node.retire() {
             self.graph.remove(self.node.clone(), &self.graph.ring());

@@ -94,7 +94,7 @@ fn open(path: &Path, wanted: Wanted, files: &Arc<FileTable>) -> Result<Option<Ar
     let plain = FileOptions { filename: path.to_owned(), locking: Locking::Auto, device: false };
     let options = NodeOptions::new(DriverOptions::File(plain.clone()));
     let (file, length) = File::open(&options, &plain, files)?;
-    file.lock(Access::Write)?;
+    file.lock(Access::Image)?;
     Ok(Some(Arc::new(Node::new(name, false, &options, length, Driver::File(file)))))
 }
 

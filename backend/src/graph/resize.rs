@@ -7,6 +7,8 @@ use super::{Graph, ResizeListener};
 use crate::epoch::Passage;
 use crate::error::GraphError;
 use crate::io::Memory;
+use crate::io::lock::Access;
+use crate::node::file::File;
 use crate::node::qcow2::image::Image;
 use crate::node::{Driver, Kind, Node, Request, Root};
 use crate::reactor::Handle;
@@ -32,7 +34,7 @@ impl Graph {
     pub fn resize<'a>(&'a self, io: &'a Handle, node: &'a Arc<Node>, size: u64) -> Resizing<'a> {
         Box::pin(async move {
             let length = match node.driver() {
-                Driver::File(file) => file.resize(size)?,
+                Driver::File(file) => resize_file(file, size)?,
                 Driver::Raw(raw) if raw.has_fixed_size() => {
                     return Err(GraphError::Options("Cannot resize fixed-size raw disks".into()));
                 }
@@ -175,4 +177,12 @@ impl Graph {
             listener(node);
         }
     }
+}
+
+/// Nobody else uses the file who relies on its length.
+fn resize_file(file: &File, size: u64) -> Result<u64, GraphError> {
+    file.lock(Access::Resize)?;
+    let resized = file.resize(size);
+    file.unlock(Access::Resize);
+    Ok(resized?)
 }

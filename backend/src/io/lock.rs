@@ -36,6 +36,10 @@ pub enum Access {
     Read,
     /// It reads and writes.
     Write,
+    /// The same, by a format that makes it longer as it needs.
+    Image,
+    /// It changes its length.
+    Resize,
     /// It is copied to, and not read by whoever copies.
     Target,
     /// The same, and nobody else reads it either.
@@ -54,14 +58,16 @@ impl Access {
 
     /// Whether it writes.
     pub fn writes(self) -> bool {
-        matches!(self, Self::Write | Self::Target | Self::Alone)
+        matches!(self, Self::Write | Self::Image | Self::Target | Self::Alone)
     }
 
     /// What it needs: permissions held, permissions not shared.
     fn needs(self) -> (u8, u8) {
         match self {
-            Self::Read => (READ, 0),
-            Self::Write => (READ | WRITE | RESIZE, WRITE | RESIZE),
+            Self::Read => (READ, RESIZE),
+            Self::Write => (READ | WRITE, WRITE | RESIZE),
+            Self::Image => (READ | WRITE | RESIZE, WRITE | RESIZE),
+            Self::Resize => (RESIZE, 0),
             Self::Target => (WRITE, WRITE | RESIZE),
             Self::Alone => (WRITE, READ | WRITE | RESIZE),
             Self::Hidden => (0, READ),
@@ -70,14 +76,25 @@ impl Access {
     }
 }
 
+/// Each kind of user.
+const ALL: [Access; 8] = [
+    Access::Read,
+    Access::Write,
+    Access::Image,
+    Access::Resize,
+    Access::Target,
+    Access::Alone,
+    Access::Hidden,
+    Access::Format,
+];
+
 /// How many users of each kind there are.
 #[derive(Debug, Default)]
-struct Users([usize; 6]);
+struct Users([usize; ALL.len()]);
 
 impl Users {
     fn needs(&self) -> (u8, u8) {
-        let kinds = [Access::Read, Access::Write, Access::Target, Access::Alone, Access::Hidden, Access::Format];
-        let there = kinds.into_iter().filter(|access| self.0[*access as usize] > 0);
+        let there = ALL.into_iter().filter(|access| self.0[*access as usize] > 0);
         there.map(Access::needs).fold((0, 0), |(held, unshared), needs| (held | needs.0, unshared | needs.1))
     }
 

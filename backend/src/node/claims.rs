@@ -155,7 +155,7 @@ impl Hold {
     /// Somebody else writes there, in this process or in another; a filter there would have to copy first.
     pub fn of_format(node: &Arc<Node>, parent: &str, role: &'static str, writes: bool) -> Result<Self, GraphError> {
         check_direct(node, parent, writes)?;
-        let access = if writes { Access::Write } else { Access::Format };
+        let access = if writes { Access::Image } else { Access::Format };
         Self::take(node, User::Format { parent: parent.to_owned(), role, access })
     }
 
@@ -173,7 +173,7 @@ impl Hold {
     /// As [`Hold::of_format`]; nothing has changed.
     pub(crate) fn change(&mut self, writes: bool) -> Result<(), GraphError> {
         let User::Format { parent, role, .. } = &self.user else { return Ok(()) };
-        let access = if writes { Access::Write } else { Access::Format };
+        let access = if writes { Access::Image } else { Access::Format };
         check_direct(&self.node, parent, writes)?;
         let user = User::Format { parent: parent.clone(), role, access };
         self.node.exchange(&self.user, &user)?;

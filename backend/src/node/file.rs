@@ -114,7 +114,7 @@ impl File {
         self.lock.as_ref().map_or(Ok(()), |lock| lock.acquire(access))
     }
 
-    pub(super) fn unlock(&self, access: Access) {
+    pub(crate) fn unlock(&self, access: Access) {
         self.lock.iter().for_each(|lock| lock.release(access));
     }
 

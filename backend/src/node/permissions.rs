@@ -33,9 +33,9 @@ impl Permissions {
     fn of(access: Access) -> Self {
         match access {
             Access::Read | Access::Format => Self::READ,
-            Access::Write => Self::ALL,
+            Access::Write | Access::Image => Self::ALL,
             Access::Target | Access::Alone => Self::WRITE,
-            Access::Hidden => Self::NONE,
+            Access::Hidden | Access::Resize => Self::NONE,
         }
     }
 

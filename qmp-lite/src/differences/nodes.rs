@@ -132,6 +132,13 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         subject: "block_resize",
+        case: "a file that a guest has by another node or from another process",
+        qemu: "Resizes it; the export does not hear of it.",
+        ours: "Refuses it, as where a server or a job has the file.",
+        reason: "What it cuts off is the guest's. The node that the guest has can be resized.",
+    },
+    Difference {
+        subject: "block_resize",
         case: "a node below copy-before-write",
         qemu: "Resizes it as long as nobody uses the filter.",
         ours: "Refuses it.",
