@@ -30,6 +30,7 @@ use tidemark_backend::error::GraphError;
 use tidemark_backend::graph::Graph;
 use tidemark_backend::io::Memory;
 use tidemark_backend::io::lock::Access;
+use tidemark_backend::node::qcow2::create::Preallocation;
 use tidemark_backend::node::{Kind, Node, Permissions, Request, Root, Stake};
 use tidemark_backend::reactor::Handle;
 
@@ -218,7 +219,7 @@ impl Commit {
         let Checked { top, base, .. } = &self.checked;
         if base.length() < top.length() {
             let _turn = self.registry.edit().await;
-            let grown = resize::change(&self.registry, &self.graph, base, top.length()).await;
+            let grown = resize::change(&self.registry, &self.graph, base, (top.length(), Preallocation::Off)).await;
             grown.map_err(|error| text(&error))?;
         }
         sweep(&ctx, &self, Pass { len: top.length(), on_error: self.on_error, leaves_out: false }).await?;

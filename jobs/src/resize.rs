@@ -11,20 +11,32 @@ use std::sync::Arc;
 use tidemark_backend::bitmaps::Resize;
 use tidemark_backend::graph::Graph;
 use tidemark_backend::node::changes::{ChangeJournal, Turning};
+use tidemark_backend::node::qcow2::create::Preallocation;
 use tidemark_backend::node::{Driver, Node};
 
-/// Changes a node's length, down to its file, and that of the bitmaps on the way: new blocks are clean.
+/// Changes a node's length, down to its file, and that of the bitmaps on the way: new blocks are clean. An image that
+/// becomes longer takes so much space for them.
 ///
 /// # Errors
 /// A bitmap is in use, or the node cannot be resized; then nothing has changed.
-pub fn resize(jobs: &EngineHandle, graph: &Arc<Graph>, node: &Arc<Node>, size: u64) -> Result<(), TransactionError> {
+pub fn resize(
+    jobs: &EngineHandle,
+    graph: &Arc<Graph>,
+    node: &Arc<Node>,
+    length: (u64, Preallocation),
+) -> Result<(), TransactionError> {
     let (graph, node) = (graph.clone(), node.clone());
-    jobs.ask_async(async move |registry| run(&registry, &graph, &node, size).await)?
+    jobs.ask_async(async move |registry| run(&registry, &graph, &node, length).await)?
 }
 
-async fn run(registry: &Registry, graph: &Graph, node: &Arc<Node>, size: u64) -> Result<(), TransactionError> {
+async fn run(
+    registry: &Registry,
+    graph: &Graph,
+    node: &Arc<Node>,
+    length: (u64, Preallocation),
+) -> Result<(), TransactionError> {
     let _turn = registry.edit().await;
-    change(registry, graph, node, size).await
+    change(registry, graph, node, length).await
 }
 
 /// As [`resize`], in a turn of [`Registry::edit`].
@@ -35,7 +47,7 @@ pub(crate) async fn change(
     registry: &Registry,
     graph: &Graph,
     node: &Arc<Node>,
-    size: u64,
+    (size, space): (u64, Preallocation),
 ) -> Result<(), TransactionError> {
     let nodes = graph.resized_with(node, size);
     // Made before anything changes: memory is there when it is needed.
@@ -43,7 +55,7 @@ pub(crate) async fn change(
     let shrink = prepare(&nodes, |old, new| (new < old).then_some(new))?;
     let back = prepare(&nodes, |old, new| (new > old).then_some(old))?;
     extend(registry, &nodes, grow).await?;
-    if let Err(error) = graph.resize(registry.io(), node, size).await {
+    if let Err(error) = graph.resize_with(registry.io(), node, size, space).await {
         follow(registry, back, &[]).await?;
         return Err(error.into());
     }

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use qmp_lite::context::Context;
 use std::path::{Path, PathBuf};
 use tidemark_backend::node::options::{Backing, ChildRef, DriverOptions, Qcow2Options};
+use tidemark_backend::node::qcow2::create::Preallocation;
 use tidemark_backend::node::{Driver, NodeOptions};
 use tidemark_jobs::resize::resize;
 
@@ -133,7 +134,7 @@ fn commit(
 ) -> Result<()> {
     let size = top.length();
     if base.length() < size {
-        let grown = resize(&context.jobs, &context.graph, &base.node, size);
+        let grown = resize(&context.jobs, &context.graph, &base.node, (size, Preallocation::Off));
         grown.map_err(|error| anyhow!("cannot make '{}' as long as the image: {error}", base.shown()))?;
     }
     let copying = Copying {
@@ -155,7 +156,7 @@ fn commit(
         rate: None,
     };
     let what = (!options.quiet).then(|| format!("'{}'", options.image.display()));
-    Crew { threads: 1, what }.run(context, interrupt, &Sweep::new(size), &copying.task())?;
+    Crew { threads: 1, what }.run(context, interrupt, &Sweep::new(0..size), &copying.task())?;
     base.trim(context)?;
     base.flush(context)
 }

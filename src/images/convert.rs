@@ -4,6 +4,7 @@
 //! it does not become whole it is removed.
 
 mod bitmaps;
+mod seams;
 mod sources;
 
 use super::cache::CacheMode;
@@ -12,7 +13,7 @@ use super::create::{add_backing, backing_size};
 use super::crew::{Crew, Sweep};
 use super::disk::{Disk, Wanted};
 use super::made::Made;
-use super::options::{Given, Preallocation};
+use super::options::Given;
 use super::size;
 use super::target::NewImage;
 use crate::ctl::backup::interrupt::Interrupt;
@@ -20,10 +21,12 @@ use crate::image::Format;
 use crate::logging::{self, Level};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use qmp_lite::context::Context;
+use seams::Seams;
 use sources::Sources;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tidemark_backend::node::options::Backing;
+use tidemark_backend::node::qcow2::create::Preallocation;
 
 /// Bytes of a piece that is read and written, at most.
 const PIECE: u64 = 1 << 20;
@@ -75,8 +78,9 @@ pub struct ConvertOptions {
     /// Format of the image below the target.
     #[arg(short = 'F', long, value_name = "FORMAT")]
     backing_format: Option<String>,
-    /// Write into a target that is there already, and keep its format and size.
-    #[arg(short = 'n', long, conflicts_with = "backing")]
+    /// Write into a target that is there already, and keep its format, its size and what it is above; -B only says then that
+    /// the source's own is enough.
+    #[arg(short = 'n', long)]
     no_create: bool,
     /// The target that is there already reads as zeroes everywhere.
     #[arg(long, requires = "no_create")]
@@ -156,18 +160,25 @@ impl ConvertOptions {
     fn given(&self) -> Result<Given> {
         ensure!(!self.no_create || self.target_options.is_empty(), "-o has no effect when skipping image creation");
         let mut given = Given::read(&self.target_options, self.target_format)?;
-        add_backing(&mut given, self.backing.as_deref(), self.backing_format.as_deref(), self.target_format)?;
+        if !self.no_create {
+            add_backing(&mut given, self.backing.as_deref(), self.backing_format.as_deref(), self.target_format)?;
+        }
         let compresses = self.compress && self.target_format == Format::Raw;
         ensure!(!compresses, "Compression not supported for this file format");
         ensure!(
             !self.compress || given.preallocation()? == Preallocation::Off,
             "Compression and preallocation not supported at the same time"
         );
-        self.check_together(given.get("backing_file").is_some())?;
+        self.check_together(self.is_above(&given))?;
         if self.bitmaps && self.target_format == Format::Raw {
             bail!("Format driver 'raw' does not support bitmaps");
         }
         Ok(given)
+    }
+
+    /// Whether the target is above an image, which has what the source does not have itself.
+    fn is_above(&self, given: &Given) -> bool {
+        self.backing.is_some() || given.get("backing_file").is_some()
     }
 
     /// Refuses what makes no sense together.
@@ -212,7 +223,7 @@ impl Conversion<'_> {
         if !options.no_create {
             self.make(given, made)?;
         }
-        let above = given.get("backing_file").is_some();
+        let above = options.is_above(given);
         let wanted = Wanted {
             cache: options.target_cache,
             backing: if above || options.no_create { Backing::FromHeader } else { Backing::None },
@@ -271,16 +282,30 @@ impl Conversion<'_> {
     /// Copies the sources, each behind the one before.
     fn copy(&self, target: &Disk, above: bool) -> Result<()> {
         let rate = Rate::limit(self.options.rate_limit).map(Arc::new);
-        let mut shift = 0;
-        for source in self.sources.all() {
+        let seams = Seams::of(self.sources, self.unsplit(target));
+        for (source, shift, own) in seams.own(self.sources) {
             let copying = Copying { shift, rate: rate.clone(), ..self.copying(source, target, above) };
             let what = (!self.options.quiet).then(|| format!("'{}'", self.options.target.display()));
             let crew = Crew { threads: self.threads(), what };
-            let copied = crew.run(self.context, self.interrupt, &Sweep::new(source.length()), &copying.task());
+            let copied = crew.run(self.context, self.interrupt, &Sweep::new(own), &copying.task());
             copied.map_err(|error| anyhow!("{error:#}"))?;
-            shift += source.length();
         }
-        Ok(())
+        let Self { options, context, .. } = self;
+        let is_zero = self.is_zero(target, above) && options.sparse_size != Some(0);
+        seams.copy(context, target, is_zero, options.target_cache.stable())
+    }
+
+    /// Bytes of what is to be written at once: a cluster if it is to be compressed. What cannot be read is found out
+    /// source by source.
+    fn unsplit(&self, target: &Disk) -> u64 {
+        if self.options.compress && !self.options.salvage { target.cluster() } else { 1 }
+    }
+
+    /// Whether the target reads as zeroes, and zeroes need not be written.
+    fn is_zero(&self, target: &Disk, above: bool) -> bool {
+        let options = self.options;
+        let device = super::disk::is_device(&options.target) && target.image().is_none();
+        if options.no_create { options.target_is_zero } else { !above && !device }
     }
 
     fn threads(&self) -> usize {
@@ -289,12 +314,11 @@ impl Conversion<'_> {
 
     fn copying(&self, source: &Disk, target: &Disk, above: bool) -> Copying {
         let options = self.options;
-        let device = super::disk::is_device(&options.target) && target.image().is_none();
-        let is_zero = if options.no_create { options.target_is_zero } else { !above && !device };
+        let is_zero = self.is_zero(target, above);
         let sparse = options.sparse_size.unwrap_or(SPARSE);
-        // Part of a cluster saves no space.
-        let least = if is_zero { target.cluster() } else { 1 };
-        let align = if sparse == 0 { 1 } else { least.max(BLOCK) };
+        // Part of a cluster saves no space, and is not compressed.
+        let least = if is_zero || options.compress { target.cluster() } else { 1 };
+        let align = if sparse == 0 && !options.compress { 1 } else { least.max(BLOCK) };
         let direct = options.source_cache.direct() || options.target_cache.direct();
         let piece = if direct { PIECE } else { CACHED_PIECE };
         let grain = if sparse == 0 { 0 } else { (1 << sparse.ilog2()).max(least).min(PIECE.max(least)) };

@@ -191,7 +191,7 @@ impl Lane {
     /// A range without data.
     async fn skip(&mut self, range: Range<u64>, run: &Run) -> Result<()> {
         let copying = &self.shared.copying;
-        let (fills, piece) = (copying.fills, copying.piece);
+        let (fills, piece, shift) = (copying.fills, copying.piece, copying.shift);
         let needless = matches!(run, Run::Absent) || (copying.is_zero && !fills);
         if needless || range.is_empty() {
             self.shared.sweep.done(range.end - range.start);
@@ -199,7 +199,7 @@ impl Lane {
         }
         let mut at = range.start;
         while at < range.end && !self.shared.sweep.is_stopped() {
-            let len = if fills { piece - at % piece } else { ZERO }.min(range.end - at);
+            let len = if fills { piece - (shift + at) % piece } else { ZERO }.min(range.end - at);
             self.begin(at, len, fills).await?;
             at += len;
         }

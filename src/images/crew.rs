@@ -24,6 +24,7 @@ const TICK: Duration = Duration::from_millis(5);
 
 /// A disk that is gone over.
 pub struct Sweep {
+    start: u64,
     end: u64,
     /// Where nobody has taken anything yet.
     next: AtomicU64,
@@ -37,13 +38,14 @@ pub struct Sweep {
 pub type Task = Arc<dyn Fn(Handle, Arc<Sweep>) -> Pin<Box<dyn Future<Output = Result<()>>>> + Send + Sync>;
 
 impl Sweep {
-    /// Of a disk of so many bytes.
-    pub fn new(end: u64) -> Arc<Self> {
-        let (next, done, stopped) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-        Arc::new(Self { end, next, done, stopped, failure: Mutex::default() })
+    /// Of these bytes of a disk.
+    pub fn new(bytes: Range<u64>) -> Arc<Self> {
+        let Range { start, end } = bytes;
+        let (next, done, stopped) = (AtomicU64::new(start), AtomicU64::new(0), AtomicBool::new(false));
+        Arc::new(Self { start, end, next, done, stopped, failure: Mutex::default() })
     }
 
-    /// Bytes of the disk.
+    /// Where they end.
     pub fn end(&self) -> u64 {
         self.end
     }
@@ -65,7 +67,7 @@ impl Sweep {
 
     /// Takes what nobody has taken before `end`, whole stripes: it is the caller's then, if it is anything.
     pub fn take_until(&self, end: u64) -> Range<u64> {
-        let end = if end < self.end { end - end % STRIPE } else { self.end };
+        let end = if end < self.end { end - (end - self.start) % STRIPE } else { self.end };
         let more = |next: u64| (next < end).then_some(end);
         match self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
             Ok(start) => start..end,
@@ -122,7 +124,7 @@ impl Crew {
                 Err(error) => bail!("cannot start a thread: {error}"),
             }
         }
-        let bar = self.bar(sweep.end)?;
+        let bar = self.bar(sweep.end - sweep.start)?;
         while threads.iter().any(|thread| !thread.is_finished()) {
             if let Some(signal) = interrupt.signal() {
                 sweep.stop(anyhow!("signal {signal}"));
@@ -168,7 +170,7 @@ mod tests {
     #[test]
     fn stripes_are_taken_once_and_runs_as_far_as_nobody_has_taken_them() {
         let end = 10 * STRIPE + 512;
-        let sweep = Sweep::new(end);
+        let sweep = Sweep::new(0..end);
         assert_eq!(sweep.take(), Some(0..STRIPE));
         assert_eq!(sweep.take(), Some(STRIPE..2 * STRIPE));
         assert!(sweep.take_until(2 * STRIPE - 1).is_empty(), "somebody has it");
@@ -177,11 +179,14 @@ mod tests {
         assert_eq!(sweep.take_until(end), 6 * STRIPE..end);
         assert_eq!(sweep.take(), None);
         assert!(sweep.take_until(end).is_empty());
+        let sweep = Sweep::new(512..end);
+        assert_eq!(sweep.take(), Some(512..STRIPE + 512));
+        assert_eq!(sweep.take_until(3 * STRIPE), STRIPE + 512..2 * STRIPE + 512, "whole stripes from the beginning on");
     }
 
     #[test]
     fn after_an_error_nobody_takes_anything() {
-        let sweep = Sweep::new(10 * STRIPE);
+        let sweep = Sweep::new(0..10 * STRIPE);
         sweep.stop(anyhow!("first"));
         sweep.stop(anyhow!("second"));
         assert_eq!(sweep.take(), None);

@@ -4,7 +4,7 @@ use super::disk::{Disk, Wanted};
 use super::layout::{Layout, Run};
 use super::size;
 use crate::inspect::{self, InspectOptions, Output, printable};
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use qmp_lite::block::image::MapEntry;
 use qmp_lite::context::Context;
 use std::path::PathBuf;
@@ -37,10 +37,18 @@ pub fn run(options: &MapOptions) -> Result<()> {
     let end = options.max_length.map_or(u64::MAX, |len| options.start_offset.saturating_add(len)).min(disk.length());
     let runs = all(&context, &disk, options.start_offset, end)?;
     disk.close(&context)?;
-    inspect::print(&match output {
-        Output::Json => MapEntry::list_to_json(&runs.into_iter().map(|run| run.entry).collect::<Vec<_>>()),
-        Output::Human => table(&runs.into_iter().filter(|run| run.entry.length > 0).collect::<Vec<_>>()),
-    })
+    match output {
+        Output::Json => {
+            inspect::print(&MapEntry::list_to_json(&runs.into_iter().map(|run| run.entry).collect::<Vec<_>>()))
+        }
+        Output::Human => {
+            let shown = runs.iter().take_while(|run| is_in_file(run));
+            inspect::print(&table(shown))?;
+            let all = runs.iter().all(is_in_file);
+            ensure!(all, "File contains external, encrypted or compressed clusters.");
+            Ok(())
+        }
+    }
 }
 
 /// The runs from `start` to `end`, each as long as it can be.
@@ -62,26 +70,21 @@ fn all(context: &Context, disk: &Disk, start: u64, end: u64) -> Result<Vec<Run>>
     })?
 }
 
-fn table(runs: &[Run]) -> String {
-    let head = ["START", "LENGTH", "CONTENT", "AT", "FILE"].map(str::to_owned);
-    let rows: Vec<_> = std::iter::once(head).chain(runs.iter().map(columns)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let [start, length, content, at] = [0, 1, 2, 3].map(width);
-    let line = |[s, l, c, a, file]: &[String; 5]| {
-        format!("{s:>start$}  {l:>length$}  {c:content$}  {a:>at$}  {file}").trim_end().to_owned() + "\n"
-    };
-    rows.iter().map(line).collect()
+/// Whether a table for people can have a run: data that is nowhere it cannot.
+fn is_in_file(run: &Run) -> bool {
+    !run.entry.data || run.entry.offset.is_some()
 }
 
-fn columns(run: &Run) -> [String; 5] {
-    let MapEntry { start, length, present, zero, compressed, offset, .. } = &run.entry;
-    let content = match (compressed, zero, present) {
-        (true, ..) => "compressed",
-        (_, true, true) => "zeroes",
-        (_, true, false) => "nothing",
-        _ => "data",
-    };
+/// The runs that are data, as `qemu-img` has them.
+fn table<'a>(runs: impl Iterator<Item = &'a Run>) -> String {
+    let head = format!("{:16}{:16}{:16}{}\n", "Offset", "Length", "Mapped to", "File");
+    let data = runs.filter(|run| run.entry.data && !run.entry.zero).map(line);
+    std::iter::once(head).chain(data).collect()
+}
+
+fn line(run: &Run) -> String {
+    let MapEntry { start, length, offset, .. } = &run.entry;
+    let hex = |number: u64| if number == 0 { "0".to_owned() } else { format!("{number:#x}") };
     let file = run.file.as_deref().map_or(String::new(), printable);
-    let at = offset.map_or(String::new(), |offset| offset.to_string());
-    [start.to_string(), length.to_string(), content.to_owned(), at, file]
+    format!("{:16}{:16}{:16}{file}\n", hex(*start), hex(*length), hex(offset.unwrap_or(0)))
 }

@@ -2,7 +2,7 @@
 
 use super::disk::{Disk, Wanted};
 use super::layout::Layout;
-use super::options::{Given, Preallocation};
+use super::options::Given;
 use super::{size, snapshot_named};
 use crate::image::Format;
 use crate::inspect::{self, Output};
@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow, bail};
 use qmp_lite::block::image::BlockMeasureInfo;
 use qmp_lite::context::Context;
 use std::path::PathBuf;
-use tidemark_backend::node::qcow2::create::{CreateError, CreateOptions, full_length};
+use tidemark_backend::node::qcow2::create::{CreateError, CreateOptions, Preallocation, full_length};
 
 /// Bytes of a bitmap's directory entry without its name (qcow2 specification, "Bitmap directory").
 const DIRECTORY_ENTRY: u64 = 24;

@@ -1,7 +1,7 @@
 //! The image tools: what `qemu-img` does, for hosts without it. Each works on images that nobody serves.
 //!
 //! Images are opened as nodes, as a daemon opens them, and all that is read and written goes through these. Options,
-//! texts, exit statuses and JSON are those of `qemu-img`; what people read is not.
+//! texts, exit statuses, JSON and tables are those of `qemu-img`; lines of success are not.
 
 mod cache;
 mod commit;

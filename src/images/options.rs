@@ -5,27 +5,13 @@
 use super::size;
 use crate::image::Format;
 use anyhow::{Result, anyhow, bail, ensure};
-use tidemark_backend::graph::create::{FilePreallocation, ImagePreallocation};
-use tidemark_backend::node::qcow2::create::CreateOptions;
+use tidemark_backend::graph::create::FilePreallocation;
+use tidemark_backend::node::qcow2::create::{CreateOptions, Preallocation};
 use tidemark_backend::node::qcow2::header::Compression;
 
 /// What the options of one image are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Given(Vec<(String, String)>);
-
-/// What space is taken from the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Preallocation {
-    /// None.
-    #[default]
-    Off,
-    /// A place for every cluster.
-    Metadata,
-    /// As the file system reserves it.
-    Falloc,
-    /// By writing zeroes.
-    Full,
-}
 
 const RAW: [&str; 4] = ["size", "preallocation", "nocow", "extent_size_hint"];
 const QCOW2: [&str; 12] = [
@@ -95,13 +81,8 @@ impl Given {
     /// # Errors
     /// There is no such mode.
     pub fn preallocation(&self) -> Result<Preallocation> {
-        Ok(match self.get("preallocation") {
-            None | Some("off") => Preallocation::Off,
-            Some("metadata") => Preallocation::Metadata,
-            Some("falloc") => Preallocation::Falloc,
-            Some("full") => Preallocation::Full,
-            Some(other) => bail!("Parameter 'preallocation' does not accept value '{other}'"),
-        })
+        let given = self.get("preallocation").map(preallocation);
+        given.transpose().map(Option::unwrap_or_default)
     }
 
     /// All that is said of a qcow2 image of `size` bytes.
@@ -141,25 +122,27 @@ impl Given {
     }
 }
 
-impl Preallocation {
-    /// Of a file.
-    pub fn of_file(self) -> FilePreallocation {
-        match self {
-            Self::Off => FilePreallocation::Off,
-            Self::Metadata => FilePreallocation::Metadata,
-            Self::Falloc => FilePreallocation::Falloc,
-            Self::Full => FilePreallocation::Full,
-        }
+/// What space is taken ahead, by its name.
+///
+/// # Errors
+/// There is no such mode.
+pub fn preallocation(name: &str) -> Result<Preallocation> {
+    match name {
+        "off" => Ok(Preallocation::Off),
+        "metadata" => Ok(Preallocation::Metadata),
+        "falloc" => Ok(Preallocation::Falloc),
+        "full" => Ok(Preallocation::Full),
+        other => bail!("Parameter 'preallocation' does not accept value '{other}'"),
     }
+}
 
-    /// Of an image.
-    pub fn of_image(self) -> ImagePreallocation {
-        match self {
-            Self::Off => ImagePreallocation::Off,
-            Self::Metadata => ImagePreallocation::Metadata,
-            Self::Falloc => ImagePreallocation::Falloc,
-            Self::Full => ImagePreallocation::Full,
-        }
+/// What space a file takes from the start.
+pub fn of_file(preallocation: Preallocation) -> FilePreallocation {
+    match preallocation {
+        Preallocation::Off => FilePreallocation::Off,
+        Preallocation::Metadata => FilePreallocation::Metadata,
+        Preallocation::Falloc => FilePreallocation::Falloc,
+        Preallocation::Full => FilePreallocation::Full,
     }
 }
 

@@ -7,32 +7,19 @@ use crate::image::Format;
 use crate::inspect;
 use crate::logging::{self, Level};
 use anyhow::{Result, anyhow, bail, ensure};
-use clap::ValueEnum;
 use qmp_lite::context::Context;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tidemark_backend::error::IoError;
 use tidemark_backend::io::{Buf, Memory, byte_count};
-use tidemark_backend::node::{Driver, Kind, Node, Request};
+use tidemark_backend::node::qcow2::create::Preallocation;
+use tidemark_backend::node::{Kind, Node, Request};
 use tidemark_backend::reactor::Handle;
 use tidemark_jobs::resize::resize as jobs_resize;
 
 /// Bytes of zeroes that are written at a time.
 const PIECE: u64 = 1 << 20;
-
-/// What space a disk takes for what is new.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Space {
-    /// None.
-    Off,
-    /// A place in the file for every cluster; of qcow2 images.
-    Metadata,
-    /// As the file system reserves it.
-    Falloc,
-    /// By writing zeroes.
-    Full,
-}
 
 /// Options of `tidemark resize`.
 #[derive(clap::Args, Debug)]
@@ -44,8 +31,8 @@ pub struct ResizeOptions {
     #[arg(long)]
     shrink: bool,
     /// What space a longer disk takes for what is new.
-    #[arg(long, value_enum, default_value = "off")]
-    preallocation: Space,
+    #[arg(long, value_name = "MODE", default_value = "off", value_parser = super::options::preallocation)]
+    preallocation: Preallocation,
     /// Let headers of images name files below this directory too; may be given several times.
     #[arg(long, value_name = "DIRECTORY")]
     backing_dir: Vec<PathBuf>,
@@ -88,15 +75,16 @@ fn resize(context: &Context, options: &ResizeOptions, disk: &Disk, change: Chang
         );
     }
     let space = options.preallocation;
-    ensure!(size > before || space == Space::Off, "Preallocation can only be used for growing images");
-    ensure!(space != Space::Metadata || disk.image().is_some(), "Unsupported preallocation mode 'metadata'");
-    let change = |size| jobs_resize(&context.jobs, &context.graph, &disk.node, size);
-    change(size).map_err(|error| anyhow!("{error}"))?;
-    let node = disk.node.clone();
-    let filled = context.jobs.ask_async(async move |registry| fill(registry.io(), &node, before, space).await)?;
-    if let Err((at, error)) = filled {
-        let error = failed("write", &disk.shown(), at, error);
-        return Err(match change(before) {
+    ensure!(size > before || space == Preallocation::Off, "Preallocation can only be used for growing images");
+    let is_image = disk.image().is_some();
+    ensure!(space != Preallocation::Metadata || is_image, "Unsupported preallocation mode 'metadata'");
+    let change = |size, space| jobs_resize(&context.jobs, &context.graph, &disk.node, (size, space));
+    change(size, space).map_err(|error| match disk.length() == before && space != Preallocation::Off {
+        true => anyhow!("{error}").context("the disk is as long as it was"),
+        false => anyhow!("{error}"),
+    })?;
+    if !is_image && let Err(error) = fill(context, disk, before, space) {
+        return Err(match change(before, Preallocation::Off) {
             Ok(()) => error.context("the disk is as long as it was"),
             Err(_) => error.context(format!("the disk has {size} bytes now, for which there is no room")),
         });
@@ -110,25 +98,19 @@ fn resize(context: &Context, options: &ResizeOptions, disk: &Disk, change: Chang
     Ok(size)
 }
 
-/// Takes space for what comes after `before`.
-async fn fill(io: &Handle, node: &Arc<Node>, before: u64, space: Space) -> Result<(), (u64, IoError)> {
-    let end = node.length();
-    match (space, node.driver()) {
-        (Space::Off, _) => Ok(()),
-        (Space::Metadata | Space::Falloc, Driver::Qcow2(image)) => {
-            // The rest of a cluster is part of what was there before.
-            let whole = before.next_multiple_of(image.cluster_size()).min(end);
-            write_zeroes(io, node, before..whole).await?;
-            let placed = image.preallocate(io, (whole, end - whole), space == Space::Falloc, node.points()).await;
-            placed.map_err(|error| (whole, error))
-        }
-        (Space::Full, _) => write_zeroes(io, node, before..end).await,
-        (Space::Metadata | Space::Falloc, _) => {
+/// Takes space for what comes after `before` on a raw disk.
+fn fill(context: &Context, disk: &Disk, before: u64, space: Preallocation) -> Result<()> {
+    let (node, end) = (disk.node.clone(), disk.length());
+    let filled = context.jobs.ask_async(async move |registry| match space {
+        Preallocation::Off | Preallocation::Metadata => Ok(()),
+        Preallocation::Falloc => {
             let (kind, memory) = (Kind::Zero { unmap: false }, Memory::empty());
             let zero = Request { kind, fua: false, offset: before, len: end - before, memory };
-            node.handle(io, zero).await.1.map_err(|error| (before, error))
+            node.handle(registry.io(), zero).await.1.map_err(|error| (before, error))
         }
-    }
+        Preallocation::Full => write_zeroes(registry.io(), &node, before..end).await,
+    })?;
+    filled.map_err(|(at, error)| failed("write", &disk.shown(), at, error))
 }
 
 async fn write_zeroes(io: &Handle, node: &Arc<Node>, range: Range<u64>) -> Result<(), (u64, IoError)> {

@@ -2,7 +2,7 @@
 
 use super::disk::{is_device, plain};
 use super::made::Made;
-use super::options::{Given, Preallocation};
+use super::options::{Given, of_file};
 use crate::image::Format;
 use anyhow::{Result, anyhow, bail, ensure};
 use std::fs::File;
@@ -12,7 +12,7 @@ use tidemark_backend::error::{GraphError, errno_text};
 use tidemark_backend::graph::Graph;
 use tidemark_backend::graph::create::{CreateFile, CreateImage, Creation};
 use tidemark_backend::node::options::ChildRef;
-use tidemark_backend::node::qcow2::create::layout;
+use tidemark_backend::node::qcow2::create::{CreateOptions, Preallocation, layout};
 
 /// An image to be made.
 pub struct NewImage<'a> {
@@ -42,7 +42,7 @@ impl NewImage<'_> {
     }
 
     fn image(&self, graph: &Graph, preallocation: Preallocation, made: &mut Made) -> Result<()> {
-        let options = self.given.of_qcow2(self.size)?;
+        let options = CreateOptions { preallocation, ..self.given.of_qcow2(self.size)? };
         let data = self.given.get("data_file").map(PathBuf::from);
         ensure!(data.is_some() || !options.data_file_raw, "data-file-raw requires data-file");
         if data.is_none() {
@@ -57,7 +57,6 @@ impl NewImage<'_> {
             file: self.storage(self.path),
             data_file: data.as_deref().map(|data| self.storage(data)),
             options,
-            preallocation: preallocation.of_image(),
         };
         graph.create(&Creation::Image(Box::new(image))).map_err(|error| anyhow!("{error}"))
     }
@@ -80,7 +79,7 @@ fn file(graph: &Graph, path: &Path, size: u64, preallocation: Preallocation, mad
     }
     let before = length(path);
     let size_there_is = i64::try_from(size).map_err(|_| anyhow!("Image size cannot be negative"))?;
-    let file = CreateFile { filename: path.to_owned(), size: size_there_is, preallocation: preallocation.of_file() };
+    let file = CreateFile { filename: path.to_owned(), size: size_there_is, preallocation: of_file(preallocation) };
     let created = graph.create(&Creation::File(file));
     // One that was there is spoilt as soon as it is emptied, and is not before.
     if created.is_ok() || length(path) != before {

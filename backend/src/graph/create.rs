@@ -7,7 +7,7 @@ mod file;
 mod image;
 
 pub use file::{CreateFile, FilePreallocation};
-pub use image::{CreateImage, ImagePreallocation};
+pub use image::CreateImage;
 
 use super::Graph;
 use crate::error::GraphError;

@@ -2,7 +2,7 @@
 
 use super::Graph;
 use super::backing_name::{Coming, backing_format, backing_name};
-use super::create::{CreateFile, CreateImage, Creation, FilePreallocation, ImagePreallocation};
+use super::create::{CreateFile, CreateImage, Creation, FilePreallocation};
 use crate::error::GraphError;
 use crate::node::options::{Backing, ChildRef, DriverOptions, FileOptions, Locking, Qcow2Options};
 use crate::node::qcow2::create::CreateOptions;
@@ -64,8 +64,7 @@ impl Graph {
             ..CreateOptions::default()
         };
         let file = ChildRef::Inline(Box::new(file_options(path)));
-        let preallocation = ImagePreallocation::Off;
-        self.create(&Creation::Image(Box::new(CreateImage { file, data_file: None, options, preallocation })))
+        self.create(&Creation::Image(Box::new(CreateImage { file, data_file: None, options })))
     }
 }
 

@@ -9,6 +9,7 @@ use crate::error::GraphError;
 use crate::io::Memory;
 use crate::io::lock::Access;
 use crate::node::file::File;
+use crate::node::qcow2::create::Preallocation;
 use crate::node::qcow2::image::Image;
 use crate::node::{Driver, Kind, Node, Request, Root};
 use crate::reactor::Handle;
@@ -32,6 +33,20 @@ impl Graph {
     /// # Errors
     /// The driver cannot resize, or the system refuses.
     pub fn resize<'a>(&'a self, io: &'a Handle, node: &'a Arc<Node>, size: u64) -> Resizing<'a> {
+        self.resize_with(io, node, size, Preallocation::Off)
+    }
+
+    /// As [`Graph::resize`]; an image that becomes longer takes so much space for what is new.
+    ///
+    /// # Errors
+    /// As there; where there is no room the disk is as long as it was.
+    pub fn resize_with<'a>(
+        &'a self,
+        io: &'a Handle,
+        node: &'a Arc<Node>,
+        size: u64,
+        space: Preallocation,
+    ) -> Resizing<'a> {
         Box::pin(async move {
             let length = match node.driver() {
                 Driver::File(file) => resize_file(file, size)?,
@@ -41,19 +56,19 @@ impl Graph {
                 Driver::Raw(raw) => {
                     let end = size.checked_add(raw.offset());
                     let end = end.ok_or(GraphError::Options("Disk size too large for the chosen offset".into()))?;
-                    self.resize(io, &raw.child(), end).await?;
+                    self.resize_with(io, &raw.child(), end, space).await?;
                     size
                 }
                 Driver::BlkDebug(filter) => {
-                    self.resize(io, &filter.child(), size).await?;
+                    self.resize_with(io, &filter.child(), size, space).await?;
                     size
                 }
                 Driver::Throttle(filter) => {
-                    self.resize(io, &filter.child(), size).await?;
+                    self.resize_with(io, &filter.child(), size, space).await?;
                     size
                 }
                 Driver::Passing(filter) => {
-                    self.resize(io, &filter.child(), size).await?;
+                    self.resize_with(io, &filter.child(), size, space).await?;
                     size
                 }
                 Driver::Qcow2(image) if size < node.length() => {
@@ -61,7 +76,7 @@ impl Graph {
                     size
                 }
                 Driver::Qcow2(image) => {
-                    self.grow_image(io, node, image, size).await?;
+                    self.grow_image(io, node, image, (size, space)).await?;
                     size
                 }
                 Driver::Nbd(_) if size > node.length() => {
@@ -79,7 +94,13 @@ impl Graph {
         })
     }
 
-    async fn grow_image(&self, io: &Handle, node: &Arc<Node>, image: &Image, size: u64) -> Result<(), GraphError> {
+    async fn grow_image(
+        &self,
+        io: &Handle,
+        node: &Arc<Node>,
+        image: &Image,
+        (size, space): (u64, Preallocation),
+    ) -> Result<(), GraphError> {
         image.check_size(size)?;
         if let Some(data) = image.data_file() {
             self.resize(io, &data, size).await?;
@@ -87,8 +108,12 @@ impl Graph {
         let root = Root::new(node);
         let looking = Request { kind: Kind::Read, fua: false, offset: 0, len: 0, memory: Memory::empty() };
         let stamp = root.enter().stamp(&looking);
-        let grown = image.grow(io, size, node.points()).await;
+        let grown = image.grow(io, size, space, node.points()).await;
         root.end(stamp);
+        if space != Preallocation::Off {
+            // What was taken, and is of no use, others may have.
+            image.cut_tail(io, node.points()).await;
+        }
         Ok(grown?)
     }
 

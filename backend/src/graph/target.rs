@@ -5,7 +5,7 @@
 
 use super::Graph;
 use super::backing_name::{Coming, backing_format, backing_name, is_same};
-use super::create::{CreateFile, CreateImage, Creation, FilePreallocation, ImagePreallocation};
+use super::create::{CreateFile, CreateImage, Creation, FilePreallocation};
 use super::image::file_name;
 use super::inspect::ImageFormat;
 use crate::error::GraphError;
@@ -118,8 +118,8 @@ impl Graph {
         }
         let (backing, backing_format) = backing.unzip();
         let options = CreateOptions { size: source.length(), backing, backing_format, ..CreateOptions::default() };
-        let (file, preallocation) = (inline(file(path)), ImagePreallocation::Off);
-        self.create(&Creation::Image(Box::new(CreateImage { file, data_file: None, options, preallocation })))
+        let file = inline(file(path));
+        self.create(&Creation::Image(Box::new(CreateImage { file, data_file: None, options })))
     }
 }
 

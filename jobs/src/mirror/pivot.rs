@@ -8,6 +8,7 @@ use crate::error::JobFailure;
 use crate::points;
 use crate::resize;
 use tidemark_backend::error::IoError;
+use tidemark_backend::node::qcow2::create::Preallocation;
 
 fn text(error: impl std::fmt::Display) -> JobFailure {
     JobFailure::Text(error.to_string())
@@ -20,7 +21,7 @@ impl Mirror {
         let size = source.length();
         if self.plan.grows && target.length() < size {
             let _turn = self.registry.edit().await;
-            return resize::change(&self.registry, &self.graph, target, size).await.map_err(text);
+            return resize::change(&self.registry, &self.graph, target, (size, Preallocation::Off)).await.map_err(text);
         }
         if !self.plan.grows && target.length() != size {
             return Err(JobFailure::Text("Source and target image have different sizes".to_owned()));

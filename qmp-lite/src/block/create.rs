@@ -2,8 +2,8 @@
 //!
 //! Knows QEMU's defaults, and what is wrong before there is a job; all else is the job's.
 
-use tidemark_backend::graph::create::{CreateFile, CreateImage, Creation, FilePreallocation, ImagePreallocation};
-use tidemark_backend::node::qcow2::create::CreateOptions;
+use tidemark_backend::graph::create::{CreateFile, CreateImage, Creation, FilePreallocation};
+use tidemark_backend::node::qcow2::create::{CreateOptions, Preallocation};
 use tidemark_backend::node::qcow2::header::Compression;
 
 use super::image::Qcow2CompressionType;
@@ -171,15 +171,15 @@ impl TryFrom<BlockdevCreateOptionsQcow2> for CreateImage {
                 Some(Qcow2CompressionType::Zstd) => Compression::Zstd,
                 None | Some(Qcow2CompressionType::Zlib) => Compression::Zlib,
             },
+            preallocation: match image.preallocation {
+                None | Some(PreallocMode::Off) => Preallocation::Off,
+                Some(PreallocMode::Metadata) => Preallocation::Metadata,
+                Some(PreallocMode::Falloc) => Preallocation::Falloc,
+                Some(PreallocMode::Full) => Preallocation::Full,
+            },
             ..defaults
         };
-        let preallocation = match image.preallocation {
-            None | Some(PreallocMode::Off) => ImagePreallocation::Off,
-            Some(PreallocMode::Metadata) => ImagePreallocation::Metadata,
-            Some(PreallocMode::Falloc) => ImagePreallocation::Falloc,
-            Some(PreallocMode::Full) => ImagePreallocation::Full,
-        };
         let data_file = image.data_file.map(TryInto::try_into).transpose()?;
-        Ok(Self { file: image.file.try_into()?, data_file, options, preallocation })
+        Ok(Self { file: image.file.try_into()?, data_file, options })
     }
 }

@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use tidemark_backend::error::GraphError;
 use tidemark_backend::node::options::{ChildRef, Discard, DriverOptions};
+use tidemark_backend::node::qcow2::create::Preallocation;
 use tidemark_backend::node::{Node, NodeOptions};
 
 use crate::command::declare_commands;
@@ -210,7 +211,7 @@ fn block_resize(context: &Context, arguments: BlockResize) -> Result<Empty, QmpE
     if node.is_read_only() {
         return Err(QmpError::generic("Image is read-only"));
     }
-    tidemark_jobs::resize::resize(&context.jobs, &context.graph, &node, size)?;
+    tidemark_jobs::resize::resize(&context.jobs, &context.graph, &node, (size, Preallocation::Off))?;
     Ok(Empty {})
 }
 

@@ -24,24 +24,8 @@ pub struct CreateImage {
     pub file: ChildRef,
     /// Where its guest's clusters are to be, if not there.
     pub data_file: Option<ChildRef>,
-    /// What it shall be like, but for the data file's name and for `preallocation`.
+    /// What it shall be like, but for the data file's name.
     pub options: CreateOptions,
-    /// What there is before a guest writes.
-    pub preallocation: ImagePreallocation,
-}
-
-/// What there is of an image before a guest writes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ImagePreallocation {
-    /// No guest cluster has space.
-    #[default]
-    Off,
-    /// Every guest cluster has its place, as a hole.
-    Metadata,
-    /// The file system reserves that.
-    Falloc,
-    /// Zeroes are written there.
-    Full,
 }
 
 impl Graph {
@@ -50,7 +34,7 @@ impl Graph {
         let data = image.data_file.as_ref().map(|data| self.borrow_node(data)).transpose()?;
         let layout = image.layout(data.as_ref())?;
         let (file, data) = (file.node.clone(), data.as_ref().map(|data| data.node.clone()));
-        let (preallocation, raw) = (image.preallocation, image.options.data_file_raw);
+        let (preallocation, raw) = (image.options.preallocation, image.options.data_file_raw);
         let making = move |io| async move {
             let made = Making { io: &io, file: &file, data: data.as_ref(), layout: &layout, preallocation, raw };
             made.make().await
@@ -63,12 +47,8 @@ impl Graph {
 impl CreateImage {
     fn layout(&self, data: Option<&Borrowed<'_>>) -> Result<Layout, GraphError> {
         let named = place_name;
-        let preallocation = match self.preallocation {
-            ImagePreallocation::Off => Preallocation::Off,
-            _ => Preallocation::Metadata,
-        };
         let data_file = data.map(|data| named(&data.node));
-        let options = CreateOptions { data_file, preallocation, ..self.options.clone() };
+        let options = CreateOptions { data_file, ..self.options.clone() };
         layout(&options).map_err(|error| {
             let error = match error {
                 // Whoever asks by QMP is told of the format that was not given.
@@ -88,7 +68,7 @@ struct Making<'a> {
     file: &'a Arc<Node>,
     data: Option<&'a Arc<Node>>,
     layout: &'a Layout,
-    preallocation: ImagePreallocation,
+    preallocation: Preallocation,
     /// The data file is the disk by itself: what is in it stays.
     raw: bool,
 }
@@ -127,7 +107,7 @@ impl Making<'_> {
         };
         let (before, size) = (data.length(), self.layout.data_length);
         data.grow(self.io, size).await?;
-        let stale = if self.raw || self.preallocation == ImagePreallocation::Off { 0..0 } else { 0..before.min(size) };
+        let stale = if self.raw || self.preallocation == Preallocation::Off { 0..0 } else { 0..before.min(size) };
         self.prepare(data, before.min(size)..size, stale).await?;
         Store::new(data.clone()).flush(self.io).await
     }
@@ -136,9 +116,9 @@ impl Making<'_> {
     async fn prepare(&self, node: &Arc<Node>, range: Range<u64>, stale: Range<u64>) -> Result<(), IoError> {
         self.zero(node, stale, true).await?;
         match self.preallocation {
-            ImagePreallocation::Off | ImagePreallocation::Metadata => Ok(()),
-            ImagePreallocation::Falloc => self.zero(node, range, false).await,
-            ImagePreallocation::Full => {
+            Preallocation::Off | Preallocation::Metadata => Ok(()),
+            Preallocation::Falloc => self.zero(node, range, false).await,
+            Preallocation::Full => {
                 let mut at = range.start;
                 while at < range.end {
                     let len = PIECE.min(range.end - at);

@@ -28,7 +28,7 @@ pub fn layout(options: &CreateOptions) -> Result<Layout, CreateError> {
         return Err(CreateError::TooLarge);
     }
     header.l1_entries = u32::try_from(entries).map_err(|_| CreateError::TooLarge)?;
-    let mapped = options.preallocation == Preallocation::Metadata || options.data_file_raw;
+    let mapped = options.preallocation != Preallocation::Off || options.data_file_raw;
     let layout = Layout::plan(header, mapped).ok_or(CreateError::TooLarge)?;
     layout.header.to_bytes().map_err(|error| refused(options, error))?;
     Ok(layout)

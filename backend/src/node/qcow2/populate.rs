@@ -50,26 +50,6 @@ impl Image {
         Ok(())
     }
 
-    /// Gives every cluster of a range that reads as zeroes a place in the file; the range is whole clusters, or ends with
-    /// the disk. With `reserve` the file system has space for them from now on.
-    ///
-    /// # Errors
-    /// The storage's; what has its place until then keeps it.
-    pub async fn preallocate(
-        &self,
-        io: &Handle,
-        (offset, len): (u64, u64),
-        reserve: bool,
-        points: &Points,
-    ) -> Result<(), IoError> {
-        if self.geometry.extended {
-            return self.populate_with_zeroes(io, offset, len, points).await;
-        }
-        let kind = Kind::Zero { unmap: !reserve };
-        let request = Request { kind, fua: false, offset, len, memory: Memory::empty() };
-        self.write_as(io, request, Aim::All, points).await.1
-    }
-
     /// Where a request leads without waiting, if all of it is in one cluster of the image's own.
     pub(in crate::node) fn map_own(&self, request: &Request, offset: u64) -> Map {
         match self.tables.in_place(offset, request.len) {

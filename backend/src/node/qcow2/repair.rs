@@ -73,7 +73,7 @@ impl Image {
         let mut corrected = 0;
         for index in 0..self.tables.l1_entries() {
             let Ok(Some((host, copied))) = self.tables.table(index) else { continue };
-            let alone = counted.of(self.geometry, host) == 1;
+            let Some(alone) = counted.is_alone(self.geometry, host) else { continue };
             if copied != alone {
                 let word = self.tables.l1(index);
                 self.tables.set_l1(index, if alone { word | COPIED } else { word & !COPIED });
@@ -99,7 +99,7 @@ impl Image {
         for entry in (0..self.geometry.l2_words()).step_by(self.geometry.entry_words()) {
             let word = table.word(entry);
             let Some((host, copied)) = own(self.geometry, word) else { continue };
-            let alone = counted.of(self.geometry, host) == 1;
+            let Some(alone) = counted.is_alone(self.geometry, host) else { continue };
             if copied != alone {
                 table.set(entry, if alone { word | COPIED } else { word & !COPIED });
                 corrected += 1;

@@ -2,13 +2,15 @@
 //!
 //! The header names the size; it changes last when a disk grows and when it shrinks, and what it names is stable then.
 //! What comes after the end of a disk reads as zeroes once the disk has grown, whatever is there: bytes of the last
-//! cluster, entries left by somebody, a longer backing file. What a disk loses by shrinking is gone from the tables
+//! cluster, entries left by somebody, a longer backing file. Space that is wanted for it is there before. What a disk loses by shrinking is gone from the tables
 //! before the size says so. Texts are QEMU's.
 
+mod ahead;
 mod entries;
 mod l1;
 mod tail;
 
+use super::create::Preallocation;
 use super::header::MAX_L1_BYTES;
 use super::image::Image;
 use super::map::Found;
@@ -80,7 +82,13 @@ impl Image {
     ///
     /// # Errors
     /// See [`ResizeError`]; the disk is as long as it was.
-    pub(crate) async fn grow(&self, io: &Handle, size: u64, points: &Points) -> Result<(), ResizeError> {
+    pub(crate) async fn grow(
+        &self,
+        io: &Handle,
+        size: u64,
+        space: Preallocation,
+        points: &Points,
+    ) -> Result<(), ResizeError> {
         self.check_size(size)?;
         self.lengthen_l1(io, size).await?;
         let (old, cluster) = (self.length(), self.geometry.cluster());
@@ -92,6 +100,9 @@ impl Image {
         let hidden = first.max((self.geometry.clusters(shown) * cluster).min(end));
         self.hide(io, first..hidden, points).await.map_err(&zeroing)?;
         self.drop_entries(io, hidden..end, points).await.map_err(&zeroing)?;
+        if space != Preallocation::Off {
+            self.take_ahead(io, old..size, space, points).await?;
+        }
         self.flush(io, points).await.map_err(&zeroing)?;
         self.set_size(io, size).await
     }

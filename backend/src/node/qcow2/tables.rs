@@ -73,7 +73,7 @@ impl Image {
     }
 
     /// Gives back a table's cluster that nothing ever led to.
-    async fn drop_table(&self, io: &Handle, host: u64) -> Result<(), IoError> {
+    pub(super) async fn drop_table(&self, io: &Handle, host: u64) -> Result<(), IoError> {
         self.tables.metadata().remove(host..host + self.geometry.cluster());
         self.refcounts.release(io, host, 1).await.map(drop)
     }

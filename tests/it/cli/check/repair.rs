@@ -115,3 +115,35 @@ fn images_of_every_kind_are_told_to_be_repaired_as_by_qemu_img_and_sound_ones_st
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
+
+#[test]
+fn what_leads_past_the_end_of_a_file_that_is_cut_off_stays_as_it_is() {
+    let images = Images::new();
+    images.shell(
+        "qemu-img create -q -f qcow2 -o cluster_size=4k whole 64M
+         qemu-io -f qcow2 -c 'write -q -P 1 0 1M' -c 'write -q -P 2 20M 300k' -c 'write -q -P 3 40M 200k' whole",
+    );
+    let whole = images.content("whole");
+    let block = usize::try_from(number(&whole, number(&whole, 48, 8), 8)).unwrap();
+    let mut random = fastrand::Rng::with_seed(11);
+    for round in 0..12 {
+        let mut content = whole.clone();
+        content.truncate(random.usize(60_000..whole.len()));
+        // Something is leaked, or counted too low, all the same.
+        content[block + 2 * random.usize(7..14) + 1] += random.u8(0..3);
+        for what in ["leaks", "all"] {
+            let [ours, theirs] = ["ours", "theirs"].map(|name| {
+                std::fs::write(images.path(name), &content).unwrap();
+                let way = ["check", "-r", what, "--output", "json", name];
+                let repaired = if name == "ours" { images.tidemark(&way) } else { images.qemu_img(&way) };
+                let counts = ["corruptions", "leaks", "leaks-fixed"];
+                let counts = counts.map(|member| told(&repaired.out, member));
+                let left = images.qemu_img(&["check", "--output", "json", name]);
+                let left = (left.status, told(&left.out, "corruptions"), told(&left.out, "leaks"));
+                (repaired.status, counts, left, images.content(name))
+            });
+            assert_eq!((ours.0, ours.1, ours.2), (theirs.0, theirs.1, theirs.2), "{round}, {what}: {}", content.len());
+            assert!(ours.3 == theirs.3, "{round}, {what}: {}", content.len());
+        }
+    }
+}

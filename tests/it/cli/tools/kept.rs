@@ -111,3 +111,21 @@ fn a_disk_that_gets_no_room_for_more_is_as_long_as_before() {
         std::fs::remove_file(&image).unwrap();
     }
 }
+
+#[test]
+fn a_target_that_is_there_keeps_what_it_is_above_and_gets_what_the_source_has() {
+    let over = format!("{OVER}; cp base other; truncate -s 4M raw; qemu-io -f raw -c 'write -q -P 3 3M 64k' raw");
+    let show = "qemu-img info t | grep -i backing || :; qemu-img map t | awk '{ print $1, $2, $NF }'
+        qemu-img convert t bytes; sha256sum bytes";
+    for below in ["", "-b other -F qcow2"] {
+        for written in ["", "; qemu-io -c 'write -q -P 8 1M 256k' t"] {
+            let make = format!("{over}; qemu-img create -q -f qcow2 {below} t 4M{written}");
+            for source in ["over", "raw"] {
+                for above in [&["-B", "base", "-F", "qcow2"][..], &["-B", "nowhere"], &["-F", "raw"]] {
+                    agree(&make, &[&["convert", "-n", "-O", "qcow2"], above, &[source, "t"]].concat(), show);
+                }
+            }
+        }
+    }
+    agree(&over, &["convert", "-n", "-B", "nowhere", "-O", "raw", "over", "raw"], "sha256sum raw");
+}

@@ -1,8 +1,16 @@
 //! Disks of another size, beside `qemu-img`: every length there is, space that is taken ahead, and no room for it.
 
 use super::super::process::Place;
+use super::super::small;
 use super::{check, content, ours, qemu, qemu_img, succeed, tidemark};
+use qmp_lite::wire;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Blocks of 4 KiB that a file takes.
+fn blocks(file: &Path) -> u64 {
+    std::fs::metadata(file).unwrap().blocks() / 8
+}
 
 /// What a size is changed by, or to.
 const CHANGES: [&str; 12] =
@@ -71,8 +79,7 @@ fn a_disk_that_grows_takes_the_space_that_it_is_given_by_qemu_img() {
             check(&place, "x");
             let own = |image: &str| map(image).matches("\"depth\": 0").count() > 0;
             assert!(own("x") && own("y"));
-            let blocks = |image: &str| std::fs::metadata(place.file(image)).unwrap().blocks() / 8;
-            let (ours, theirs) = (blocks("x"), blocks("y"));
+            let (ours, theirs) = (blocks(&place.file("x")), blocks(&place.file("y")));
             // Tables are elsewhere, and the cluster at the old end.
             let little = 3 * cluster.max(64 << 10) / 4096;
             assert!(ours.abs_diff(theirs) <= little, "{options}, {space}: {ours} and {theirs} blocks");
@@ -98,5 +105,84 @@ fn a_disk_for_which_there_is_no_room_is_what_it_was() {
         assert!(told.err.contains("the disk is as long as it was"), "{space}: {told:?}");
         assert!(content(&place, "x", "qcow2") == before, "{space}");
         check(&place, "x");
+    }
+}
+
+#[test]
+fn parts_of_clusters_that_a_disk_grows_by_have_space_and_are_nobodys_data() {
+    let place = Place::new();
+    qemu_img(&place, &["create", "-q", "-f", "raw", "base", "5M"]);
+    succeed(&place, "qemu-io", &["-f", "raw", "-c", "write -P 9 0 5M", "base"]);
+    let whole = 2 << 20;
+    // Of the clusters that are new as a whole: how long, in which image, and whether it is data. Whether what is reserved
+    // there is zero is the file system's to say.
+    let map = |image: &str| {
+        let told = wire::parse(&qemu_img(&place, &["map", "--output=json", "-s", &format!("{whole}"), image]).out);
+        let runs = told.unwrap();
+        let runs = runs.as_array().unwrap().iter();
+        runs.map(|run| ["start", "length", "depth", "present", "data"].map(|name| run[name].clone()))
+            .collect::<Vec<_>>()
+    };
+    for options in ["extended_l2=on", "extended_l2=on,cluster_size=2M", "cluster_size=2M"] {
+        for backing in [&[][..], &["-b", "base", "-F", "raw"]] {
+            for space in ["metadata", "falloc", "full"] {
+                for (program, name) in [(super::TIDEMARK, "x"), ("qemu-img", "y")] {
+                    let create =
+                        [&["create", "-q", "-f", "qcow2", "-o", options], backing, &[name, "1000448"]].concat();
+                    qemu_img(&place, &create);
+                    succeed(&place, "qemu-io", &["-f", "qcow2", "-c", "write -P 5 0 100k", name]);
+                    succeed(&place, program, &["resize", "-q", "--preallocation", space, name, "+3M"]);
+                }
+                let what = format!("{options}, {backing:?}, {space}");
+                assert!(content(&place, "x", "qcow2") == content(&place, "y", "qcow2"), "{what}");
+                check(&place, "x");
+                let extended = options.contains("extended_l2");
+                assert!(!extended || map("x") == map("y"), "{what}: {:?} and {:?}", map("x"), map("y"));
+                // It moves the cluster where the disk ended, and leaves it in both places.
+                let (ours, theirs) = (blocks(&place.file("x")), blocks(&place.file("y")));
+                let enough = if space == "metadata" { 0 } else { (3 << 20) / 4096 };
+                let part = if backing.is_empty() { 0 } else { 300 };
+                assert!((enough..=theirs + part).contains(&ours), "{what}: {ours} and {theirs} blocks");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_disk_whose_storage_becomes_full_while_it_grows_is_what_it_was() {
+    let place = Place::new();
+    let keeper = small::mount(&place);
+    let inside = small::inside(&keeper, &place);
+    let path = |name: &str| inside.join(name).to_str().unwrap().to_owned();
+    let size = |image: &str| wire::parse(&qemu_img(&place, &["info", "--output=json", image]).out).unwrap();
+    for options in ["cluster_size=64k", "cluster_size=1M", "extended_l2=on"] {
+        for (space, more) in
+            [("metadata", "+30G"), ("falloc", "+20M"), ("falloc", "+30G"), ("full", "+20M"), ("metadata", "+20M")]
+        {
+            let [ours, theirs] = [super::TIDEMARK, "qemu-img"].map(|program| {
+                qemu_img(&place, &["create", "-q", "-f", "qcow2", "-o", options, &path("x"), "1000448"]);
+                if options != "cluster_size=1M" {
+                    succeed(&place, "qemu-io", &["-f", "qcow2", "-c", "write -P 5 0 100k", &path("x")]);
+                }
+                let (before, taken) = (content(&place, &path("x"), "qcow2"), blocks(&inside.join("x")));
+                let told = super::told(&place, program, &["resize", "-q", "--preallocation", space, &path("x"), more]);
+                let same = content(&place, &path("x"), "qcow2")[..before.len()] == before;
+                let size = size(&path("x"))["virtual-size"].as_u64();
+                let sound = qemu(&place, &["check", "-q", &path("x")]).status == 0;
+                let taken = blocks(&inside.join("x")).saturating_sub(taken);
+                std::fs::remove_file(inside.join("x")).unwrap();
+                (told, size, same, sound, taken)
+            });
+            let what = format!("{options}, {space} {more}: {ours:?} and {theirs:?}");
+            assert!(ours.2 && ours.3 && theirs.2, "{what}");
+            assert_eq!((ours.0.status, ours.1), (theirs.0.status, theirs.1), "{what}");
+            if ours.0.status != 0 {
+                let why = theirs.0.err.trim_start_matches("qemu-img: ");
+                let all = ours.0.err.lines().count() == 1 && ours.0.err.contains("the disk is as long as it was");
+                // Where a table does not fit it has names for each.
+                assert!(all && (options == "cluster_size=1M" || ours.0.err.ends_with(why)), "{what}");
+                assert!(ours.4 <= 32, "{what}");
+            }
+        }
     }
 }

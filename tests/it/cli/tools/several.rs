@@ -2,6 +2,7 @@
 
 use super::super::process::Place;
 use super::{check, content, ours, qemu, qemu_img, succeed, tidemark};
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 /// A raw disk of no whole sectors, an image with two snapshots, and one whose compressed cluster is broken.
@@ -40,6 +41,32 @@ fn several_sources_are_put_together_as_by_qemu_img() {
             assert!(same, "{sources:?}, {way:?}");
             if format == "qcow2" {
                 check(&place, "ours");
+            }
+        }
+    }
+}
+
+#[test]
+fn clusters_where_sources_meet_are_compressed_as_by_qemu_img() {
+    let place = place();
+    std::fs::write(place.file("large"), std::fs::read(place.file("raw")).unwrap().repeat(60)).unwrap();
+    for sources in
+        [&["odd", "raw"][..], &["raw", "odd", "odd", "raw"], &["odd", "odd", "odd"], &["odd", "large", "large"]]
+    {
+        for options in ["cluster_size=64k", "cluster_size=2M", "extended_l2=on"] {
+            for sparse in ["4k", "0"] {
+                let way = ["convert", "-c", "-O", "qcow2", "-o", options, "-S", sparse];
+                let [ours, theirs] = [(super::TIDEMARK, "ours"), ("qemu-img", "theirs")].map(|(program, name)| {
+                    succeed(&place, program, &[&way[..], sources, &[name]].concat());
+                    let told = qemu_img(&place, &["check", "--output=json", name]).out;
+                    let told = qmp_lite::wire::parse(&told).unwrap();
+                    let counts = ["allocated-clusters", "compressed-clusters"].map(|count| told[count].as_u64());
+                    (counts, std::fs::metadata(place.file(name)).unwrap().blocks())
+                });
+                assert_eq!(ours.0, theirs.0, "{sources:?}, {options}, {sparse}");
+                assert!(ours.1 <= theirs.1 + theirs.1 / 20, "{sources:?}, {options}, {sparse}: {ours:?}, {theirs:?}");
+                let same = content(&place, "ours", "qcow2") == content(&place, "theirs", "qcow2");
+                assert!(same, "{sources:?}, {options}, {sparse}");
             }
         }
     }

@@ -42,6 +42,10 @@ pub enum Preallocation {
     Off,
     /// Every guest cluster has its place in the file, as a hole.
     Metadata,
+    /// The file system reserves that.
+    Falloc,
+    /// Zeroes are written there.
+    Full,
 }
 
 impl Default for CreateOptions {

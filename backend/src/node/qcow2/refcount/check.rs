@@ -163,13 +163,16 @@ pub(in crate::node::qcow2) async fn count(io: &Handle, store: Store, parts: Part
         return Err(CheckError::Io(IoError::Io));
     }
     let contested = check.contest();
-    Ok(Counted { references: check.references, wrong: check.report.errors.into_iter().next(), contested })
+    let clusters = if check.references.leave_out() { check.clusters() } else { u64::MAX };
+    Ok(Counted { references: check.references, clusters, wrong: check.report.errors.into_iter().next(), contested })
 }
 
 /// What was counted.
 pub(in crate::node::qcow2) struct Counted {
     /// References by cluster.
     pub(in crate::node::qcow2::refcount) references: References,
+    /// Clusters of which it is known: not those past the end of the file, if something refers to any there.
+    pub(in crate::node::qcow2::refcount) clusters: u64,
     /// The first thing that is wrong with the image, counts left aside.
     pub(in crate::node::qcow2) wrong: Option<String>,
     /// What a repair must not write to. That blocks are there is not counted.
@@ -177,9 +180,10 @@ pub(in crate::node::qcow2) struct Counted {
 }
 
 impl Counted {
-    /// References to the cluster at this offset.
-    pub(in crate::node::qcow2) fn of(&self, geometry: Geometry, host: u64) -> u64 {
-        self.references.get(host >> geometry.cluster_bits)
+    /// Whether nothing else refers to the cluster at this offset; `None` where that is not known.
+    pub(in crate::node::qcow2) fn is_alone(&self, geometry: Geometry, host: u64) -> Option<bool> {
+        let cluster = host >> geometry.cluster_bits;
+        (cluster < self.clusters).then(|| self.references.get(cluster) == 1)
     }
 }
 

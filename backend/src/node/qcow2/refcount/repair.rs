@@ -87,7 +87,8 @@ impl Refcounts {
             return Ok(());
         }
         let first = region as u64 * state.per_region();
-        for cluster in first..first + state.per_region() {
+        // Past the end of a file that is cut off clusters may be in use: they stay as they are, as with QEMU.
+        for cluster in first..counted.clusters.min(first + state.per_region()) {
             let (stored, count) = (state.count(cluster).ok_or(IoError::Io)?, counted.references.get(cluster));
             match stored.cmp(&count) {
                 Ordering::Equal => continue,

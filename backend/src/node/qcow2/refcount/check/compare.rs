@@ -42,7 +42,7 @@ impl Check<'_> {
     }
 
     /// Clusters of the file, and one more if what is in part past the end refers to it.
-    fn clusters(&self) -> u64 {
+    pub(super) fn clusters(&self) -> u64 {
         let clusters = self.parts.geometry.clusters(self.store.node().length());
         clusters + u64::from(self.references.get(clusters) > 0)
     }

@@ -16,16 +16,23 @@ pub(in crate::node::qcow2::refcount) struct References {
     geometry: Geometry,
     file_length: u64,
     pages: BTreeMap<u64, Box<[u32]>>,
+    /// Something refers to what is past the end of the file.
+    past_end: bool,
 }
 
 impl References {
     pub(super) fn new(geometry: Geometry, file_length: u64) -> Self {
-        Self { geometry, file_length, pages: BTreeMap::new() }
+        Self { geometry, file_length, pages: BTreeMap::new(), past_end: false }
     }
 
     /// References to a cluster, as far as they can be counted.
     pub(in crate::node::qcow2::refcount) fn get(&self, cluster: u64) -> u64 {
         self.claims(cluster).min(self.most())
+    }
+
+    /// Whether something refers to clusters past the end of the file, which are not counted.
+    pub(super) fn leave_out(&self) -> bool {
+        self.past_end
     }
 
     /// References to a cluster, however many.
@@ -55,6 +62,7 @@ impl References {
             return;
         }
         if end >= self.file_length.saturating_add(cluster) {
+            self.past_end = true;
             return report.corruption(|| {
                 let region =
                     "ERROR: counting reference for region exceeding the end of the file by one cluster or more";
