@@ -288,6 +288,9 @@ impl JobDriver for Mirror {
     }
 
     fn change(&self, job: &Job, mode: CopyMode) -> Result<(), JobError> {
+        if self.plan.grows {
+            return Err(JobError::Unchangeable);
+        }
         match (self.state.wants_blocking.get(), mode) {
             (true, CopyMode::Background) => Err(JobError::NoSuchChange("background")),
             (false, CopyMode::WriteBlocking) => {

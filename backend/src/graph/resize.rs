@@ -209,5 +209,5 @@ fn resize_file(file: &File, size: u64) -> Result<u64, GraphError> {
     file.lock(Access::Resize)?;
     let resized = file.resize(size);
     file.unlock(Access::Resize);
-    Ok(resized?)
+    resized
 }

@@ -72,14 +72,14 @@ impl Graph {
         }
         let options = NodeOptions {
             node_name: new.node_name.clone(),
-            cache_direct: Some(source.cache_direct()),
-            cache_no_flush: Some(source.cache_no_flush()),
+            cache_direct: source.cache_direct().into(),
+            cache_no_flush: source.cache_no_flush().into(),
             discard: if new.unmap { Discard::Unmap } else { Discard::Ignore },
             detect_zeroes: if new.unmap && new.detect_zeroes { DetectZeroes::Unmap } else { DetectZeroes::Off },
             ..NodeOptions::new(driver(&path, format, new.backing.as_ref()))
         };
         let node = self.open_as(&options, false, &self.ring())?;
-        match check_other(source, &path) {
+        match check_other(source, &path).and_then(|()| check_backing(&node, new)) {
             Ok(()) => Ok(node),
             Err(error) => {
                 self.let_go(node);
@@ -153,6 +153,15 @@ fn check_other(source: &Arc<Node>, path: &Path) -> Result<(), GraphError> {
         nodes.extend(node.adopted());
     }
     Ok(())
+}
+
+/// Refuses a target that is no image if there is to be something below it.
+fn check_backing(node: &Node, new: &NewTarget) -> Result<(), GraphError> {
+    if new.backing.is_none() || matches!(node.driver(), Driver::Qcow2(_)) {
+        return Ok(());
+    }
+    let (driver, name) = (node.driver_name(), node.name());
+    Err(GraphError::Options(format!("Driver '{driver}' of node '{name}' does not support backing files")))
 }
 
 fn known(name: &str, existing: bool) -> Result<Format, GraphError> {

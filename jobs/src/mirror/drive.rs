@@ -37,6 +37,11 @@ pub(super) async fn open(
     let DriveMirrorOptions { mut mirror, target, format, node_name, existing } = options;
     let source = check::find_root(graph, &mirror.device, None)?;
     check_free(&source)?;
+    // Before the target is made, which leaves nothing of what its file had.
+    if mirror.replaces.is_some() && node_name.is_none() {
+        let text = "a node-name must be provided when replacing a named node of the graph";
+        return Err(TransactionError::Text(text.to_owned()));
+    }
     let backing = match mirror.sync {
         MirrorSync::Top => source.unfiltered().below(),
         MirrorSync::None if !existing => Some(source.clone()),

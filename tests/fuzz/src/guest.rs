@@ -58,7 +58,7 @@ impl Guest {
             reactors.push((io.port(), Reactor::new(Box::new(io)).expect("a reactor")));
         }
         let settings = Options {
-            read_only: how & 1 != 0,
+            read_only: (how & 1 != 0).into(),
             l2_cache_bytes: 0,
             refcount_cache_bytes: 0,
             pass_discard: how & 2 != 0,
@@ -72,7 +72,7 @@ impl Guest {
             Ok::<_, OpenError>((image.length(), image))
         });
         let (length, image) = opened.ok()?;
-        let read_only = NodeOptions { read_only: how & 1 != 0, ..options("image", &file) };
+        let read_only = NodeOptions { read_only: (how & 1 != 0).into(), ..options("image", &file) };
         let node = Node::simulated(&read_only, Driver::Qcow2(Box::new(image)), length);
         let roots = reactors.iter().map(|_| Root::new(&node)).collect();
         Some(Self { world, reactors, roots, node, under_way: Vec::new(), _file: file })
