@@ -212,9 +212,9 @@ impl Image {
         };
         NodeOptions {
             node_name: Some(name.to_owned()),
-            read_only: self.read_only,
+            read_only: self.read_only.into(),
             discard: Discard::Unmap,
-            cache_direct: Some(direct),
+            cache_direct: direct.into(),
             ..NodeOptions::new(driver)
         }
     }

@@ -33,7 +33,7 @@ use crate::bitmaps::BitmapError;
 use crate::error::GraphError;
 use crate::io::{FileTable, Workers};
 use crate::node::copy_before_write::{Filter, SnapshotAccess};
-use crate::node::options::{ChildRef, Discard, DriverOptions, NullOptions};
+use crate::node::options::{ChildRef, Discard, DriverOptions, NullOptions, Setting};
 use crate::node::qcow2::{changes, corruption};
 use crate::node::{BlkDebug, Driver, File, Nbd, Node, NodeOptions, Null, Passing, Raw, Released, Stakes, Throttle};
 use chain::Chain;
@@ -377,13 +377,9 @@ fn null_driver(options: &NullOptions) -> Result<(Driver, u64), GraphError> {
 /// An inline child takes its parent's cache mode and access where it says nothing itself.
 fn inherited(child: &NodeOptions, parent: &NodeOptions) -> NodeOptions {
     NodeOptions {
-        cache_direct: child.cache_direct.or(parent.cache_direct),
-        cache_no_flush: child.cache_no_flush.or(parent.cache_no_flush),
-        read_only: child.read_only || parent.read_only,
-        auto_read_only: child.auto_read_only || parent.auto_read_only,
         force_share: child.force_share || parent.force_share,
         discard: if child.discard == Discard::Unmap { child.discard } else { parent.discard },
-        ..child.clone()
+        ..child.clone().with_settings(parent, Setting::under)
     }
 }
 

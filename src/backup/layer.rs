@@ -83,7 +83,7 @@ impl Layer {
         let writes = access == Access::Write;
         let options = NodeOptions {
             node_name: Some(format!("image{}", fastrand::u64(..))),
-            read_only: !writes,
+            read_only: (!writes).into(),
             discard: if writes { Discard::Unmap } else { Discard::Ignore },
             detect_zeroes: if writes { DetectZeroes::Unmap } else { DetectZeroes::Off },
             ..options

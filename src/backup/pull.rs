@@ -105,7 +105,7 @@ fn connect(
     };
     let options = NodeOptions {
         node_name: Some(format!("source{}", fastrand::u64(..))),
-        read_only: true,
+        read_only: true.into(),
         ..NodeOptions::new(DriverOptions::Nbd(Arc::new(client)))
     };
     Ok(context.graph.open(&options)?)

@@ -70,7 +70,7 @@ pub fn open(
     let qcow2 = Qcow2Options { backing: Backing::None, data_file, bitmaps_only: true, ..Qcow2Options::new(file) };
     let options = NodeOptions {
         node_name: Some(name.to_owned()),
-        read_only: mode != Mode::Change,
+        read_only: (mode != Mode::Change).into(),
         force_share: mode == Mode::Share,
         ..NodeOptions::new(DriverOptions::Qcow2(Box::new(qcow2)))
     };

@@ -120,7 +120,7 @@ fn stack(base: &str, between: &[Member]) -> ChildRef {
     between.iter().rev().fold(ChildRef::Name(base.to_owned()), |below, member| {
         let qcow2 = Qcow2Options { backing: Backing::Node(below), ..Qcow2Options::new(plain(&member.path, false)) };
         let node = NodeOptions::new(DriverOptions::Qcow2(Box::new(qcow2)));
-        ChildRef::Inline(Box::new(NodeOptions { read_only: true, ..node }))
+        ChildRef::Inline(Box::new(NodeOptions { read_only: true.into(), ..node }))
     })
 }
 

@@ -142,11 +142,11 @@ impl<'a> Wanted<'a> {
         };
         NodeOptions {
             node_name: Some(name()),
-            read_only: !self.writes,
+            read_only: (!self.writes).into(),
             force_share: self.force_share,
             discard: if self.writes { Discard::Unmap } else { Discard::Ignore },
-            cache_direct: Some(self.cache.direct()),
-            cache_no_flush: Some(self.cache.no_flush()),
+            cache_direct: self.cache.direct().into(),
+            cache_no_flush: self.cache.no_flush().into(),
             ..NodeOptions::new(driver)
         }
     }

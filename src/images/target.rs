@@ -65,7 +65,7 @@ impl NewImage<'_> {
     fn storage(&self, path: &Path) -> ChildRef {
         match plain(path, is_device(path)) {
             ChildRef::Inline(mut options) => {
-                options.cache_no_flush = Some(self.no_flush);
+                options.cache_no_flush = self.no_flush.into();
                 ChildRef::Inline(options)
             }
             named @ ChildRef::Name(_) => named,

@@ -33,10 +33,10 @@ impl Graph {
         opening: &mut Opening<'_>,
     ) -> Result<Image, GraphError> {
         let file = self.child(&options.file, node, opening)?;
-        if options.snapshot.is_some() && !node.read_only {
+        if options.snapshot.is_some() && !node.read_only.is_on() {
             return Err(GraphError::Options("A snapshot can only be read".into()));
         }
-        let read_only = node.read_only || (node.auto_read_only && file.is_read_only());
+        let read_only = node.read_only.is_on() || (node.auto_read_only.is_on() && file.is_read_only());
         if file.is_read_only() && !read_only {
             return Err(GraphError::NotWritable);
         }
@@ -115,7 +115,7 @@ impl Graph {
                 self.child(&ChildRef::Name(name.clone()), node, opening).map(Some)
             }
             (Backing::Node(ChildRef::Inline(options)), _) => {
-                let options = NodeOptions { read_only: true, ..(**options).clone() };
+                let options = NodeOptions { read_only: true.into(), ..(**options).clone() };
                 self.child(&inline(options), node, opening).map(Some)
             }
             (Backing::FromHeader, Some(named)) => {
@@ -124,7 +124,7 @@ impl Graph {
                 let found = chain.find(&image, &named.file)?;
                 let options = described(&image, &found.path, named)?;
                 let above = opening.chain.replace(chain.below(&found)?);
-                let built = self.child(&inline(NodeOptions { read_only: true, ..options }), node, opening);
+                let built = self.child(&inline(NodeOptions { read_only: true.into(), ..options }), node, opening);
                 opening.chain = above;
                 let built = built?;
                 found.check(&built)?;

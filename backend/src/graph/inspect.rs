@@ -168,7 +168,8 @@ impl Graph {
         // Before it is opened: a device may do something when it is.
         let device = std::fs::metadata(path).map_err(fail)?.file_type().is_block_device();
         let file = FileOptions { filename: path.to_owned(), locking: Locking::Auto, device };
-        let options = NodeOptions { read_only: true, force_share, ..NodeOptions::new(DriverOptions::File(file)) };
+        let options =
+            NodeOptions { read_only: true.into(), force_share, ..NodeOptions::new(DriverOptions::File(file)) };
         let _turn = self.turn();
         self.build(&options, false, &mut self.opening(&self.ring()))
     }

@@ -97,7 +97,7 @@ fn over(name: Option<&str>, node: &Arc<Node>, bottom: Option<&Arc<Node>>, read_o
     let file = ChildRef::Name(node.name().to_owned());
     let bottom = bottom.map(|bottom| bottom.name().to_owned());
     let driver = DriverOptions::CopyOnRead(CopyOnReadOptions { file, bottom });
-    NodeOptions { node_name: name.map(str::to_owned), read_only, ..NodeOptions::new(driver) }
+    NodeOptions { node_name: name.map(str::to_owned), read_only: read_only.into(), ..NodeOptions::new(driver) }
 }
 
 /// The options that a point in time of a job would have as a node.

@@ -96,8 +96,12 @@ impl Rebase {
 impl Node {
     /// The options that would open the node as it is now, but for whether it is read-only.
     pub fn as_open(&self, read_only: bool) -> NodeOptions {
-        let mut options =
-            NodeOptions { node_name: Some(self.name().to_owned()), read_only, ..(*self.options()).clone() };
+        NodeOptions { read_only: read_only.into(), ..self.as_it_is() }
+    }
+
+    /// The options that would open the node as it is now.
+    pub fn as_it_is(&self) -> NodeOptions {
+        let mut options = NodeOptions { node_name: Some(self.name().to_owned()), ..(*self.options()).clone() };
         if let (Some(file), Some(child)) = (options.driver.file_mut(), self.child()) {
             *file = ChildRef::Name(child.name().to_owned());
         }

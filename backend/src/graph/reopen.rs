@@ -92,7 +92,7 @@ impl Graph {
         options: &NodeOptions,
         staged: &mut Vec<Change>,
     ) -> Result<(), GraphError> {
-        let options = &options::described(node, options);
+        let options = &options::described(node, options, staged);
         let image = options::check(node, options)?;
         let backing = self.other_backing(node, &options.driver, staged)?;
         for (role, child, reference) in options::children(node, options) {
@@ -101,10 +101,10 @@ impl Graph {
         let file_below = self.other_file(node, &options.driver, staged)?;
         self.check_links(node, file_below.as_ref(), backing.as_ref())?;
         options::check_window(node, options)?;
-        // Of a node that is named twice the last counts.
+        // Of a node that is named twice the last counts, and what was said only the first time.
         staged.retain(|other| !Arc::ptr_eq(&other.node, node));
         let (node, options) = (node.clone(), options.clone());
-        let read_only = options.read_only;
+        let read_only = options.read_only.is_on();
         staged.push(Change { node, options, read_only, file: None, image, file_below, backing, length: None });
         Ok(())
     }

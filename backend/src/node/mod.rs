@@ -27,6 +27,7 @@ pub mod qcow2;
 mod raw;
 mod recording;
 mod root;
+pub mod setting;
 mod settings;
 mod status;
 pub mod throttle;
@@ -181,7 +182,7 @@ impl Node {
             Driver::Nbd(disk) => disk.read_only(),
             _ => false,
         };
-        let read_only = options.read_only || below;
+        let read_only = options.read_only.is_on() || below;
         let points = Points::default();
         if let Driver::CopyBeforeWrite(filter) = &driver
             && filter.is_own()

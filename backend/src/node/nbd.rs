@@ -58,9 +58,9 @@ impl Nbd {
         if let (Some(id), None) = (&options.tls_creds, &options.tls) {
             return Err(GraphError::Options(format!("No TLS credentials with id '{id}'")));
         }
-        let (client, agreed) = Client::start(options, !node.read_only, files, workers)?;
+        let (client, agreed) = Client::start(options, !node.read_only.is_on(), files, workers)?;
         let read_only = agreed.can(export_flags::READ_ONLY);
-        if read_only && !node.read_only && !node.auto_read_only {
+        if read_only && !node.read_only.is_on() && !node.auto_read_only.is_on() {
             return Err(GraphError::Options("NBD export is read-only".into()));
         }
         let disk = Self { options: options.clone(), agreed, read_only, ranges: RangeLock::default(), client };

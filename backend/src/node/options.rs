@@ -8,28 +8,28 @@ use std::sync::Arc;
 pub use super::nbd::{NbdClientOptions, NbdServer};
 pub use super::qcow2::changes::CrashSafe;
 pub use super::qcow2::options::{Backing, Qcow2Options};
+pub use super::setting::Setting;
 pub use super::throttle::ThrottleGroup;
 
-/// Options of one node and, through [`ChildRef::Inline`], of the nodes below it.
+/// Options of one node and, through [`ChildRef::Inline`], of the nodes below it, which inherit its settings.
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
     /// `node-name`; an inline child without one gets a generated name.
     pub node_name: Option<String>,
     /// `read-only`: writes are refused before they reach the driver.
-    pub read_only: bool,
+    pub read_only: Setting,
     /// `auto-read-only`: open read-only when the file does not allow writing.
-    pub auto_read_only: bool,
+    pub auto_read_only: Setting,
     /// `force-share`: take no image lock and mind nobody else's (read-only nodes only).
     pub force_share: bool,
     /// `discard`: whether a guest's discard reaches the storage.
     pub discard: Discard,
     /// `detect-zeroes`: whether writes of zeroes become zero requests.
     pub detect_zeroes: DetectZeroes,
-    /// `cache.direct`: bypass the page cache (`O_DIRECT`). `None` is the default, off;
-    /// an inline child inherits its parent's setting.
-    pub cache_direct: Option<bool>,
+    /// `cache.direct`: bypass the page cache (`O_DIRECT`).
+    pub cache_direct: Setting,
     /// `cache.no-flush`: guest flushes are acknowledged without reaching the storage.
-    pub cache_no_flush: Option<bool>,
+    pub cache_no_flush: Setting,
     /// What stands behind the node.
     pub driver: DriverOptions,
 }
@@ -39,14 +39,26 @@ impl NodeOptions {
     pub fn new(driver: DriverOptions) -> Self {
         Self {
             node_name: None,
-            read_only: false,
-            auto_read_only: false,
+            read_only: Setting::Unsaid,
+            auto_read_only: Setting::Unsaid,
             force_share: false,
             discard: Discard::Ignore,
             detect_zeroes: DetectZeroes::Off,
-            cache_direct: None,
-            cache_no_flush: None,
+            cache_direct: Setting::Unsaid,
+            cache_no_flush: Setting::Unsaid,
             driver,
+        }
+    }
+
+    /// The same with each setting put together of its own and the other's.
+    #[must_use]
+    pub fn with_settings(self, other: &Self, both: impl Fn(Setting, Setting) -> Setting) -> Self {
+        Self {
+            read_only: both(self.read_only, other.read_only),
+            auto_read_only: both(self.auto_read_only, other.auto_read_only),
+            cache_direct: both(self.cache_direct, other.cache_direct),
+            cache_no_flush: both(self.cache_no_flush, other.cache_no_flush),
+            ..self
         }
     }
 }

@@ -72,8 +72,8 @@ fn word(options: &NodeOptions, read_only: bool) -> u8 {
         | bit(options.discard == Discard::Unmap, UNMAP)
         | bit(options.detect_zeroes == DetectZeroes::On, DETECT_ZEROES)
         | bit(options.detect_zeroes == DetectZeroes::Unmap, UNMAP_ZEROES)
-        | bit(options.cache_no_flush.unwrap_or(false), NO_FLUSH)
-        | bit(options.cache_direct.unwrap_or(false), DIRECT)
+        | bit(options.cache_no_flush.is_on(), NO_FLUSH)
+        | bit(options.cache_direct.is_on(), DIRECT)
 }
 
 #[cfg(test)]
@@ -89,7 +89,7 @@ mod tests {
         for discard in [Discard::Ignore, Discard::Unmap] {
             for detect_zeroes in [DetectZeroes::Off, DetectZeroes::On, DetectZeroes::Unmap] {
                 for flag in [false, true] {
-                    let (cache_no_flush, cache_direct) = (Some(flag), Some(!flag));
+                    let (cache_no_flush, cache_direct) = (flag.into(), (!flag).into());
                     let caches = NodeOptions { cache_no_flush, cache_direct, ..plain.clone() };
                     settings.change(&NodeOptions { discard, detect_zeroes, ..caches }, !flag);
                     assert_eq!((settings.discard(), settings.detect_zeroes()), (discard, detect_zeroes));

@@ -22,7 +22,7 @@ pub use options::{BlockdevOptions, BlockdevRef};
 use std::sync::Arc;
 
 use tidemark_backend::error::GraphError;
-use tidemark_backend::node::options::{ChildRef, Discard, DriverOptions};
+use tidemark_backend::node::options::{ChildRef, Discard, DriverOptions, Setting};
 use tidemark_backend::node::{Node, NodeOptions};
 
 use crate::command::declare_commands;
@@ -136,15 +136,15 @@ impl From<GraphError> for QmpError {
 fn blockdev_add(context: &Context, options: BlockdevOptions) -> Result<Empty, QmpError> {
     let mut options = NodeOptions::try_from(options)?;
     objects::find(&mut options, &context.objects)?;
-    check_force_share(&options, false)?;
+    check_force_share(&options, Setting::Unsaid)?;
     context.graph.open(&options)?;
     Ok(Empty {})
 }
 
 /// Whoever takes no image lock must not write. A node defined inside a read-only one is read-only too.
-fn check_force_share(options: &NodeOptions, read_only: bool) -> Result<(), QmpError> {
-    let read_only = read_only || options.read_only;
-    if options.force_share && !read_only {
+fn check_force_share(options: &NodeOptions, above: Setting) -> Result<(), QmpError> {
+    let read_only = options.read_only.under(above);
+    if options.force_share && !read_only.is_on() {
         return Err(QmpError::generic("force-share=on can only be used with read-only images"));
     }
     let children = match &options.driver {

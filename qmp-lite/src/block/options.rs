@@ -237,13 +237,13 @@ impl TryFrom<BlockdevOptions> for NodeOptions {
         };
         Ok(Self {
             node_name: options.node_name,
-            read_only: options.read_only.unwrap_or(false),
-            auto_read_only: options.auto_read_only.unwrap_or(false),
+            read_only: options.read_only.into(),
+            auto_read_only: options.auto_read_only.into(),
             force_share: options.force_share.unwrap_or(false),
             discard: if unmap { Discard::Unmap } else { Discard::Ignore },
             detect_zeroes,
-            cache_direct: options.cache.as_ref().and_then(|cache| cache.direct),
-            cache_no_flush: options.cache.as_ref().and_then(|cache| cache.no_flush),
+            cache_direct: options.cache.as_ref().and_then(|cache| cache.direct).into(),
+            cache_no_flush: options.cache.as_ref().and_then(|cache| cache.no_flush).into(),
             driver: options.branch.try_into()?,
         })
     }

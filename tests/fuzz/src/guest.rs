@@ -72,7 +72,7 @@ impl Guest {
             Ok::<_, OpenError>((image.length(), image))
         });
         let (length, image) = opened.ok()?;
-        let read_only = NodeOptions { read_only: how & 1 != 0, ..options("image", &file) };
+        let read_only = NodeOptions { read_only: (how & 1 != 0).into(), ..options("image", &file) };
         let node = Node::simulated(&read_only, Driver::Qcow2(Box::new(image)), length);
         let roots = reactors.iter().map(|_| Root::new(&node)).collect();
         Some(Self { world, reactors, roots, node, under_way: Vec::new(), _file: file })

@@ -98,7 +98,7 @@ impl Image {
         let name = format!("{}.file", self.name);
         // Others may come to write to the image.
         let below_image = options(&name, file, Opened { detect_zeroes: false, read_only: false, ..opened });
-        let node = graph.open(&NodeOptions { auto_read_only: true, ..below_image })?;
+        let node = graph.open(&NodeOptions { auto_read_only: true.into(), ..below_image })?;
         self.add_to(world, &node);
         let backing = below.map_or(Backing::None, |below| Backing::Node(ChildRef::Name(below.to_owned())));
         let image = Qcow2Options { backing, ..Qcow2Options::new(ChildRef::Name(name)) };
@@ -130,7 +130,7 @@ impl Image {
 fn options(name: &str, driver: DriverOptions, opened: Opened) -> NodeOptions {
     NodeOptions {
         node_name: Some(name.to_owned()),
-        read_only: opened.read_only,
+        read_only: opened.read_only.into(),
         discard: if opened.unmap { Discard::Unmap } else { Discard::Ignore },
         detect_zeroes: if opened.detect_zeroes { DetectZeroes::Unmap } else { DetectZeroes::Off },
         ..NodeOptions::new(driver)

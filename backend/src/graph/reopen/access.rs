@@ -36,7 +36,7 @@ pub(super) fn decide(changes: &mut [Change], at: usize) -> Result<(), GraphError
         }
         (Driver::Nbd(disk), _) => {
             let fixed = disk.read_only();
-            change.read_only |= change.options.auto_read_only && fixed;
+            change.read_only |= change.options.auto_read_only.is_on() && fixed;
             if fixed && !change.read_only {
                 return Err(GraphError::Options("NBD export is read-only".into()));
             }
@@ -44,7 +44,7 @@ pub(super) fn decide(changes: &mut [Change], at: usize) -> Result<(), GraphError
         (Driver::Qcow2(_), _) => {
             let fixed =
                 child.is_some_and(|child| of_child(&child).map_or(child.is_read_only(), |child| child.read_only));
-            change.read_only |= change.options.auto_read_only && fixed;
+            change.read_only |= change.options.auto_read_only.is_on() && fixed;
             if fixed && !change.read_only {
                 return Err(GraphError::NotWritable);
             }

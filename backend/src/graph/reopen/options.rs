@@ -1,9 +1,9 @@
 //! What of a node's options may be otherwise than it was opened with. Changes nothing.
 
+use super::Change;
 use super::children::Described;
 use crate::error::GraphError;
-use crate::graph::inherited;
-use crate::node::options::{ChildRef, Discard, DriverOptions};
+use crate::node::options::{Backing, ChildRef, Discard, DriverOptions, Setting};
 use crate::node::qcow2::open::Options;
 use crate::node::throttle::group_of;
 use crate::node::{Driver, Node, NodeOptions};
@@ -52,7 +52,7 @@ pub(super) fn check(node: &Arc<Node>, new: &NodeOptions) -> Result<Option<Option
         (DriverOptions::Qcow2(old), DriverOptions::Qcow2(qcow2)) => {
             if let Driver::Qcow2(image) = node.driver() {
                 let unmap = new.discard == Discard::Unmap;
-                image_options = Some(qcow2.for_image(&image.header(), new.read_only, unmap)?);
+                image_options = Some(qcow2.for_image(&image.header(), new.read_only.is_on(), unmap)?);
             }
             rules.extend([
                 ("data-file", qcow2.data_file.is_none() || old.data_file.is_some()),
@@ -95,30 +95,35 @@ pub(super) fn check_window(node: &Arc<Node>, new: &NodeOptions) -> Result<(), Gr
 }
 
 /// These options, with the node below as it is now, if it was described with this one and is only named: it takes part in
-/// what this one gets.
-pub(super) fn described(node: &Arc<Node>, new: &NodeOptions) -> NodeOptions {
-    let mut new = new.clone();
+/// what this one gets. What was said before in the same command of either holds.
+pub(super) fn described(node: &Arc<Node>, new: &NodeOptions, staged: &[Change]) -> NodeOptions {
+    let mut new = said_twice(new, find(staged, node));
     let Some(child) = node.child().filter(|child| !child.is_root()) else { return new };
     if let Some(file) = new.driver.file_mut()
         && matches!(&*file, ChildRef::Name(name) if name == child.name())
     {
-        *file = ChildRef::Inline(Box::new(without_inherited(node, &child)));
+        let now = child.as_it_is();
+        let below = find(staged, &child).map(|said| said.clone().with_settings(&now, Setting::under));
+        *file = ChildRef::Inline(Box::new(below.unwrap_or(now)));
     }
     new
 }
 
-/// The options of a node as it is now, without what it has from the one above, unless it was reopened by itself.
-fn without_inherited(above: &Node, child: &Arc<Node>) -> NodeOptions {
-    let (above, now) = (above.options(), child.as_open(child.options().read_only));
-    let Some(ChildRef::Inline(said)) = above.driver.file() else { return now };
-    let inheritable = |of: &NodeOptions| {
-        (of.read_only, of.auto_read_only, of.force_share, of.discard, of.cache_direct, of.cache_no_flush)
-    };
-    if inheritable(&inherited(said, &above)) != inheritable(&now) {
-        return now;
+/// The options that a node is to have already.
+fn find<'a>(staged: &'a [Change], node: &Arc<Node>) -> Option<&'a NodeOptions> {
+    staged.iter().find(|change| Arc::ptr_eq(&change.node, node)).map(|change| &change.options)
+}
+
+/// The options of a node that is named again: what was said only the first time holds.
+fn said_twice(new: &NodeOptions, before: Option<&NodeOptions>) -> NodeOptions {
+    let Some(before) = before else { return new.clone() };
+    let mut new = new.clone().with_settings(before, Setting::or_said);
+    if let (DriverOptions::Qcow2(new), DriverOptions::Qcow2(before)) = (&mut new.driver, &before.driver)
+        && matches!(new.backing, Backing::FromHeader)
+    {
+        new.backing = before.backing.clone();
     }
-    let NodeOptions { node_name, detect_zeroes, driver, .. } = now;
-    NodeOptions { node_name, detect_zeroes, driver, ..(**said).clone() }
+    new
 }
 
 /// The nodes below, by what they are to the node, each with what is said of it now.

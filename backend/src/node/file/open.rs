@@ -26,7 +26,7 @@ impl File {
     pub fn open(node: &NodeOptions, options: &FileOptions, table: &Arc<FileTable>) -> Result<(Self, u64), GraphError> {
         let path = options.filename.display().to_string();
         let fail = |source: io::Error| GraphError::Open { path: path.clone(), source };
-        let direct = node.cache_direct.unwrap_or(false);
+        let direct = node.cache_direct.is_on();
         let (fd, read_only) = open(node, options, direct).map_err(fail)?;
         let kind = check_kind(&fd, options, &path)?;
         let block_device = kind == FileType::BlockDevice;
@@ -87,12 +87,14 @@ pub(super) fn open(node: &NodeOptions, options: &FileOptions, direct: bool) -> i
     let mut flags = OFlags::CLOEXEC | OFlags::NONBLOCK;
     flags.set(OFlags::DIRECT, direct);
     let attempt = |mode| rustix::fs::open(&options.filename, flags | mode, rustix::fs::Mode::empty());
-    if node.read_only {
+    if node.read_only.is_on() {
         return Ok((attempt(OFlags::RDONLY)?, true));
     }
     match attempt(OFlags::RDWR) {
         Ok(fd) => Ok((fd, false)),
-        Err(rustix::io::Errno::ACCESS | rustix::io::Errno::ROFS | rustix::io::Errno::PERM) if node.auto_read_only => {
+        Err(rustix::io::Errno::ACCESS | rustix::io::Errno::ROFS | rustix::io::Errno::PERM)
+            if node.auto_read_only.is_on() =>
+        {
             Ok((attempt(OFlags::RDONLY)?, true))
         }
         Err(error) => Err(error.into()),

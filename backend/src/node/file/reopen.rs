@@ -39,9 +39,9 @@ impl File {
     /// As [`File::open`]; it is another file now that has the name.
     pub(crate) fn open_again(&self, node: &NodeOptions, options: &FileOptions) -> Result<Option<Reopened>, GraphError> {
         let fail = |source: io::Error| GraphError::Open { path: self.path.clone(), source };
-        let (now, direct) = (self.mode.get(), node.cache_direct.unwrap_or(false));
-        let writable = !node.read_only && !now.read_only;
-        if direct == now.direct && (writable || (node.read_only && now.read_only)) {
+        let (now, direct) = (self.mode.get(), node.cache_direct.is_on());
+        let writable = !node.read_only.is_on() && !now.read_only;
+        if direct == now.direct && (writable || (node.read_only.is_on() && now.read_only)) {
             return Ok(None);
         }
         let (fd, read_only) = open(node, options, direct).map_err(fail)?;

@@ -18,7 +18,7 @@ fn image() -> NamedTempFile {
 
 /// The image in a graph of its own, as another process would have it.
 fn open(path: &Path, read_only: bool) -> Arc<Node> {
-    Graph::new().open(&NodeOptions { read_only, ..file_options(path) }).unwrap()
+    Graph::new().open(&NodeOptions { read_only: read_only.into(), ..file_options(path) }).unwrap()
 }
 
 /// Runs a program of QEMU's; what it says if it fails.

@@ -60,7 +60,7 @@ fn writes_of_zeroes_read_as_zeroes_whatever_becomes_of_them() {
 #[test]
 fn ignored_discards_and_flushes_do_not_reach_the_storage() {
     let mut bench = Bench::new(1, &[7; 8192], 1);
-    let options = NodeOptions { cache_no_flush: Some(true), ..file_options(bench.image.path()) };
+    let options = NodeOptions { cache_no_flush: true.into(), ..file_options(bench.image.path()) };
     let node = bench.graph.open(&NodeOptions { discard: Discard::Ignore, ..options }).unwrap();
     assert_eq!(bench.bare(&node, Kind::Discard, 0, 4096), Ok(()));
     assert_eq!(bench.bare(&node, Kind::Flush, 0, 0), Ok(()));
@@ -74,7 +74,8 @@ fn what_is_outside_of_the_node_or_not_permitted_never_reaches_the_storage() {
     for (offset, len) in [(8192, 512), (8191, 2), (u64::MAX, 1), (1, u64::MAX)] {
         assert_eq!(bench.bare(&node, Kind::Zero { unmap: false }, offset, len), Err(IoError::Invalid));
     }
-    let options = NodeOptions { read_only: true, node_name: Some("r".into()), ..file_options(bench.image.path()) };
+    let options =
+        NodeOptions { read_only: true.into(), node_name: Some("r".into()), ..file_options(bench.image.path()) };
     let node = bench.graph.open(&options).unwrap();
     for kind in [Kind::Discard, Kind::Zero { unmap: true }] {
         assert_eq!(bench.bare(&node, kind, 0, 512), Err(IoError::Permission));

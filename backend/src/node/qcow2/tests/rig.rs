@@ -50,7 +50,7 @@ impl Rig {
     /// A read-only node over a file.
     pub fn file(&self, name: &str) -> Arc<Node> {
         let file = FileOptions { filename: self.path(name), locking: Locking::Off, device: false };
-        let options = NodeOptions { read_only: true, ..NodeOptions::new(DriverOptions::File(file)) };
+        let options = NodeOptions { read_only: true.into(), ..NodeOptions::new(DriverOptions::File(file)) };
         let number = self.graph.nodes().len();
         self.graph.open(&NodeOptions { node_name: Some(format!("file{number}")), ..options }).unwrap()
     }
@@ -70,7 +70,7 @@ impl Rig {
         let files = Files { file: self.file(name), data, backing };
         let options = NodeOptions {
             node_name: Some(name.into()),
-            read_only: true,
+            read_only: true.into(),
             ..NodeOptions::new(DriverOptions::File(FileOptions {
                 filename: self.path(name),
                 locking: Locking::Off,
