@@ -96,7 +96,13 @@ impl Backup {
         group: Option<Rc<Group>>,
     ) -> Result<(Rc<Job>, Rc<Self>), TransactionError> {
         let checked = check::check(graph, stage, &options)?;
+        // Nobody comes through the filter of a source that nobody uses: it takes no place there.
+        let displaces = checked.source.is_used();
         let backup = Self::make(registry, graph, checked, &options)?;
+        if options.discard_source && displaces {
+            let in_place = |error| TransactionError::Text(format!("Could not replace node: {error}"));
+            backup.take_source(Access::Write).map_err(in_place).inspect_err(|_| backup.let_go())?;
+        }
         let id = options.job_id.unwrap_or_default();
         let job = JobOptions {
             speed: options.speed,
@@ -177,7 +183,18 @@ impl Backup {
         if self.compresses { check::compressing(self.copy.target()) } else { None }
     }
 
-    /// Takes the source and its bitmap into use.
+    /// Takes the source into use; who writes to it discards what was copied.
+    fn take_source(&self, access: Access) -> Result<(), GraphError> {
+        let source = self.source();
+        source.hold_for(access)?;
+        self.access.set(Some(access));
+        if access == Access::Write {
+            *self.discarding.borrow_mut() = Some(Root::new(source));
+        }
+        Ok(())
+    }
+
+    /// Takes the source, unless it is, and its bitmap into use.
     fn bind(&self, stage: &mut Stage<Node>, discards: bool) -> Result<(), TransactionError> {
         let (source, target) = (self.source(), self.target.node());
         if let Some(filter) = &*self.filter.borrow() {
@@ -185,11 +202,8 @@ impl Backup {
             self.stakes.borrow_mut().push(filter.stake(Stake::of_access(Access::Read))?);
             check_apart(source, &target, filter.name())?;
         }
-        let access = if discards { Access::Write } else { Access::Format };
-        source.hold_for(access)?;
-        self.access.set(Some(access));
-        if discards {
-            *self.discarding.borrow_mut() = Some(Root::new(source));
+        if self.access.get().is_none() {
+            self.take_source(if discards { Access::Write } else { Access::Format })?;
         }
         if let Some(tracked) = &self.bitmap {
             *tracked.frozen.borrow_mut() =

@@ -13,7 +13,7 @@ use crate::node::options::{
     Backing, ChildRef, DetectZeroes, Discard, DriverOptions, FileOptions, Locking, Qcow2Options, RawOptions,
 };
 use crate::node::qcow2::create::CreateOptions;
-use crate::node::{Driver, Node, NodeOptions};
+use crate::node::{Driver, Hold, Node, NodeOptions};
 use rustix::fs::{fstat, stat};
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -37,6 +37,8 @@ pub struct NewTarget {
     pub node_name: Option<String>,
     /// What it shows where it has nothing: a node. Nothing, or what its own header says, if `None`.
     pub backing: Option<Arc<Node>>,
+    /// Whether that is opened by its file's name beside, as by whoever opens the target later: nobody may write to it.
+    pub opens_backing: bool,
     /// Whether discards reach its file.
     pub unmap: bool,
     /// Whether what is written of zeroes becomes holes there, if discards do.
@@ -106,6 +108,11 @@ impl Graph {
                 return Err(GraphError::Options(format!("Backing file not supported for file format '{name}'")));
             }
         };
+        if let Some(below) = new.backing.as_ref().filter(|_| new.opens_backing).and_then(file_name) {
+            let opened = self.look_at(Path::new(&below), false);
+            let held = opened.and_then(|file| Hold::of_format(&file, "target", "backing", false));
+            held.map_err(|error| GraphError::Options(format!("Could not open backing file: {error}")))?;
+        }
         check_other(source, path)?;
         if !is_device(path) {
             let size = if format == Format::Qcow2 { 0 } else { source.length() };

@@ -32,8 +32,9 @@ pub(crate) async fn open(
         _ => None,
     };
     let format = format.or_else(|| (!existing).then(|| source.driver_name().to_owned()));
-    let (unmap, detect_zeroes) = (true, true);
-    let new = NewTarget { path: target, format, existing, node_name: None, backing, unmap, detect_zeroes };
+    let opens_backing = backup.sync == BackupSync::Top;
+    let (node_name, unmap, detect_zeroes) = (None, true, true);
+    let new = NewTarget { path: target, format, existing, node_name, backing, opens_backing, unmap, detect_zeroes };
     let opening = graph.clone();
     let opened = io.aside(move || opening.open_target(&source, &new)).await;
     let node = opened.ok_or_else(|| TransactionError::Text("Cannot open the backup's target".to_owned()))??;

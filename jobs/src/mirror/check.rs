@@ -105,6 +105,7 @@ fn check_replaced(graph: &Graph, source: &Arc<Node>, name: Option<&str>) -> Resu
     let Some(replaced) = graph.find(name) else {
         return refuse(format!("Failed to find node with node-name='{name}'"));
     };
+    graph.check_free(&replaced)?;
     let unfiltered = source.unfiltered();
     let mut filters = source.chain().take_while(|node| node.is_filter()).chain([unfiltered]);
     if !filters.any(|node| Arc::ptr_eq(&node, &replaced)) {

@@ -40,8 +40,8 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         subject: "query-block-exports",
-        case: "an export of a node under backup",
-        qemu: "Lists it with the backup's filter.",
+        case: "an export of a node under a backup or a mirror",
+        qemu: "Lists it with the job's filter.",
         ours: "Lists it with the node that it was made with.",
         reason: "Whoever goes from export to node finds the disk and its bitmaps at any time (decision 14).",
     },

@@ -39,6 +39,27 @@ pub const DIFFERENCES: &[Difference] = &[
         reason: "A disk does not grow because it is backed up.",
     },
     Difference {
+        subject: "blockdev-backup",
+        case: "`speed` where the source has holes",
+        qemu: "Counts them as if they were copied; a mirror is ready only when their time is over.",
+        ours: "Counts what is copied.",
+        reason: "A limit is for the sake of the storage, and holes cost it nothing.",
+    },
+    Difference {
+        subject: "drive-backup",
+        case: "the file of another job that waits for `job-finalize`",
+        qemu: "Takes it; both have it open.",
+        ours: "Refuses it.",
+        reason: "The other backup would be overwritten before it has ended.",
+    },
+    Difference {
+        subject: "drive-mirror",
+        case: "`sync: none` while it runs",
+        qemu: "The target has nothing below it until the job ends.",
+        ours: "The target is over the source from the beginning.",
+        reason: "Wherever the job ends, the target shows what it is to show.",
+    },
+    Difference {
         subject: "blockdev-mirror",
         case: "when a job under load is ready",
         qemu: "When nothing differs at one moment.",

@@ -174,6 +174,13 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         subject: "blockdev-reopen",
+        case: "another `file` for an image",
+        qemu: "Takes any node, and goes on with the tables of the last.",
+        ours: "Takes one that shows the same bytes, with other filters and windows perhaps.",
+        reason: "An image in other storage is another image: both would be destroyed.",
+    },
+    Difference {
+        subject: "blockdev-reopen",
         case: "what is below a node that a job copies",
         qemu: "Changes it under a mirror or a backup, which goes on with what it finds there.",
         ours: "Is refused with the text that it has for streams and commits.",

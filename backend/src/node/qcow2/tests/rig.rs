@@ -70,7 +70,7 @@ impl Rig {
         let files = Files { file: self.file(name), data, backing };
         let options = NodeOptions {
             node_name: Some(name.into()),
-            read_only: true,
+            read_only: true.into(),
             ..NodeOptions::new(DriverOptions::File(FileOptions {
                 filename: self.path(name),
                 locking: Locking::Off,
