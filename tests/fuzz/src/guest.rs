@@ -58,7 +58,7 @@ impl Guest {
             reactors.push((io.port(), Reactor::new(Box::new(io)).expect("a reactor")));
         }
         let settings = Options {
-            read_only: (how & 1 != 0).into(),
+            read_only: how & 1 != 0,
             l2_cache_bytes: 0,
             refcount_cache_bytes: 0,
             pass_discard: how & 2 != 0,
