@@ -50,7 +50,7 @@ impl Machine {
 
     /// Whether guests come to an image of whose place at the top nobody has been told yet.
     fn has_switched(&self, disk: usize) -> bool {
-        let Some(coming) = self.disks[disk].coming else { return false };
+        let Some(&coming) = self.disks[disk].coming.last() else { return false };
         let (node, name) = (self.life.served[disk].process.node(), &self.disks[disk].images[coming].name);
         node.name() == name || node.child().is_some_and(|below| below.name() == name)
     }

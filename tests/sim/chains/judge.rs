@@ -48,7 +48,7 @@ impl Disk {
 
     /// The process is gone, and these images are the disk.
     pub(super) fn leave(&mut self, chain: Vec<usize>, world: &World, power_cut: bool) {
-        (self.chain, self.coming, self.other) = (chain, None, None);
+        (self.chain, self.coming, self.other) = (chain, Vec::new(), None);
         for image in &mut self.images {
             let content = image.file.map(|file| world.content(file)).unwrap_or_default();
             image.leave(content, power_cut);
@@ -67,7 +67,9 @@ impl Machine {
             self.judge_marks_of_old(top.disk, &below, cut)?;
             moments.push(Moments { transaction: number, disk: top.disk, bytes });
         }
-        if let [first, second] = &moments[..] {
+        // Of each disk one is enough: those on top of each other have the same.
+        let other = moments.iter().find(|other| other.disk != moments[0].disk);
+        if let (Some(first), Some(second)) = (moments.first(), other) {
             let contents = [first, second].map(|one| Content { disk: one.disk, first: 0, bytes: &one.bytes });
             self.history.check_cut(cut, &contents).map_err(|why| format!("both disks: {why}"))?;
             self.ledger.check([last_tag(&first.bytes)?, last_tag(&second.bytes)?])?;
@@ -109,7 +111,7 @@ impl Machine {
 
     /// A flush has ended: now and then, what a power cut would leave is looked at.
     pub(super) fn look_after_flush(&mut self, disk: usize) -> Result<(), String> {
-        let before = self.disks[disk].coming.is_some() || self.disks[disk].other.is_some();
+        let before = !self.disks[disk].coming.is_empty() || self.disks[disk].other.is_some();
         let seldom = !before && !self.setting.flushes_late;
         if self.looks_left == 0 || (seldom && self.random.u8(0..8) > 0) {
             return Ok(());

@@ -17,8 +17,8 @@ pub struct Disk {
     pub images: Vec<Image>,
     /// Those that are the disk, the bottom first.
     pub chain: Vec<usize>,
-    /// One that is about to be put on top, as far as is known.
-    pub coming: Option<usize>,
+    /// Those that are about to be put on top, as far as is known, the lowest first.
+    pub coming: Vec<usize>,
     /// Those that may be the disk already instead.
     pub other: Option<Vec<usize>>,
 }
@@ -114,5 +114,5 @@ pub fn fresh(number: usize, setting: &DiskSetting, bottom: Vec<u8>) -> Disk {
         _ => Image::empty(name(height), *format, setting.sectors),
     };
     let images: Vec<Image> = setting.chain.iter().enumerate().map(image).collect();
-    Disk { chain: (0..images.len()).collect(), images, coming: None, other: None }
+    Disk { chain: (0..images.len()).collect(), images, coming: Vec::new(), other: None }
 }

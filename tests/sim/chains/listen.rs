@@ -36,7 +36,7 @@ impl Machine {
             self.report.snapshots += 1;
             self.report.under_way += self.under_way.len() as u64;
             let disk = &mut self.disks[top.disk];
-            disk.coming = None;
+            disk.coming.clear();
             disk.chain.push(top.image);
             self.report.longest = self.report.longest.max(disk.chain.len() as u64);
             if top.marks {
@@ -44,7 +44,7 @@ impl Machine {
                 self.operator.recorded.push(Recorded { node, from: cut });
             }
         }
-        self.report.joint += u64::from(asked.tops.len() > 1);
+        self.report.joint += u64::from(asked.tops.iter().any(|top| top.disk != asked.tops[0].disk));
         if let Some(look) = asked.look {
             self.judge_marks(look.disk, &look.node, &look.into, cut)?;
         }
@@ -55,9 +55,10 @@ impl Machine {
     fn undo(&mut self, asked: Asked) -> Result<(), String> {
         self.report.undone += 1;
         self.operator.jobs.retain(|job| job.transaction != asked.number);
-        for top in &asked.tops {
+        // The uppermost first.
+        for top in asked.tops.iter().rev() {
             let disk = &mut self.disks[top.disk];
-            disk.coming = None;
+            disk.coming.clear();
             let (name, graph) = (disk.images[top.image].name.clone(), self.life.graph.clone());
             let node = graph.find(&name).ok_or_else(|| format!("{name} is gone"))?;
             let door = self.life.served[top.disk].process.node();

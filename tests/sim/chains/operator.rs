@@ -149,6 +149,10 @@ impl Machine {
             let taller = snapshot == u8::try_from(disk).unwrap() || snapshot > 1;
             if taller && self.disks[disk].chain.len() < TALLEST {
                 tops.push(self.plan_top(disk, &mut actions)?);
+                // One on top of the other at the same moment.
+                if self.random.u8(0..4) == 0 && self.disks[disk].chain.len() + 1 < TALLEST {
+                    tops.push(self.plan_top(disk, &mut actions)?);
+                }
             }
             if !doomed && self.random.u8(0..3) == 0 {
                 self.plan_backup(disk, number, &mut actions)?;
@@ -170,7 +174,8 @@ impl Machine {
 
     fn plan_top(&mut self, disk: usize, actions: &mut Vec<Action>) -> Result<Top, String> {
         let (format, sectors) = (Format::image(&mut self.random), self.setting.disks[disk].sectors);
-        let (old, image) = (*self.disks[disk].chain.last().unwrap(), self.disks[disk].images.len());
+        let on = &self.disks[disk];
+        let (old, image) = (*on.coming.last().or(on.chain.last()).unwrap(), on.images.len());
         let mut overlay = Image::empty(format!("disk{disk}-{image}"), format, sectors);
         let opened = writable(&self.setting);
         let node = self.aside(|world| overlay.open(world, &self.life.graph, None, opened));
@@ -178,7 +183,7 @@ impl Machine {
         let name = overlay.name.clone();
         let below = self.disks[disk].images[old].name.clone();
         self.disks[disk].images.push(overlay);
-        self.disks[disk].coming = Some(image);
+        self.disks[disk].coming.push(image);
         let snapshot = SnapshotOptions {
             node: below,
             missing: "there is no such node".to_owned(),
@@ -264,7 +269,9 @@ impl Machine {
         let Some(asked) = &self.operator.asked else { return };
         for top in &asked.tops {
             let node = |image: usize| self.life.graph.find(&self.disks[top.disk].images[image].name);
-            if let (Some(old), Some(image)) = (node(top.old), node(top.image)) {
+            // Guests come to the uppermost.
+            let front = self.disks[top.disk].coming.last().copied().unwrap_or(top.image);
+            if let (Some(old), Some(image)) = (node(top.old), node(front)) {
                 // Where it cannot be done now there is another turn.
                 let _ = points::hold(std::slice::from_ref(&image), &mut || image.points().flush_alone(&old));
             }
