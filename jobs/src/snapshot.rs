@@ -79,6 +79,7 @@ impl Snapshot {
                 "Node '{name}' is busy: node is used as backing hd of '{above}'"
             )));
         }
+        graph.check_free(node)?;
         match overlay {
             SnapshotOverlay::Node(name) => {
                 let missing = || TransactionError::Text(format!("Cannot find device='{name}' nor node-name='{name}'"));
@@ -87,7 +88,6 @@ impl Snapshot {
             }
             SnapshotOverlay::File(new) => {
                 check_name(graph, &new)?;
-                graph.check_free(node)?;
                 let (below, making) = (node.clone(), graph.clone());
                 let opened = registry.io().aside(move || making.open_overlay(&below, &new, &coming)).await;
                 let image =

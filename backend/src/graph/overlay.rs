@@ -35,9 +35,11 @@ impl Graph {
     pub fn prepare_overlay(&self, node: &Arc<Node>, image: &Arc<Node>) -> Result<Overlay, GraphError> {
         let refuse = |text: &str| Err(GraphError::Options(text.to_owned()));
         self.check_free(node)?;
-        self.check_free(image)?;
         if image.is_used() {
             return refuse("The overlay is already in use");
+        }
+        if image.is_filter() {
+            return refuse("Filters cannot be used as overlays");
         }
         let Driver::Qcow2(inner) = image.driver() else {
             return refuse("The overlay does not support backing images");
@@ -45,6 +47,7 @@ impl Graph {
         if inner.backing().is_some() {
             return refuse("The overlay already has a backing image");
         }
+        self.check_free(image)?;
         if super::reaches(node, image) {
             let (node, image) = (node.name(), image.name());
             return Err(GraphError::Options(format!(
@@ -70,7 +73,8 @@ impl Graph {
             return busy(reason.to_owned());
         }
         let is_above = |above: &Arc<Node>| matches!(above.driver(), Driver::Qcow2(image) if image.backing().is_some_and(|below| Arc::ptr_eq(&below, node)));
-        match self.nodes().into_iter().find(is_above) {
+        // Of several the newest is named, as by QEMU.
+        match self.nodes().into_iter().rev().find(is_above) {
             Some(above) => busy(format!("node is used as backing hd of '{}'", above.name())),
             None => Ok(()),
         }

@@ -61,7 +61,10 @@ fn check_one(context: &Context, node: &Arc<Node>, asks: &User) -> Result<(), Qmp
         }
         _ => Vec::new(),
     });
-    match exported.chain(filters).find_map(|(user, child)| user_of(user, &child, node)) {
+    // What is below the nodes of a job is as long as the job found it.
+    let busy = |above: &Arc<Node>| above.busy().is_some() && !Arc::ptr_eq(above, node);
+    let jobs = context.graph.nodes().into_iter().filter(busy).map(|above| (User::NAMELESS, above));
+    match exported.chain(filters).chain(jobs).find_map(|(user, child)| user_of(user, &child, node)) {
         Some(holds) => Err(conflict(node.name(), asks, &holds)),
         None => Ok(()),
     }
@@ -73,7 +76,8 @@ pub(super) fn check_backing(context: &Context, node: &Arc<Node>) -> Result<(), Q
         Driver::Qcow2(image) => image.backing().is_some_and(|backing| Arc::ptr_eq(&backing, node)),
         _ => false,
     };
-    let Some(above) = context.graph.nodes().into_iter().find(is_above) else { return Ok(()) };
+    // Of several the newest is named, as by QEMU.
+    let Some(above) = context.graph.nodes().into_iter().rev().find(is_above) else { return Ok(()) };
     let (name, above) = (node.name(), above.name());
     Err(QmpError::generic(format!("Node '{name}' is busy: node is used as backing hd of '{above}'")))
 }

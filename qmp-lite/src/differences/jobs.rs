@@ -103,6 +103,13 @@ pub const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         subject: "blockdev-snapshot",
+        case: "an overlay that other nodes are above, or that gets one itself in the same transaction",
+        qemu: "Takes it.",
+        ours: "Refuses it: it is in use. Named from the lowest to the uppermost, images go on top of each other.",
+        reason: "What is above such an image showed something else, and would show the disk.",
+    },
+    Difference {
+        subject: "blockdev-snapshot",
         case: "a node that a backup reads",
         qemu: "Takes it, and its `quit` ends with an assertion.",
         ours: "Takes it, and the backup goes on; but not while somebody comes through the backup's filter.",

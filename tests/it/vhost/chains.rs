@@ -10,7 +10,7 @@ use tidemark_frontend::DeviceOptions;
 
 use super::daemon::{DISK, Daemon};
 use super::load::Load;
-use crate::cli::process::TIMEOUT;
+use crate::cli::process::{TIMEOUT, wait_until};
 use crate::qmp::daemon::Client;
 
 const NODE: &str = "driver=qcow2,node-name=n,file.driver=file,file.filename=disk,discard=unmap";
@@ -121,6 +121,10 @@ fn a_daemon_that_is_killed_while_it_streams_or_commits_leaves_what_was_flushed()
         thread::sleep(Duration::from_millis(round as u64 * 3));
         let expected = load.expected(DISK);
         daemon.kill();
+        // What it still had under way ends, and with it the locks that keep others from images that change.
+        wait_until("the end of its locks", || {
+            Command::new("qemu-img").args(["info", "-U"]).arg(daemon.file("s3")).output().unwrap().status.success()
+        });
         shell(&daemon, "qemu-img convert -U -f qcow2 -O raw s4 content; qemu-img check -q -U s4 || test $? -eq 3");
         assert!(std::fs::read(daemon.file("content")).unwrap() == expected, "{command} {round}: flushed data is lost");
     }

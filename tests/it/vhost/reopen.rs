@@ -166,7 +166,8 @@ fn a_daemon_killed_after_a_reopen_leaves_an_image_that_is_whole() {
         // Another program may read it now, and trusts it.
         shell(&daemon, "qemu-img check -q disk && qemu-img convert -f qcow2 -O raw disk before");
         if writable {
-            qmp.succeed(&reopen(&[nodes.file(""), nodes.image("")]));
+            let writable = ", 'read-only': false";
+            qmp.succeed(&reopen(&[nodes.file(writable), nodes.image(writable)]));
             assert!(bitmap_in_use(&daemon), "it may be written to");
         }
         daemon.kill();

@@ -1,6 +1,6 @@
 //! Disks of another size, beside `qemu-img`: every length there is, space that is taken ahead, and no room for it.
 
-use super::super::process::Place;
+use super::super::process::{Place, wait_until};
 use super::super::small;
 use super::{check, content, ours, qemu, qemu_img, succeed, tidemark};
 use qmp_lite::wire;
@@ -160,7 +160,9 @@ fn a_disk_whose_storage_becomes_full_while_it_grows_is_what_it_was() {
             [("metadata", "+30G"), ("falloc", "+20M"), ("falloc", "+30G"), ("full", "+20M"), ("metadata", "+20M")]
         {
             let [ours, theirs] = [super::TIDEMARK, "qemu-img"].map(|program| {
-                qemu_img(&place, &["create", "-q", "-f", "qcow2", "-o", options, &path("x"), "1000448"]);
+                // What was removed takes its room until the last ring that had it is gone.
+                let create = ["create", "-q", "-f", "qcow2", "-o", options, &path("x"), "1000448"];
+                wait_until("room", || super::told(&place, "qemu-img", &create).status == 0);
                 if options != "cluster_size=1M" {
                     succeed(&place, "qemu-io", &["-f", "qcow2", "-c", "write -P 5 0 100k", &path("x")]);
                 }
