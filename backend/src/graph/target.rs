@@ -37,6 +37,8 @@ pub struct NewTarget {
     pub node_name: Option<String>,
     /// What it shows where it has nothing: a node. Nothing, or what its own header says, if `None`.
     pub backing: Option<Arc<Node>>,
+    /// Whether it has to: one that is no image is refused.
+    pub shows_backing: bool,
     /// Whether that is opened by its file's name beside, as by whoever opens the target later: nobody may write to it.
     pub opens_backing: bool,
     /// Whether discards reach its file.
@@ -162,9 +164,9 @@ fn check_other(source: &Arc<Node>, path: &Path) -> Result<(), GraphError> {
     Ok(())
 }
 
-/// Refuses a target that is no image if there is to be something below it.
+/// Refuses a target that is no image if it has to show something from below.
 fn check_backing(node: &Node, new: &NewTarget) -> Result<(), GraphError> {
-    if new.backing.is_none() || matches!(node.driver(), Driver::Qcow2(_)) {
+    if !new.shows_backing || matches!(node.driver(), Driver::Qcow2(_)) {
         return Ok(());
     }
     let (driver, name) = (node.driver_name(), node.name());

@@ -33,8 +33,19 @@ pub(crate) async fn open(
     };
     let format = format.or_else(|| (!existing).then(|| source.driver_name().to_owned()));
     let opens_backing = backup.sync == BackupSync::Top;
+    let shows_backing = backing.is_some();
     let (node_name, unmap, detect_zeroes) = (None, true, true);
-    let new = NewTarget { path: target, format, existing, node_name, backing, opens_backing, unmap, detect_zeroes };
+    let new = NewTarget {
+        path: target,
+        format,
+        existing,
+        node_name,
+        backing,
+        shows_backing,
+        opens_backing,
+        unmap,
+        detect_zeroes,
+    };
     let opening = graph.clone();
     let opened = io.aside(move || opening.open_target(&source, &new)).await;
     let node = opened.ok_or_else(|| TransactionError::Text("Cannot open the backup's target".to_owned()))??;

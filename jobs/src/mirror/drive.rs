@@ -49,8 +49,19 @@ pub(super) async fn open(
     };
     let format = format.or_else(|| (!existing).then(|| source.driver_name().to_owned()));
     let (unmap, detect_zeroes) = (mirror.unmap, false);
-    let opens_backing = false;
-    let new = NewTarget { path: target, format, existing, node_name, backing, opens_backing, unmap, detect_zeroes };
+    // A raw target gets what the uppermost image has, and shows that alone.
+    let (shows_backing, opens_backing) = (false, false);
+    let new = NewTarget {
+        path: target,
+        format,
+        existing,
+        node_name,
+        backing,
+        shows_backing,
+        opens_backing,
+        unmap,
+        detect_zeroes,
+    };
     let opening = graph.clone();
     let opened = io.aside(move || opening.open_target(&source, &new)).await;
     let node = opened.ok_or_else(|| TransactionError::Text("Cannot open the mirror's target".to_owned()))??;
