@@ -18,7 +18,6 @@ use crate::points::site::initial;
 use crate::served::Served;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use tidemark_backend::export::vhost::queue::Queue;
 use tidemark_backend::io::sim::{Faults, World};
 use tidemark_jobs::Engine;
@@ -68,14 +67,10 @@ enum Reactor<'a> {
     Jobs(&'a mut Engine),
 }
 
-/// So many runs were there, in the upper half.
-static RUNS: AtomicU64 = AtomicU64::new(0);
-
 /// Plays a run to its end.
 pub fn run(setting: Setting) -> Result<Report, String> {
-    // Images take numbers by chance. Journals of a process that was killed are there as long as this one, and no other run
-    // may come upon them; where a number is does not depend on which it is.
-    fastrand::seed(setting.seed.wrapping_add(RUNS.fetch_add(1 << 32, Ordering::Relaxed)));
+    // The journals of images take numbers by chance: those of a simulated process that was killed stay as long as this
+    // one, and no other run may come upon them. What happens does not depend on which numbers they are.
     let holds = Arc::new(Holds::default());
     let report = tracing::subscriber::with_default(Witness(holds.clone()), || play(&setting))?;
     let (made, waited) = holds.count();
