@@ -318,10 +318,11 @@ impl Plan<'_> {
         for (job, _) in self.begun.iter().rev() {
             self.registry.cancel(job, true).await;
         }
-        let left: Vec<_> = self.snapshots.drain(..).rev().filter_map(Snapshot::withdraw).collect();
-        opened::let_go_all(self.registry.io(), self.graph, left).await;
+        // They may be in an image that was made for another snapshot and is closed below.
         while let Some(snapshot) = self.internal.pop() {
             snapshot.undo(self.registry.io()).await;
         }
+        let left: Vec<_> = self.snapshots.drain(..).rev().filter_map(Snapshot::withdraw).collect();
+        opened::let_go_all(self.registry.io(), self.graph, left).await;
     }
 }
