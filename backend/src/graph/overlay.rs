@@ -72,7 +72,10 @@ impl Graph {
         if let Some(reason) = node.busy() {
             return busy(reason.to_owned());
         }
-        let is_above = |above: &Arc<Node>| matches!(above.driver(), Driver::Qcow2(image) if image.backing().is_some_and(|below| Arc::ptr_eq(&below, node)));
+        let is_above = |above: &Arc<Node>| match above.driver() {
+            Driver::Qcow2(image) => image.backing().is_some_and(|below| Arc::ptr_eq(&below, node)),
+            _ => false,
+        };
         // Of several the newest is named, as by QEMU.
         match self.nodes().into_iter().rev().find(is_above) {
             Some(above) => busy(format!("node is used as backing hd of '{}'", above.name())),

@@ -113,6 +113,11 @@ impl Raw {
         self.fixed_size.load(Ordering::Acquire)
     }
 
+    /// Whether it shows a part of what is below it, as far as it was told.
+    pub fn is_window(&self) -> bool {
+        self.offset() > 0 || self.has_fixed_size()
+    }
+
     fn is_guarded(&self, request: &Request, offset: u64) -> bool {
         self.guard && request.kind == Kind::Write && offset < PROBED
     }

@@ -171,10 +171,7 @@ fn blockdev_del(context: &Context, arguments: BlockdevDel) -> Result<Empty, QmpE
         return Err(GraphError::InUse(name).into());
     }
     if let Some(node) = context.graph.find(&name) {
-        if let Some(reason) = node.busy() {
-            return Err(GraphError::Busy { name, reason }.into());
-        }
-        resize::check_backing(context, &node)?;
+        context.graph.check_free(&node)?;
     }
     match context.graph.close(&name) {
         Err(GraphError::InUse(_)) => Err(QmpError::generic(format!("Block device {name} is in use"))),

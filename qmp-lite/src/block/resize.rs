@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use tidemark_backend::error::GraphError;
 use tidemark_backend::node::{Driver, Node};
 
 use crate::context::Context;
@@ -38,19 +37,18 @@ pub(super) fn check(context: &Context, node: &Arc<Node>) -> Result<(), QmpError>
     // What is below an image is the image's own.
     let own = nodes.iter().position(|(node, _)| matches!(node.driver(), Driver::Qcow2(_)));
     let mut asks = User::NAMELESS;
-    for (node, _) in nodes.iter().take(own.map_or(nodes.len(), |own| own + 1)) {
-        check_one(context, node, &asks)?;
+    let nodes: Vec<_> = nodes.into_iter().take(own.map_or(usize::MAX, |own| own + 1)).map(|(node, _)| node).collect();
+    for node in &nodes {
+        check_one(context, node, &asks, &nodes)?;
         asks = User::of(node);
     }
     Ok(())
 }
 
-fn check_one(context: &Context, node: &Arc<Node>, asks: &User) -> Result<(), QmpError> {
+/// `resized` are all that take another length.
+fn check_one(context: &Context, node: &Arc<Node>, asks: &User, resized: &[Arc<Node>]) -> Result<(), QmpError> {
     node.check_resizable()?;
-    if let Some(reason) = node.busy() {
-        return Err(GraphError::Busy { name: node.name().to_owned(), reason }.into());
-    }
-    check_backing(context, node)?;
+    context.graph.check_free(node)?;
     let exports = context.exports.list().into_iter().filter(|export| export.kind == "nbd");
     let exported = exports.map(|export| (User::NAMELESS, export.node));
     let filters = context.graph.nodes().into_iter().flat_map(|filter| match filter.driver() {
@@ -64,22 +62,17 @@ fn check_one(context: &Context, node: &Arc<Node>, asks: &User) -> Result<(), Qmp
     // What is below the nodes of a job is as long as the job found it.
     let busy = |above: &Arc<Node>| above.busy().is_some() && !Arc::ptr_eq(above, node);
     let jobs = context.graph.nodes().into_iter().filter(busy).map(|above| (User::NAMELESS, above));
-    match exported.chain(filters).chain(jobs).find_map(|(user, child)| user_of(user, &child, node)) {
+    // A window is inside what is below it, which only it may resize.
+    let is_window = |above: &Arc<Node>| match above.driver() {
+        Driver::Raw(raw) => raw.is_window() && !resized.iter().any(|resized| Arc::ptr_eq(resized, above)),
+        _ => false,
+    };
+    let windows = context.graph.nodes().into_iter().filter(is_window);
+    let windows = windows.filter_map(|above| Some((User::of(&above), above.child()?)));
+    match exported.chain(filters).chain(jobs).chain(windows).find_map(|(user, child)| user_of(user, &child, node)) {
         Some(holds) => Err(conflict(node.name(), asks, &holds)),
         None => Ok(()),
     }
-}
-
-/// Refuses what concerns a node as a whole while it is below an image.
-pub(super) fn check_backing(context: &Context, node: &Arc<Node>) -> Result<(), QmpError> {
-    let is_above = |other: &Arc<Node>| match other.driver() {
-        Driver::Qcow2(image) => image.backing().is_some_and(|backing| Arc::ptr_eq(&backing, node)),
-        _ => false,
-    };
-    // Of several the newest is named, as by QEMU.
-    let Some(above) = context.graph.nodes().into_iter().rev().find(is_above) else { return Ok(()) };
-    let (name, above) = (node.name(), above.name());
-    Err(QmpError::generic(format!("Node '{name}' is busy: node is used as backing hd of '{above}'")))
 }
 
 /// Who uses `node` on the way down from `user` through its `child`.

@@ -2,8 +2,8 @@
 //!
 //! The header names the size; it changes last when a disk grows and when it shrinks, and what it names is stable then.
 //! What comes after the end of a disk reads as zeroes once the disk has grown, whatever is there: bytes of the last
-//! cluster, entries left by somebody, a longer backing file. Space that is wanted for it is there before. What a disk loses by shrinking is gone from the tables
-//! before the size says so. Texts are QEMU's.
+//! cluster, entries left by somebody, a longer backing file. Space that is wanted for it is there before. What a disk
+//! loses by shrinking is gone from the tables before the size says so. Texts are QEMU's.
 
 mod ahead;
 mod entries;

@@ -111,7 +111,7 @@ impl Peer {
             "until" => self.until(step.word(0), &[step.word(1)]),
             "rest" => self.until(step.word(0), &["paused", "pending", "concluded", "gone"]),
             "again" => self.again(step.word(0)),
-            "progress" => self.progress(step),
+            "begun" | "progress" => self.progress(step),
             "jobs" | "bitmaps" | "exports" => self.query(step),
             "content" => {
                 let shown = content::shown(&self.image(step.word(0)));
@@ -304,7 +304,9 @@ impl Peer {
             let job = jobs.as_array().expect("a list").iter().find(|job| job["device"] == id).cloned();
             let offset = job.as_ref().and_then(|job| job["offset"].as_u64()).unwrap_or_default();
             if wanted.map_or(offset > 0, |wanted| offset == wanted) {
-                self.transcript.note(&step.text, &offset.to_string());
+                if step.verb == "progress" {
+                    self.transcript.note(&step.text, &offset.to_string());
+                }
                 return;
             }
             assert!(Instant::now() < deadline, "'{}' in vain: {job:?}", step.text);

@@ -21,6 +21,7 @@
 //! | `rest JOB` | waits until the job moves no further by itself: it is paused, pending, concluded or gone |
 //! | `again JOB` | waits until there is one more event that the job is paused |
 //! | `progress JOB OFFSET` | waits until `offset` of the job is this; without it, until it is not 0, and compares it |
+//! | `begun JOB` | waits until `offset` of the job is not 0, whatever it is |
 //! | `jobs`, `bitmaps NODE`, `exports` | queries whose answers are compared |
 //! | `content FILE` | its bytes are compared |
 //! | `keep FILE COPY` | copies a file |
@@ -56,7 +57,7 @@ pub struct Script {
 
 /// First words that are not commands.
 const VERBS: [&str; 2] = [
-    "disk empty chain header shows nodes guest reader hang-up write zero unmap discard flush read until rest again",
+    "disk empty chain header shows nodes guest reader hang-up write zero unmap discard flush read until rest again begun",
     "progress jobs bitmaps exports content keep same differs answer lock in-order unless-refused reconnect quit terminate",
 ];
 
@@ -89,7 +90,7 @@ impl Step {
         let queries: &[&str] = match self.verb.as_str() {
             "jobs" => &["query-jobs", "query-block-jobs"],
             "until" | "rest" => &["query-jobs"],
-            "progress" => &["query-block-jobs"],
+            "begun" | "progress" => &["query-block-jobs"],
             _ => &[],
         };
         let drivers = self.rest.split("{driver: ").skip(1).filter_map(|rest| rest.split(',').next());
