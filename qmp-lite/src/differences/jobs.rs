@@ -53,6 +53,20 @@ pub const DIFFERENCES: &[Difference] = &[
         reason: "The other backup would be overwritten before it has ended.",
     },
     Difference {
+        subject: "blockdev-mirror",
+        case: "a guest's discards, also of `block-commit`",
+        qemu: "Are dropped.",
+        ours: "Are done on both disks.",
+        reason: "A disk does not grow because it is mirrored.",
+    },
+    Difference {
+        subject: "drive-mirror",
+        case: "`mode: existing` of an image that names a file below it which cannot be opened",
+        qemu: "The target takes the place of the source without what is below it, and then the job fails.",
+        ours: "Refuses it before anything happens.",
+        reason: "Nobody is led to a disk that is not what its header says.",
+    },
+    Difference {
         subject: "drive-mirror",
         case: "`sync: none` while it runs",
         qemu: "The target has nothing below it until the job ends.",
