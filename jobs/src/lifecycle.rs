@@ -15,6 +15,11 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
+/// How long jobs that are ready may copy on when all are cancelled, in nanoseconds: a mirror looks for more each 0.1 s.
+const CATCH_UP_NS: u64 = 300_000_000;
+/// How often it is looked whether they have, in nanoseconds.
+const LOOK_NS: u64 = 1_000_000;
+
 impl Registry {
     /// Starts a job that was created; its body first runs when the reactor next runs tasks. Jobs of a transaction are
     /// started last to first.
@@ -70,8 +75,10 @@ impl Registry {
         group.end_finalizing();
     }
 
-    /// Cancels all jobs for good and waits until none is left, also for those that are being made.
+    /// Cancels all jobs for good and waits until none is left, also for those that are being made. Those that are ready
+    /// get a moment for what guests have written before.
     pub async fn cancel_all(&self) {
+        self.catch_up().await;
         while let Some(job) = self.jobs().first().cloned() {
             if !job.is_settled() {
                 job.settle().await;
@@ -79,6 +86,18 @@ impl Registry {
             }
             self.cancel(&job, true).await;
             job.changed.until(|| matches!(job.status(), Status::Concluded | Status::Null)).await;
+        }
+    }
+
+    /// Lets jobs that are ready come to their end as far as they do it soon; guests may write on.
+    async fn catch_up(&self) {
+        let io = self.io();
+        let until = io.read_clock().saturating_add(CATCH_UP_NS);
+        let is_behind = |job: &Rc<Job>| {
+            job.status() == Status::Ready && job.driver.progress().is_some_and(|(done, total)| done < total)
+        };
+        while self.jobs().iter().any(is_behind) && io.read_clock() < until {
+            io.sleep_until(io.read_clock().saturating_add(LOOK_NS)).await;
         }
     }
 
