@@ -138,6 +138,13 @@ pub const DIFFERENCES: &[Difference] = &[
         reason: "What it cuts off is the guest's. The node that the guest has can be resized.",
     },
     Difference {
+        subject: "blockdev-create",
+        case: "a file that a guest has",
+        qemu: "Makes it anew under a guest of vhost-user that reads; so do `drive-backup` and the like.",
+        ours: "Refuses it.",
+        reason: "What somebody uses is not destroyed.",
+    },
+    Difference {
         subject: "block_resize",
         case: "a node below copy-before-write",
         qemu: "Resizes it as long as nobody uses the filter.",

@@ -51,9 +51,10 @@ impl CreateFile {
         let fd = rustix::fs::open(&self.filename, flags, Mode::from_raw_mode(0o644));
         let fd = Arc::new(fd.map_err(|error| fail("Could not create", error))?);
         let lock = Lock::new(fd.clone(), path.clone(), false);
+        // They end with the description.
         lock.acquire(Access::Target)?;
+        lock.acquire(Access::Resize)?;
         let made = self.fill(&fd);
-        lock.release(Access::Target);
         made.map_err(|(what, error)| GraphError::Options(format!("{what}: {}", errno_text(&error))))
     }
 
