@@ -18,6 +18,25 @@ pub struct Freed {
     pub punch: bool,
 }
 
+/// Bytes that are given back at a time: guests' requests to the file wait meanwhile.
+const RUN_MAX: u64 = 64 << 20;
+
+/// The same clusters, with those that follow each other as one, in images whose clusters have this many bytes.
+pub fn in_runs(freed: Vec<Freed>, cluster: u64) -> Vec<Freed> {
+    let mut runs: Vec<Freed> = Vec::new();
+    for next in freed {
+        let follows = |last: &&mut Freed| {
+            let len = last.clusters * cluster;
+            last.host + len == next.host && last.punch == next.punch && len + next.clusters * cluster <= RUN_MAX
+        };
+        match runs.last_mut().filter(follows) {
+            Some(last) => last.clusters += next.clusters,
+            None => runs.push(next),
+        }
+    }
+    runs
+}
+
 /// What was freed, by how far it has come.
 #[derive(Default)]
 pub struct Quarantine {
@@ -70,6 +89,17 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use crate::epoch::{Seat, Traffic};
+
+    #[test]
+    fn clusters_that_follow_each_other_are_given_back_together() {
+        let freed = |host: u64, clusters: u64, punch: bool| Freed { host: host << 16, clusters, punch };
+        let apart =
+            [freed(3, 1, true), freed(4, 2, true), freed(6, 1, false), freed(6, 1, false), freed(2, 1, true)].to_vec();
+        let runs = [freed(3, 3, true), freed(6, 1, false), freed(6, 1, false), freed(2, 1, true)];
+        assert_eq!(in_runs(apart, 1 << 16), runs);
+        let many: Vec<_> = (0..1500).map(|number| freed(number, 1, true)).collect();
+        assert_eq!(in_runs(many, 1 << 16), [freed(0, 1024, true), freed(1024, 476, true)]);
+    }
 
     #[test]
     fn what_is_freed_comes_out_when_it_is_stable_and_nobody_is_at_it() {

@@ -8,7 +8,7 @@
 //!
 //! A flush joins only a cycle that began after it came. If a cycle fails, what it was to write counts as changed again.
 
-use super::freed::Freed;
+use super::freed::{Freed, in_runs};
 use super::image::Image;
 use super::l2::Pin;
 use crate::epoch::Passage;
@@ -217,9 +217,10 @@ impl Image {
 
     /// Gives back what nobody can find any more. What cannot be given back now is leaked, not lost.
     pub(super) async fn give_back(&self, io: &Handle) {
-        for Freed { host, clusters, punch } in self.freed.take() {
+        let cluster = self.geometry.cluster();
+        for Freed { host, clusters, punch } in in_runs(self.freed.take(), cluster) {
             if punch {
-                let len = clusters * self.geometry.cluster();
+                let len = clusters * cluster;
                 let discard = Request { kind: Kind::Discard, fua: false, offset: host, len, memory: Memory::empty() };
                 // Advice: storage that does not take it keeps the space.
                 let _ = self.data.get().handle(io, discard).await;
