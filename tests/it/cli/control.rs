@@ -1,18 +1,37 @@
 //! `tidemark ctl` beside both daemons: single commands, and the prompt on a terminal.
 
-use super::process::{Place, QEMU, Running, TIDEMARK, TIMEOUT};
+use super::process::{Place, QEMU, Running, TIDEMARK, TIMEOUT, wait_until};
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
 fn daemon(place: &Place, program: &str) -> Running {
     let chardev = "socket,id=c,path=qmp,server=on,wait=off";
-    let daemon = place.start(program, &["--blockdev", "null-co,node-name=n", "--chardev", chardev, "--monitor", "c"]);
-    super::process::wait_until("the monitor", || {
-        place.run(TIDEMARK, &["ctl", "qmp", "query-version"]).status.success()
+    let options = ["--blockdev", "null-co,node-name=n", "--chardev", chardev, "--monitor", "c"];
+    loop {
+        let daemon = place.start(program, &options);
+        place.wait_for_socket("qmp");
+        if greets(place) {
+            return daemon;
+        }
+        // On a busy machine it takes a connection at times and says nothing.
+        assert_eq!(program, QEMU, "no greeting");
+    }
+}
+
+/// Whether the daemon says something to whoever connects.
+fn greets(place: &Place) -> bool {
+    let mut stream = None;
+    wait_until("the monitor", || {
+        stream = UnixStream::connect(place.file("qmp")).ok();
+        stream.is_some()
     });
-    daemon
+    stream.is_some_and(|mut stream| {
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        stream.read(&mut [0]).is_ok_and(|len| len > 0)
+    })
 }
 
 /// Runs a command that has to succeed.

@@ -12,7 +12,7 @@ fn an_option_sees_only_those_before_it_as_with_qemu_storage_daemon() {
     for program in [TIDEMARK, QEMU] {
         let place = Place::new();
         let daemon = place.start(program, &["--blockdev", NODE, "--export", EXPORT]);
-        place.wait_for_listener("blk");
+        place.wait_for_socket("blk");
         daemon.end(Signal::TERM);
         let output = place.run(program, &["--export", EXPORT, "--blockdev", NODE]);
         let message = String::from_utf8(output.stderr).unwrap();
@@ -33,8 +33,8 @@ fn options_are_taken_in_every_form_qemu_storage_daemon_takes() {
         let chardev = "socket,id=c,path=q,,mp,server=on,wait=off";
         let monitor = r#"{"chardev": "c", "mode": "control"}"#;
         let daemon = place.start(program, &["--blockd", json, &export, "--chardev", chardev, "--monitor", monitor]);
-        place.wait_for_listener("blk");
-        place.wait_for_listener("q,mp");
+        place.wait_for_socket("blk");
+        place.wait_for_socket("q,mp");
         daemon.end(Signal::INT);
     }
 }

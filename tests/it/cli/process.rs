@@ -67,6 +67,11 @@ impl Place {
         Running::spawn(command)
     }
 
+    /// Waits until there is a socket of this name in the directory. QEMU's daemon may abort if somebody comes and goes.
+    pub fn wait_for_socket(&self, name: &str) {
+        wait_until(name, || self.file(name).exists());
+    }
+
     /// Waits until something accepts connections on a socket in the directory.
     pub fn wait_for_listener(&self, name: &str) {
         wait_until(name, || UnixStream::connect(self.file(name)).is_ok());
