@@ -269,6 +269,8 @@ impl Io for Uring {
     }
 
     fn turn(&mut self, wait: Wait, completed: &mut Vec<Completion>) {
+        // Before it sleeps: a connection that has ended is closed for the other side, too.
+        self.slots.drop_closed(&self.ring);
         self.reap();
         let wait = if self.done.is_empty() { wait } else { Wait::No };
         let due = self.submits > 0 || wait != Wait::No || self.ring.submission().taskrun();
@@ -278,7 +280,6 @@ impl Io for Uring {
         }
         self.burst = FIRST_BURST;
         self.start_waiting();
-        self.slots.drop_closed(&self.ring);
         if completed.is_empty() {
             std::mem::swap(completed, &mut self.done);
         } else {

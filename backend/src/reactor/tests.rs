@@ -4,6 +4,7 @@ use super::*;
 use crate::export::vhost::memory::{MemTable, MemoryFault, MemoryPin, RegionSpec};
 use crate::io::sim::{Faults, PortId, World};
 use crate::io::{AtOnce, Buf, FileId, FileInfo, FileTable, Memory, Segment, Uring, Workers};
+use crate::mailbox::Ring;
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -34,6 +35,36 @@ fn real(content: &[u8]) -> (File, Reactor) {
     assert_eq!(table.insert(FileInfo { fd, block_device: false, direct: false, at_once: AtOnce::Nothing }), FILE);
     let ring = Uring::new(table, Workers::new()).unwrap();
     (file, Reactor::new(Box::new(ring)).unwrap())
+}
+
+#[test]
+fn a_file_that_a_task_has_closed_is_closed_before_the_thread_sleeps() {
+    let table = Arc::new(FileTable::default());
+    let fd = Arc::new(tempfile::tempfile().unwrap().into());
+    let closed = Arc::downgrade(&fd);
+    let id = table.insert(FileInfo { fd, block_device: false, direct: false, at_once: AtOnce::Nothing });
+    let mut reactor = Reactor::new(Box::new(Uring::new(table.clone(), Workers::new()).unwrap())).unwrap();
+    let (io, ended) = (reactor.handle().clone(), Rc::new(Cell::new(false)));
+    let end = ended.clone();
+    reactor.handle().spawn(async move {
+        let read = Op { kind: OpKind::Read, file: id, offset: 0, len: 512, memory: Buf::new(512).into() };
+        let _ = io.run(read).await;
+        table.remove(id);
+        end.set(true);
+    });
+    turn_until(&mut reactor, || ended.get());
+    let bell = reactor.bell();
+    let seen = std::thread::spawn(move || {
+        let limit = Instant::now() + Duration::from_secs(10);
+        while closed.strong_count() > 0 && Instant::now() < limit {
+            std::thread::yield_now();
+        }
+        let seen = closed.strong_count() == 0;
+        bell.ringer().ring();
+        seen
+    });
+    reactor.turn(Wait::Forever, || false, |_| ());
+    assert!(seen.join().unwrap(), "the sleeping thread holds it");
 }
 
 /// Turns a reactor over the real kernel until `done`.
