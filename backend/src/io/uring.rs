@@ -269,7 +269,7 @@ impl Io for Uring {
     }
 
     fn turn(&mut self, wait: Wait, completed: &mut Vec<Completion>) {
-        // Before it sleeps: a connection that has ended is closed for the other side, too.
+        // Before it sleeps: descriptors of what tasks have closed would stay open until it wakes.
         self.slots.drop_closed(&self.ring);
         self.reap();
         let wait = if self.done.is_empty() { wait } else { Wait::No };
